@@ -1,0 +1,125 @@
+//! Compression of single chunks, and the framing that makes them one standard gzip or zstd stream.
+//!
+//! A closed set: every way in which a chunk can be stored is a [`ChunkKind`]. An encoder appends a
+//! *segment* that decodes alone: no back-reference leaves it, and it ends on a byte boundary. A
+//! deflate segment followed by `03 00` is a complete deflate stream.
+
+pub mod decode;
+pub mod encode;
+pub mod gzip;
+pub mod literal;
+pub mod seek;
+
+pub use decode::Decoder;
+pub use encode::Encoder;
+
+use crate::error::{Error, Result};
+
+/// Number of sub-streams of a literal-only segment.
+pub const SUB_STREAMS: usize = 6;
+
+/// Offsets of sub-streams 1 to 5 within a literal-only segment (sub-stream 0 starts at 0); all
+/// zero for every other kind. In compressed bytes.
+pub type SubOffsets = [u32; SUB_STREAMS - 1];
+
+/// How a chunk's bytes are stored. The numbers are those of the chunk table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ChunkKind {
+    /// Deflate stored blocks.
+    Stored = 0,
+    /// Six literal-only dynamic deflate blocks with one code; see [`literal`].
+    Literal = 1,
+    /// Any deflate blocks.
+    Deflate = 2,
+    /// One zstd frame.
+    Zstd = 3,
+    /// The bytes themselves.
+    Plain = 4,
+}
+
+impl ChunkKind {
+    /// The kind that a chunk table's number names.
+    pub fn from_u8(n: u8) -> Option<ChunkKind> {
+        [
+            Self::Stored,
+            Self::Literal,
+            Self::Deflate,
+            Self::Zstd,
+            Self::Plain,
+        ]
+        .get(n as usize)
+        .copied()
+    }
+}
+
+/// What `--compression` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// Per chunk: stored, literal-only or generic deflate, whichever MEASURED best (`auto`).
+    #[default]
+    Auto,
+    /// Generic deflate at a level from 1 to 9.
+    Gzip(u8),
+    /// zstd at a level from 1 to 19.
+    Zstd(u8),
+    /// No compression: the layer is a plain tar.
+    None,
+}
+
+impl std::str::FromStr for Compression {
+    type Err = Error;
+
+    /// Parses `auto`, `gzip`, `gzip:1` to `gzip:9`, `zstd`, `zstd:1` to `zstd:19`, `none`.
+    fn from_str(s: &str) -> Result<Compression> {
+        let (name, level) = match s.split_once(':') {
+            Some((name, level)) => (name, Some(level)),
+            None => (s, None),
+        };
+        let level = |default: u8, max: u8| match level {
+            None => Ok(default),
+            Some(text) => match text.parse::<u8>() {
+                Ok(n) if (1..=max).contains(&n) && text == n.to_string() => Ok(n),
+                _ => Err(Error::usage(format!(
+                    "compression level \"{text}\" is not a number from 1 to {max}"
+                ))),
+            },
+        };
+        match (name, s.contains(':')) {
+            ("auto", false) => Ok(Compression::Auto),
+            ("none", false) => Ok(Compression::None),
+            ("gzip", _) => Ok(Compression::Gzip(level(6, 9)?)),
+            ("zstd", _) => Ok(Compression::Zstd(level(3, 19)?)),
+            _ => Err(Error::usage(format!(
+                "unknown compression \"{s}\"; use auto, gzip[:1-9], zstd[:1-19] or none"
+            ))),
+        }
+    }
+}
+
+/// One encoded segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encoded {
+    /// How it is stored.
+    pub kind: ChunkKind,
+    /// Where its sub-streams start.
+    pub sub_offsets: SubOffsets,
+}
+
+/// Why compressed bytes could not be decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// The bytes are no valid stream of their kind.
+    #[error("not a valid {0} stream")]
+    Invalid(&'static str),
+    /// The stream decodes to more or fewer bytes than expected.
+    #[error("decodes to another length than the expected {expected} bytes")]
+    WrongLength {
+        /// Bytes expected.
+        expected: usize,
+    },
+    /// The stream ends before its last block.
+    #[error("is truncated")]
+    Truncated,
+}

@@ -1,0 +1,207 @@
+//! Paths of files inside a model, and how untrusted names are printed.
+
+use std::fmt::{self, Write as _};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::limits;
+
+/// The path of a file in a model: relative, `/` between components, UTF-8.
+///
+/// Guarantees: no empty, `.` or `..` component, no leading or trailing `/`, no control character,
+/// no component over [`limits::MAX_NAME_BYTES`], no path over [`limits::MAX_PATH_BYTES`] or deeper
+/// than [`limits::MAX_PATH_DEPTH`]. A backslash is an ordinary character.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryPath(Box<str>);
+
+impl EntryPath {
+    /// Checks `path` against every rule above.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the path and the rule.
+    pub fn new(path: &str) -> Result<EntryPath> {
+        match broken_rule(path) {
+            None => Ok(EntryPath(path.into())),
+            Some(rule) => Err(Error::malformed(
+                format!("path \"{}\"", shorten(path)),
+                rule,
+            )),
+        }
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The components, outermost first; never empty.
+    pub fn components(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.0.split('/')
+    }
+
+    /// The last component.
+    pub fn file_name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for EntryPath {
+    /// The path made [`printable`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&printable(&self.0))
+    }
+}
+
+fn broken_rule(path: &str) -> Option<String> {
+    if path.is_empty() {
+        return Some("is empty".into());
+    }
+    if path.starts_with('/') {
+        return Some("is absolute; paths are relative to the model's root".into());
+    }
+    if path.len() > limits::MAX_PATH_BYTES {
+        return Some(format!(
+            "has {} bytes, the limit is {}",
+            path.len(),
+            limits::MAX_PATH_BYTES
+        ));
+    }
+    if path.chars().any(char::is_control) {
+        return Some("contains a control character".into());
+    }
+    let mut depth = 0;
+    for component in path.split('/') {
+        depth += 1;
+        match component {
+            "" => return Some("has an empty component".into()),
+            "." | ".." => return Some(format!("has a \"{component}\" component")),
+            _ if component.len() > limits::MAX_NAME_BYTES => {
+                return Some(format!(
+                    "has a component of {} bytes, the limit is {}",
+                    component.len(),
+                    limits::MAX_NAME_BYTES
+                ));
+            }
+            _ => {}
+        }
+    }
+    (depth > limits::MAX_PATH_DEPTH).then(|| {
+        format!(
+            "is {depth} components deep, the limit is {}",
+            limits::MAX_PATH_DEPTH
+        )
+    })
+}
+
+/// At most 120 characters of a name, for messages.
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(120) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_string(),
+    }
+}
+
+/// `text` with every character escaped that could drive a terminal or reorder a line: controls
+/// other than newline and tab in trusted positions are written as `\u{…}`.
+///
+/// Newlines are escaped too: a name must not be able to forge a second line of output.
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unprintable(c) {
+            let _ = write!(out, "{}", c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Control characters, and the format characters that reorder or hide text (UAX #9 bidi controls,
+/// zero-width marks, line and paragraph separators, tags, the byte-order mark).
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{061c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+/// A file system path, made [`printable`]; bytes that are not UTF-8 become `\xNN`.
+pub fn printable_path(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    printable_bytes(path.as_os_str().as_bytes())
+}
+
+/// Bytes of a name, made [`printable`]; bytes that are not UTF-8 become `\xNN`.
+pub fn printable_bytes(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(&printable(chunk.valid()));
+        for byte in chunk.invalid() {
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_names_pass() {
+        for good in [
+            "a",
+            "a/b",
+            "v1..2",
+            "..a",
+            "a b",
+            "ünï/코드",
+            "back\\slash",
+            "...",
+            "-rf",
+        ] {
+            assert_eq!(EntryPath::new(good).unwrap().as_str(), good);
+        }
+        assert_eq!(EntryPath::new("a/b/c.txt").unwrap().file_name(), "c.txt");
+    }
+
+    #[test]
+    fn p1_refuses_paths_that_are_not_plain_relative() {
+        for bad in [
+            "", "/", "/a", ".", "..", "../a", "a/..", "a/../b", "a//b", "a/", "./a", "a/./b",
+        ] {
+            assert!(EntryPath::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn p2_refuses_control_characters() {
+        for bad in ["a\0b", "a\nb", "\x1b[31m", "a\x7f", "a\u{85}"] {
+            assert!(EntryPath::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn p3_refuses_names_that_no_file_system_takes() {
+        assert!(EntryPath::new(&"a".repeat(255)).is_ok());
+        assert!(EntryPath::new(&"a".repeat(256)).is_err());
+        let deep = |n: usize| vec!["d"; n].join("/");
+        assert!(EntryPath::new(&deep(64)).is_ok());
+        assert!(EntryPath::new(&deep(65)).is_err());
+        let long = |n: usize| format!("{}/{}", vec!["a".repeat(254); 16].join("/"), "b".repeat(n));
+        assert!(EntryPath::new(&long(15)).is_ok(), "4,095 bytes");
+        assert!(EntryPath::new(&long(16)).is_err(), "4,096 bytes");
+    }
+
+    #[test]
+    fn p6_escapes_what_drives_a_terminal() {
+        assert_eq!(
+            printable("a\x1b[2Jb\u{202e}c\n"),
+            "a\\u{1b}[2Jb\\u{202e}c\\u{a}"
+        );
+        assert_eq!(printable("ünï 코드"), "ünï 코드");
+        assert_eq!(printable_bytes(b"a\xffb\x1b"), "a\\xffb\\u{1b}");
+    }
+}

@@ -1,0 +1,183 @@
+//! The error type of the library.
+//!
+//! One type carries what went wrong, with what was expected and found, and a [`kind`](Error::kind)
+//! that a caller can act on: the binary turns it into an exit code, the mount into an errno.
+//! Every string that came out of an archive is made printable when the error is built
+//! (see [`printable`](crate::entry_path::printable)), so a message never carries a terminal escape.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::{fmt, io};
+
+use crate::digest::Digest;
+use crate::entry_path::{printable, printable_path};
+
+/// The result of every fallible function of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a caller can do about an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An argument or option is wrong (exit code 2).
+    Usage,
+    /// The archive breaks a rule of its format, or is refused by a limit (exit code 3).
+    Malformed,
+    /// Content differs from its digest, or a verified table lies about it (exit code 1, `EIO`).
+    Corrupt,
+    /// The manifest is not the one that was pinned (exit code 4).
+    PinMismatch,
+    /// The operating system refused: permissions, disk, FUSE (exit code 5).
+    Environment,
+    /// A file changed while it was packed, or a result exists already (exit code 1).
+    Refused,
+    /// A path or digest that the archive does not have (exit code 1).
+    NotFound,
+}
+
+/// What went wrong, where, and what was expected. Cheap to clone.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// `subject` (an archive, entry, blob or document) breaks `rule`.
+    #[error("{subject}: {rule}")]
+    Malformed {
+        /// What is malformed: names the file, entry or digest.
+        subject: String,
+        /// The rule that it breaks, with the values found.
+        rule: String,
+    },
+    /// `subject` (a layer, chunk or file) is not what its digest or verified table says.
+    #[error("{subject}: {problem}")]
+    Corrupt {
+        /// What is corrupt: names the layer, its digest and the offset where known.
+        subject: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// The manifest is not the pinned one.
+    #[error("manifest is {found}, but {expected} was pinned with --digest")]
+    PinMismatch {
+        /// The digest that the user pinned.
+        expected: Digest,
+        /// The digest of the manifest that the archive has.
+        found: Digest,
+    },
+    /// An operation was refused to lose nothing: `subject`, and why.
+    #[error("{subject}: {problem}")]
+    Refused {
+        /// The file, directory or entry.
+        subject: String,
+        /// Why it was refused.
+        problem: String,
+    },
+    /// No such file, blob or layer.
+    #[error("{subject}: {problem}")]
+    NotFound {
+        /// What was looked up.
+        subject: String,
+        /// Where it was missing.
+        problem: String,
+    },
+    /// The operating system refused `action` on `subject`.
+    #[error("cannot {action} {subject}: {source}")]
+    Io {
+        /// A verb phrase: "read", "create", "mount on".
+        action: &'static str,
+        /// The path or thing, already printable.
+        subject: String,
+        /// The cause.
+        source: Arc<io::Error>,
+    },
+}
+
+impl Error {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Usage(_) => ErrorKind::Usage,
+            Error::Malformed { .. } => ErrorKind::Malformed,
+            Error::Corrupt { .. } => ErrorKind::Corrupt,
+            Error::PinMismatch { .. } => ErrorKind::PinMismatch,
+            Error::Refused { .. } => ErrorKind::Refused,
+            Error::NotFound { .. } => ErrorKind::NotFound,
+            Error::Io { .. } => ErrorKind::Environment,
+        }
+    }
+
+    /// An [`Error::Malformed`]; both strings are made printable.
+    pub fn malformed(subject: impl fmt::Display, rule: impl fmt::Display) -> Error {
+        Error::Malformed {
+            subject: printable(&subject.to_string()),
+            rule: printable(&rule.to_string()),
+        }
+    }
+
+    /// An [`Error::Corrupt`]; both strings are made printable.
+    pub fn corrupt(subject: impl fmt::Display, problem: impl fmt::Display) -> Error {
+        Error::Corrupt {
+            subject: printable(&subject.to_string()),
+            problem: printable(&problem.to_string()),
+        }
+    }
+
+    /// An [`Error::Refused`]; both strings are made printable.
+    pub fn refused(subject: impl fmt::Display, problem: impl fmt::Display) -> Error {
+        Error::Refused {
+            subject: printable(&subject.to_string()),
+            problem: printable(&problem.to_string()),
+        }
+    }
+
+    /// An [`Error::NotFound`]; both strings are made printable.
+    pub fn not_found(subject: impl fmt::Display, problem: impl fmt::Display) -> Error {
+        Error::NotFound {
+            subject: printable(&subject.to_string()),
+            problem: printable(&problem.to_string()),
+        }
+    }
+
+    /// An [`Error::Usage`]; the string is made printable.
+    pub fn usage(message: impl fmt::Display) -> Error {
+        Error::Usage(printable(&message.to_string()))
+    }
+
+    /// An [`Error::Io`] about a path: `map_err(Error::io("read", path))`.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
+        let subject = printable_path(path.as_ref());
+        move |source| Error::Io {
+            action,
+            subject,
+            source: Arc::new(source),
+        }
+    }
+
+    /// Puts `subject` in front of what the error already names, keeping its kind.
+    #[must_use]
+    pub fn within(self, outer: impl fmt::Display) -> Error {
+        let outer = printable(&outer.to_string());
+        let join = |subject: String| format!("{outer}: {subject}");
+        match self {
+            Error::Malformed { subject, rule } => Error::Malformed {
+                subject: join(subject),
+                rule,
+            },
+            Error::Corrupt { subject, problem } => Error::Corrupt {
+                subject: join(subject),
+                problem,
+            },
+            Error::Refused { subject, problem } => Error::Refused {
+                subject: join(subject),
+                problem,
+            },
+            Error::NotFound { subject, problem } => Error::NotFound {
+                subject: join(subject),
+                problem,
+            },
+            other @ (Error::Usage(_) | Error::PinMismatch { .. } | Error::Io { .. }) => other,
+        }
+    }
+}

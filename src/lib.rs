@@ -1,0 +1,34 @@
+//! Pack machine-learning models as OCI artifacts, and read them in place, verified.
+//!
+//! # Layers of the code
+//! Imports point strictly downward; `tests/layering.rs` enforces it.
+//!
+//! ```text
+//! main, cli, commands/         the binary                                  7
+//! mount/  pack/  unpack        users of Model                              6
+//! model/                       a tree of files                             5
+//! layer/                       bytes of one file                           4
+//! source/                      where blobs are                             3
+//! oci/  tar/  codec/  cache    parsers of untrusted bytes                  2
+//! digest  entry_path  limits  error                                        1
+//! ```
+
+pub mod cache;
+pub mod codec;
+pub mod digest;
+pub mod entry_path;
+pub mod error;
+pub mod layer;
+pub mod limits;
+pub mod model;
+pub mod mount;
+pub mod oci;
+pub mod pack;
+pub mod source;
+pub mod tar;
+pub mod unpack;
+
+pub use codec::Compression;
+pub use digest::{Algorithm, Digest};
+pub use error::{Error, ErrorKind, Result};
+pub use model::Model;

@@ -1,0 +1,46 @@
+//! Every bound on untrusted input, in one place.
+//!
+//! A limit refuses what no real model needs and what would cost memory or time out of proportion.
+
+/// Longest path component, in bytes (`NAME_MAX` of Linux file systems).
+pub const MAX_NAME_BYTES: usize = 255;
+/// Longest path, in bytes (`PATH_MAX` less the terminating zero).
+pub const MAX_PATH_BYTES: usize = 4_095;
+/// Deepest path, in components.
+pub const MAX_PATH_DEPTH: usize = 64;
+
+/// Largest manifest or index, in bytes: what registries must accept (distribution specification,
+/// "Pushing Manifests").
+pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+/// Largest model config, in bytes.
+pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
+/// Deepest nesting of a JSON document.
+pub const MAX_JSON_DEPTH: usize = 128;
+/// Most layers of one manifest.
+pub const MAX_LAYERS: usize = 100_000;
+/// Most files and directories of one model.
+pub const MAX_NODES: usize = 1_000_000;
+
+/// Most entries of an outer archive.
+pub const MAX_ARCHIVE_ENTRIES: usize = 250_000;
+/// Largest pax or GNU long-name extension of one entry, in bytes.
+pub const MAX_TAR_EXTENSION_BYTES: u64 = 64 << 10;
+/// Most bytes of padding and zero blocks accepted after the end of a tar (GNU tar's `-b` records).
+pub const MAX_TAR_TAIL_BYTES: u64 = 16 << 20;
+
+/// Largest blob or file, in bytes.
+pub const MAX_FILE_BYTES: u64 = 1 << 50;
+
+/// Smallest chunk, in bytes.
+pub const MIN_CHUNK_BYTES: u32 = 64 << 10;
+/// Largest chunk, in bytes.
+pub const MAX_CHUNK_BYTES: u32 = 16 << 20;
+/// Chunk size when none is asked for, in bytes.
+pub const DEFAULT_CHUNK_BYTES: u32 = 1 << 20;
+/// Largest chunk table, in bytes.
+pub const MAX_CHUNK_TABLE_BYTES: u64 = 256 << 20;
+/// Most data bytes of one chunk-table gzip member (some readers refuse a larger FEXTRA).
+pub const CHUNK_TABLE_MEMBER_BYTES: usize = 7_900;
+
+/// Decoded chunk cache when none is asked for, in bytes.
+pub const DEFAULT_CACHE_BYTES: u64 = 256 << 20;

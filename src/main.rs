@@ -1,0 +1,3 @@
+//! The modeloci command.
+
+fn main() {}

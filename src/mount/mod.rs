@@ -1,0 +1,1 @@
+//! The FUSE mount: the only part that knows `fuser` and errno.

@@ -1,0 +1,26 @@
+//! Media types that are read or written.
+
+/// OCI image manifest.
+pub const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// OCI image index.
+pub const IMAGE_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Docker image manifest, schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker manifest list.
+pub const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// The empty descriptor's blob, `{}`.
+pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// Artifact type of a modeloci model.
+pub const MODEL_ARTIFACT: &str = "application/vnd.modeloci.model.v1+json";
+/// Config of a modeloci model.
+pub const MODEL_CONFIG: &str = "application/vnd.modeloci.config.v1+json";
+/// Config of an OCI image; the original Python tool used it for its own config.
+pub const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// A chunk table that is a blob of its own.
+pub const CHUNK_TABLE: &str = "application/vnd.modeloci.chunks.v1";
+/// A tar layer.
+pub const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+/// A tar layer compressed with gzip.
+pub const LAYER_TAR_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// A tar layer compressed with zstd.
+pub const LAYER_TAR_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";

@@ -1,0 +1,1 @@
+//! A tar archive in one file.

@@ -1,0 +1,1 @@
+//! An image layout in a directory.

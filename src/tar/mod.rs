@@ -1,0 +1,15 @@
+//! Tar headers: one parser and one reading for the outer archive and for layers.
+//!
+//! Source: POSIX.1-2017 pax, "ustar Interchange Format" and "pax Interchange Format"; GNU tar manual,
+//! "Basic Tar Format" (base-256 numbers, long names).
+
+pub mod header;
+pub mod members;
+pub mod outer;
+pub mod write;
+
+pub use header::{Entry, EntryKind};
+pub use members::Members;
+
+/// Size of a tar block, in bytes.
+pub const BLOCK: u64 = 512;
