@@ -199,6 +199,7 @@ impl TableBuilder {
 #[derive(Debug, Clone)]
 pub struct ChunkTable {
     header: Header,
+    bytes: Bytes,
     /// The rows as they are stored; read in place.
     rows: Bytes,
 }
@@ -229,7 +230,11 @@ impl ChunkTable {
                 expected.saturating_mul(ROW_BYTES as u64)
             )));
         }
-        let table = ChunkTable { header, rows };
+        let table = ChunkTable {
+            header,
+            bytes,
+            rows,
+        };
         table.check_rows().map_err(lies)?;
         Ok(table)
     }
@@ -283,6 +288,11 @@ impl ChunkTable {
                 self.header.data_size
             )),
         }
+    }
+
+    /// The table's bytes, as they were parsed.
+    pub fn to_bytes(&self) -> Bytes {
+        self.bytes.clone()
     }
 
     /// What the table says before its rows.
