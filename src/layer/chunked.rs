@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::flight::Flight;
+use super::readahead::Readahead;
 use super::table::{self, ChunkTable, Framing, Row};
 use super::{Context, FileReader, LayerSpec, Stats, foreign};
 use crate::cache::ChunkKey;
@@ -102,6 +103,7 @@ pub(super) struct ChunkedFile {
     /// How the file is read, once the first touch has found out.
     access: Mutex<Option<Access>>,
     opening: Flight<(), Access>,
+    readahead: Readahead,
 }
 
 /// What decoding a chunk needs.
@@ -141,6 +143,7 @@ impl ChunkedFile {
             spec,
             access: Mutex::new(None),
             opening: Flight::new(),
+            readahead: Readahead::default(),
         }
     }
 
@@ -233,6 +236,22 @@ impl ChunkedFile {
         Ok(())
     }
 
+    /// Has the pool decode the next chunks when this read continues a sequence of them.
+    fn decode_ahead(&self, table: &Arc<ChunkTable>, start: u64, end: u64) {
+        let context = &self.shared.context;
+        let Some(pool) = &context.pool else { return };
+        let chunk_size = u64::from(table.header().chunk_size);
+        let depth = (context.readahead_bytes / chunk_size).min(4 * pool.threads() as u64);
+        for chunk in self.readahead.note(start, end, chunk_size, depth) {
+            if chunk >= table.chunks() {
+                break;
+            }
+            let (shared, table) = (Arc::clone(&self.shared), Arc::clone(table));
+            // An error is the reader's to meet: it reads the same chunk again.
+            pool.submit(move || drop(shared.chunk(&table, chunk)));
+        }
+    }
+
     fn open_foreign(&self) -> Result<Arc<dyn FileReader>> {
         let shared = &self.shared;
         log::warn!(
@@ -280,6 +299,7 @@ impl FileReader for ChunkedFile {
             return Ok(Bytes::new());
         }
         let chunk_size = u64::from(table.header().chunk_size);
+        self.decode_ahead(&table, offset, offset + len as u64);
         let (mut number, start) = (offset / chunk_size, (offset % chunk_size) as usize);
         let first = self.shared.chunk(&table, number)?;
         if start + len <= first.len() {

@@ -21,9 +21,12 @@ mod buffers;
 mod chunked;
 pub mod flight;
 pub mod foreign;
+mod pool;
+mod readahead;
 pub mod table;
 
 use buffers::Buffers;
+use pool::Pool;
 
 /// What the manifest says about one layer and the file in it.
 #[derive(Debug, Clone)]
@@ -44,17 +47,28 @@ pub struct Context {
     pub index_dir: Option<PathBuf>,
     /// Recycled memory for decoded chunks.
     buffers: Arc<Buffers>,
+    /// Decodes ahead of sequential readers; `None` when something else reads ahead.
+    pool: Option<Pool>,
+    /// Most bytes decoded ahead of one reader.
+    readahead_bytes: u64,
     layers: AtomicU32,
 }
 
 impl Context {
-    /// A context with no layers yet.
-    pub fn new(cache: Arc<dyn ChunkCache>, index_dir: Option<PathBuf>) -> Context {
+    /// A context with no layers yet. `readahead_bytes` bounds what is decoded ahead of one
+    /// sequential reader; 0 for nothing.
+    pub fn new(
+        cache: Arc<dyn ChunkCache>,
+        index_dir: Option<PathBuf>,
+        readahead_bytes: u64,
+    ) -> Context {
         Context {
             cache,
             stats: Stats::default(),
             index_dir,
             buffers: Arc::new(Buffers::default()),
+            pool: (readahead_bytes > 0).then(Pool::new),
+            readahead_bytes,
             layers: AtomicU32::new(0),
         }
     }

@@ -83,6 +83,9 @@ pub struct OpenOptions {
     /// Where seek tables of foreign layers are kept between runs (`--index-dir`); `None` to keep
     /// none (`--no-index`).
     pub index_dir: Option<PathBuf>,
+    /// Decode ahead of sequential readers on threads of the model's own. The mount does without:
+    /// the kernel reads ahead, on more threads.
+    pub readahead: bool,
 }
 
 impl Default for OpenOptions {
@@ -91,6 +94,7 @@ impl Default for OpenOptions {
             pin: None,
             cache_bytes: limits::DEFAULT_CACHE_BYTES,
             index_dir: None,
+            readahead: true,
         }
     }
 }
@@ -153,6 +157,12 @@ impl Model {
         let context = Arc::new(Context::new(
             Arc::new(LruChunkCache::new(options.cache_bytes)),
             options.index_dir.clone(),
+            // What is decoded ahead must fit into the cache with room to spare.
+            if options.readahead {
+                options.cache_bytes / 4
+            } else {
+                0
+            },
         ));
         let mut files = Vec::with_capacity(layers.len());
         let mut total_bytes = 0u64;
