@@ -16,6 +16,8 @@ use crate::limits;
 use crate::oci::{Descriptor, OciConfig, OciManifest};
 use crate::source::BlobSource;
 
+pub mod resolve;
+
 /// The number of a file or directory. The root is [`Inode::ROOT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Inode(pub u64);
