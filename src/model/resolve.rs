@@ -51,8 +51,8 @@ pub fn resolve(source: &dyn BlobSource, pin: Option<&Digest>) -> Result<Resolved
     let root = source.document("manifest.json", limits::MAX_MANIFEST_BYTES)?;
     let index = source.document("index.json", limits::MAX_MANIFEST_BYTES)?;
     let found = match (index, root) {
-        (Some(index), root) => resolver.from_index(&index, root)?,
-        (None, Some(root)) => resolver.from_root(root)?,
+        (Some(index), root) => resolver.manifest_of_index(&index, root)?,
+        (None, Some(root)) => resolver.root_manifest(root)?,
         (None, None) => {
             return Err(Error::malformed(
                 &resolver.name,
@@ -115,7 +115,7 @@ impl Resolver<'_> {
     }
 
     /// The original tool's archives have no index: the root manifest is the manifest.
-    fn from_root(&self, bytes: Vec<u8>) -> Result<Found> {
+    fn root_manifest(&self, bytes: Vec<u8>) -> Result<Found> {
         let algorithm = self.pin.map_or(crate::Algorithm::Sha256, Digest::algorithm);
         let digest = Digest::of(algorithm, &bytes);
         if let Some(pin) = self.pin.filter(|pin| **pin != digest) {
@@ -135,7 +135,7 @@ impl Resolver<'_> {
         })
     }
 
-    fn from_index(&mut self, index: &[u8], root: Option<Vec<u8>>) -> Result<Found> {
+    fn manifest_of_index(&mut self, index: &[u8], root: Option<Vec<u8>>) -> Result<Found> {
         let index = Index::parse_named(index, &self.subject("index.json"))?;
         let listed = self.manifests_of(index)?;
         self.check_root_copy(root, &listed)?;
