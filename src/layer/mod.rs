@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::oci::Descriptor;
 use crate::source::ReadAt;
 
+pub mod flight;
 pub mod foreign;
 pub mod table;
 
