@@ -7,9 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of one layer that may know each other: (who, whom).
-const NEIGHBOURS: [(&str, &str); 1] = [
+const NEIGHBOURS: [(&str, &str); 2] = [
     // Both report progress in the same way.
     ("unpack", "pack"),
+    // Nothing is restored before it is verified.
+    ("unpack", "verify"),
 ];
 /// Layers that are one thing in several files: the vocabulary and the binary.
 const UNITED_LEVELS: [u32; 2] = [1, 7];
