@@ -13,6 +13,8 @@
 //! digest  entry_path  limits  error                                        1
 //! ```
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod cache;
 pub mod codec;
 pub mod digest;

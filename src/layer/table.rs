@@ -199,6 +199,7 @@ impl TableBuilder {
 #[derive(Debug, Clone)]
 pub struct ChunkTable {
     header: Header,
+    bytes: Bytes,
     /// The rows as they are stored; read in place.
     rows: Bytes,
 }
@@ -229,7 +230,11 @@ impl ChunkTable {
                 expected.saturating_mul(ROW_BYTES as u64)
             )));
         }
-        let table = ChunkTable { header, rows };
+        let table = ChunkTable {
+            header,
+            bytes,
+            rows,
+        };
         table.check_rows().map_err(lies)?;
         Ok(table)
     }
@@ -283,6 +288,11 @@ impl ChunkTable {
                 self.header.data_size
             )),
         }
+    }
+
+    /// The table's bytes, as they were parsed.
+    pub fn to_bytes(&self) -> Bytes {
+        self.bytes.clone()
     }
 
     /// What the table says before its rows.
@@ -410,7 +420,7 @@ fn check_header(header: &Header, blob_size: u64) -> Result<(), String> {
     let tail = tar_size
         .checked_sub(file_offset)
         .and_then(|n| n.checked_sub(file_size));
-    if file_offset > MAX_HEAD_BYTES || !tail.is_some_and(|tail| tail <= MAX_TAIL_BYTES) {
+    if file_offset > MAX_HEAD_BYTES || tail.is_none_or(|tail| tail > MAX_TAIL_BYTES) {
         return Err(format!(
             "puts {file_size} bytes of file at {file_offset} of a tar of {tar_size} bytes"
         ));
