@@ -45,7 +45,10 @@ impl BlobSource for Layout {
     }
 
     fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
-        Ok(self.blobs.get(digest).map(|b| Arc::new(Blob(b.clone())) as Arc<dyn ReadAt>))
+        Ok(self
+            .blobs
+            .get(digest)
+            .map(|b| Arc::new(Blob(b.clone())) as Arc<dyn ReadAt>))
     }
 
     fn document(&self, name: &str, _limit: u64) -> Result<Option<Vec<u8>>> {
@@ -53,7 +56,10 @@ impl BlobSource for Layout {
     }
 
     fn blobs(&self) -> Vec<(Digest, u64)> {
-        self.blobs.iter().map(|(digest, blob)| (*digest, blob.len() as u64)).collect()
+        self.blobs
+            .iter()
+            .map(|(digest, blob)| (*digest, blob.len() as u64))
+            .collect()
     }
 }
 
@@ -91,7 +97,9 @@ struct Sample {
 fn sample(compression: Compression, chunk_digest: Algorithm) -> Sample {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("model")).unwrap();
-    let content: Vec<u8> = (0..300u32).flat_map(|n| [(n * 7919 >> 3) as u8, 0x3f]).collect();
+    let content: Vec<u8> = (0..300u32)
+        .flat_map(|n| [(n * 7919 >> 3) as u8, 0x3f])
+        .collect();
     std::fs::write(dir.path().join("model/w.bin"), &content).unwrap();
     let archive = dir.path().join("model.tar");
     let config = OciConfig {
@@ -101,23 +109,46 @@ fn sample(compression: Compression, chunk_digest: Algorithm) -> Sample {
         architecture: String::new(),
         metadata: Default::default(),
     };
-    let options = PackOptions { compression, chunk_digest, ..PackOptions::default() };
+    let options = PackOptions {
+        compression,
+        chunk_digest,
+        ..PackOptions::default()
+    };
     let output = Output::File(archive.clone());
-    pack::pack(&dir.path().join("model"), &config, &output, &options, &|_, _| ()).unwrap();
+    pack::pack(
+        &dir.path().join("model"),
+        &config,
+        &output,
+        &options,
+        &|_, _| (),
+    )
+    .unwrap();
     let source = modeloci::source::open(&archive).unwrap();
     let mut layout = Layout::default();
     for name in ["oci-layout", "index.json", "manifest.json", "config.json"] {
-        layout.documents.insert(name, source.document(name, 1 << 20).unwrap().unwrap());
+        layout
+            .documents
+            .insert(name, source.document(name, 1 << 20).unwrap().unwrap());
     }
     assert_eq!(layout.documents["oci-layout"], OCI_LAYOUT.as_bytes());
     for (digest, size) in source.blobs() {
         let mut bytes = vec![0; size as usize];
-        source.blob(&digest).unwrap().unwrap().read_exact_at(&mut bytes, 0).unwrap();
+        source
+            .blob(&digest)
+            .unwrap()
+            .unwrap()
+            .read_exact_at(&mut bytes, 0)
+            .unwrap();
         layout.blobs.insert(digest, bytes);
     }
     let manifest = OciManifest::parse(&layout.documents["manifest.json"]).unwrap();
     let layer = layout.blobs[&manifest.layers[0].digest].clone();
-    Sample { layout, content, layer, manifest }
+    Sample {
+        layout,
+        content,
+        layer,
+        manifest,
+    }
 }
 
 const KINDS: [(Compression, Algorithm); 5] = [
@@ -133,7 +164,10 @@ fn read(layout: Layout, content: &[u8], what: &str) -> bool {
     let model = match layout.open() {
         Ok(model) => model,
         Err(error) => {
-            assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Malformed), "{error}");
+            assert!(
+                matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Malformed),
+                "{error}"
+            );
             return false;
         }
     };
@@ -154,13 +188,20 @@ fn read(layout: Layout, content: &[u8], what: &str) -> bool {
 }
 
 fn verifies(layout: Layout) -> bool {
-    layout.open().is_ok_and(|model| model.verify(model.find("w.bin").unwrap().inode).is_ok())
+    layout
+        .open()
+        .is_ok_and(|model| model.verify(model.find("w.bin").unwrap().inode).is_ok())
 }
 
 #[test]
 fn d3_every_flipped_bit_gives_the_same_bytes_or_an_error() {
     for (compression, algorithm) in KINDS {
-        let Sample { layout, content, layer, .. } = sample(compression, algorithm);
+        let Sample {
+            layout,
+            content,
+            layer,
+            ..
+        } = sample(compression, algorithm);
         assert!(read(layout.clone(), &content, "undamaged") && verifies(layout.clone()));
         for at in 0..layer.len() {
             for bit in 0..8 {
@@ -178,12 +219,21 @@ fn d3_every_flipped_bit_gives_the_same_bytes_or_an_error() {
 #[test]
 fn l1_every_truncation_gives_an_error() {
     for (compression, algorithm) in KINDS {
-        let Sample { layout, content, layer, .. } = sample(compression, algorithm);
+        let Sample {
+            layout,
+            content,
+            layer,
+            ..
+        } = sample(compression, algorithm);
         for end in 0..layer.len() {
             let what = format!("{compression:?}, cut at {end}");
             // An archive with a shorter blob is refused when it is opened; storage that shrinks
             // later is not noticed before it is read.
-            assert!(!read(layout.with_layer(layer[..end].to_vec(), |_| ()), &content, &what));
+            assert!(!read(
+                layout.with_layer(layer[..end].to_vec(), |_| ()),
+                &content,
+                &what
+            ));
         }
     }
 }
@@ -196,10 +246,20 @@ fn l9_every_lie_of_a_pinned_table_gives_the_same_bytes_or_an_error() {
         if compression == Compression::None {
             continue;
         }
-        let Sample { layout, content, layer, manifest } = sample(compression, algorithm);
-        let framing =
-            if compression == Compression::Zstd(3) { Framing::Zstd } else { Framing::Gzip };
-        let range = manifest.layers[0].annotation(annotations::CHUNKS_RANGE).unwrap();
+        let Sample {
+            layout,
+            content,
+            layer,
+            manifest,
+        } = sample(compression, algorithm);
+        let framing = if compression == Compression::Zstd(3) {
+            Framing::Zstd
+        } else {
+            Framing::Gzip
+        };
+        let range = manifest.layers[0]
+            .annotation(annotations::CHUNKS_RANGE)
+            .unwrap();
         let (offset, length) = range.split_once('+').unwrap();
         let (offset, length): (usize, usize) = (offset.parse().unwrap(), length.parse().unwrap());
         let table = table::unwrap(framing, &layer[offset..offset + length]).unwrap();
@@ -227,12 +287,18 @@ fn l9_every_lie_of_a_pinned_table_gives_the_same_bytes_or_an_error() {
                 let served = read(lie(&lying), &content, &what);
                 // A kind is a hint: another one that yields the same bytes is no lie.
                 let kind = at >= 104 && (at - 104) % 72 == 12;
-                assert!(!verifies(lie(&lying)) || (kind && served), "{what} went unnoticed");
+                assert!(
+                    !verifies(lie(&lying)) || (kind && served),
+                    "{what} went unnoticed"
+                );
             }
         }
         for end in 0..table.len() {
             let what = format!("{compression:?}, table cut at {end}");
-            assert!(!read(lie(&table[..end]), &content, &what), "{what} went unnoticed");
+            assert!(
+                !read(lie(&table[..end]), &content, &what),
+                "{what} went unnoticed"
+            );
         }
     }
 }

@@ -232,7 +232,9 @@ impl Positioned {
         let mut at = 0;
         let mut piece = vec![0; BUFFER_BYTES];
         while at < self.start {
-            let length = piece.len().min(usize::try_from(self.start - at).unwrap_or(usize::MAX));
+            let length = piece
+                .len()
+                .min(usize::try_from(self.start - at).unwrap_or(usize::MAX));
             let piece = &mut piece[..length];
             self.file.read_exact_at(piece, at)?;
             out.write_all(piece)?;

@@ -9,9 +9,7 @@ use super::walk::InputFile;
 use crate::codec::Encoded;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
-use crate::layer::table::{
-    DEFLATE_END, Framing, GZIP_HEADER, Header, TableBuilder, wrap,
-};
+use crate::layer::table::{DEFLATE_END, Framing, GZIP_HEADER, Header, TableBuilder, wrap};
 use crate::limits;
 use crate::oci::{Descriptor, annotations, media_type};
 use crate::tar::write;

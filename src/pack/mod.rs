@@ -21,7 +21,12 @@ use crate::codec::Compression;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::oci::{Descriptor, OciConfig};
+use crate::oci::{Descriptor, OciConfig, media_type};
+
+use self::archive::Archive;
+use self::output::OutputPlace;
+use self::plan::Settings;
+use self::walk::{Skip, Tree};
 
 mod add_layer;
 mod archive;
@@ -38,11 +43,6 @@ mod tests;
 
 pub use add_layer::add_layer;
 pub use packager::{ModelLayer, ModelPackager};
-
-use archive::Archive;
-use output::OutputPlace;
-use plan::Settings;
-use walk::Skip;
 
 /// How to pack.
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ pub fn pack(
     progress: Progress<'_>,
 ) -> Result<Packed> {
     let settings = Settings::new(options)?;
-    plan::check_config(config)?;
+    let config = &plan::check_config(config)?;
     match output {
         Output::File(path) => {
             let place = OutputPlace::check(path, options.force)?;
@@ -157,7 +157,7 @@ pub fn pack(
 
 /// Writes the whole archive: layers, then documents.
 fn write(
-    tree: walk::Tree,
+    tree: Tree,
     config: &OciConfig,
     mut archive: Archive,
     settings: &Settings,
@@ -165,20 +165,21 @@ fn write(
 ) -> Result<Packed> {
     let (files, file_bytes) = (tree.files.len() as u64, tree.bytes());
     let layers = pipeline::write_layers(&tree, settings, &mut archive, progress)?;
-    let tables = layers.iter().filter_map(|layer| layer.table.clone());
-    let tables: Vec<Vec<u8>> = tables.collect();
-    let layers: Vec<Descriptor> = layers.into_iter().map(|layer| layer.descriptor).collect();
-    let mut descriptors = Vec::with_capacity(tables.len());
-    for table in tables {
-        descriptors.push(archive.blob(crate::oci::media_type::CHUNK_TABLE, &table)?);
+    let mut tables = Vec::new();
+    let mut descriptors = Vec::with_capacity(layers.len());
+    for layer in layers {
+        if let Some(table) = layer.table {
+            tables.push(archive.blob(media_type::CHUNK_TABLE, &table)?);
+        }
+        descriptors.push(layer.descriptor);
     }
-    let manifest = documents::manifest(config, layers);
+    let manifest = documents::manifest(config, descriptors);
     let written = documents::write(
         &mut archive,
         &manifest,
         &config.to_bytes(),
         &config.version,
-        descriptors,
+        tables,
     )?;
     let mut warnings = tree.warnings;
     warnings.extend(written.warnings);

@@ -52,13 +52,14 @@ impl OutputPlace {
             _ => Path::new("."),
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(dir_path, flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::NOENT | Errno::NOTDIR => Error::usage(format!(
-                "output directory {} does not exist",
-                printable_path(dir_path)
-            )),
-            errno => Error::io("open", dir_path)(errno.into()),
-        })?;
+        let dir =
+            rustix::fs::open(dir_path, flags, Mode::empty()).map_err(|errno| match errno {
+                Errno::NOENT | Errno::NOTDIR => Error::usage(format!(
+                    "output directory {} does not exist",
+                    printable_path(dir_path)
+                )),
+                errno => Error::io("open", dir_path)(errno.into()),
+            })?;
         let dir_stat = rustix::fs::fstat(&dir).map_err(failed("read", dir_path))?;
         let existing = match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => None,
@@ -193,7 +194,13 @@ fn give_name(file: &File, place: &OutputPlace) -> io::Result<()> {
     match link(&place.dir, &place.name) {
         Err(Errno::EXIST) if place.force => temporary()
             .make_in(&place.dir_path, |path| {
-                Ok(rustix::fs::linkat(CWD, &source, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+                Ok(rustix::fs::linkat(
+                    CWD,
+                    &source,
+                    CWD,
+                    path,
+                    AtFlags::SYMLINK_FOLLOW,
+                )?)
             })?
             .into_temp_path()
             .persist(&place.path)

@@ -32,6 +32,7 @@ impl ModelLayer {
     pub fn title(&self) -> &str {
         let name = |key| self.0.annotation(key);
         name(annotations::MODELPACK_FILEPATH)
+            .or_else(|| name(annotations::MODELPACK_OLD_FILEPATH))
             .or_else(|| name(annotations::TITLE))
             .unwrap_or_default()
     }

@@ -324,13 +324,9 @@ impl<'a> Reader<'a> {
 
     /// Opens a file without following a link or waiting for a FIFO that took its place.
     fn open(&self, file: &InputFile) -> Result<File> {
-        let flags = OFlags::RDONLY
-            | OFlags::NOFOLLOW
-            | OFlags::NONBLOCK
-            | OFlags::NOCTTY
-            | OFlags::CLOEXEC;
-        let opened =
-            rustix::fs::openat(&self.tree.root, &file.location, flags, Mode::empty());
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&self.tree.root, &file.location, flags, Mode::empty());
         let input = File::from(opened.map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR => self.changed(file, "vanished while it was packed"),
             Errno::LOOP | Errno::NXIO => self.changed(file, "changed while it was packed"),

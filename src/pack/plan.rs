@@ -91,29 +91,22 @@ pub(super) fn epoch(value: Option<&OsStr>) -> Result<u64> {
         })
 }
 
-/// Refuses a name or version that could not be a reference name or part of a file name, and a
-/// config that no reader would accept.
-pub(super) fn check_config(config: &OciConfig) -> Result<()> {
-    for (option, value) in [("name", &config.model_name), ("version", &config.version)] {
-        let rule = if value.is_empty() {
-            "is empty"
-        } else if value.contains('/') {
-            "contains \"/\""
-        } else if value.chars().any(char::is_control) {
-            "contains a control character"
-        } else if value.len() > limits::MAX_NAME_BYTES {
-            "is longer than 255 bytes"
-        } else {
-            continue;
-        };
-        return Err(Error::usage(format!("{option} \"{value}\" {rule}")));
-    }
+/// The config, checked as if it had been made by [`OciConfig::new`] (its fields are public), and
+/// small enough for every reader.
+pub(super) fn check_config(config: &OciConfig) -> Result<OciConfig> {
+    let config = OciConfig::new(
+        &config.model_name,
+        &config.version,
+        &config.framework,
+        &config.architecture,
+        config.metadata.clone(),
+    )?;
     let size = config.to_bytes().len() as u64;
     if size > limits::MAX_CONFIG_BYTES {
         return Err(Error::usage(format!(
-            "metadata: the config has {size} bytes, the limit is {}",
+            "metadata makes a config of {size} bytes, the limit is {}",
             limits::MAX_CONFIG_BYTES
         )));
     }
-    Ok(())
+    Ok(config)
 }

@@ -255,7 +255,10 @@ impl Walker<'_> {
                 if self.entries > limits::MAX_NODES {
                     return Err(Error::refused(
                         printable_path(self.root_path),
-                        format!("holds more than {} files and directories", limits::MAX_NODES),
+                        format!(
+                            "holds more than {} files and directories",
+                            limits::MAX_NODES
+                        ),
                     ));
                 }
                 names.push(OsStr::from_bytes(name).to_os_string());
@@ -379,10 +382,9 @@ impl Walker<'_> {
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {
                 self.refuse(place, "vanished while it was packed")
             }
-            errno => Error::io(
-                action,
-                self.root_path.join(OsStr::from_bytes(&place.path)),
-            )(io::Error::from(errno)),
+            errno => Error::io(action, self.root_path.join(OsStr::from_bytes(&place.path)))(
+                io::Error::from(errno),
+            ),
         }
     }
 }
