@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! main, cli, commands/         the binary                                  7
-//! mount/  pack/  unpack        users of Model                              6
+//! mount/  pack/  unpack/       users of Model                              6
+//! verify
 //! model/                       a tree of files                             5
 //! layer/                       bytes of one file                           4
 //! source/                      where blobs are                             3
@@ -29,6 +30,7 @@ pub mod pack;
 pub mod source;
 pub mod tar;
 pub mod unpack;
+pub mod verify;
 
 pub use codec::Compression;
 pub use digest::{Algorithm, Digest};
@@ -36,3 +38,4 @@ pub use error::{Error, ErrorKind, Result};
 pub use model::Model;
 pub use oci::{OciConfig, OciManifest};
 pub use pack::{ModelLayer, ModelPackager};
+pub use unpack::ModelUnpackager;
