@@ -13,6 +13,8 @@ pub(super) struct FileLayer {
     pub(super) descriptor: Descriptor,
     /// Digest of the file where the manifest states it.
     pub(super) digest: Option<Digest>,
+    /// The blob that holds the chunk table, when it does not stand in the layer itself.
+    pub(super) table: Option<Digest>,
 }
 
 /// The files of a manifest, sorted by path.
@@ -37,16 +39,24 @@ pub(super) fn files(manifest: &OciManifest) -> Result<Vec<FileLayer>> {
             )
         })?;
         let path = EntryPath::new(path).map_err(|e| e.within(subject()))?;
-        let digest = match descriptor.annotation(annotations::FILE_DIGEST) {
-            None => None,
-            Some(text) => Some(text.parse().map_err(|e: Error| {
-                e.within(format!("{}: {}", subject(), annotations::FILE_DIGEST))
-            })?),
+        let digest = |key: &str| match descriptor.annotation(key) {
+            None => Ok(None),
+            Some(text) => match text.parse::<Digest>() {
+                Ok(digest) => Ok(Some(digest)),
+                Err(error) => Err(error.within(format!("{}: {key}", subject()))),
+            },
         };
+        let (file, table) = (
+            digest(annotations::FILE_DIGEST)?,
+            digest(annotations::CHUNKS)?,
+        );
+        let table = table.filter(|_| descriptor.annotation(annotations::CHUNKS_RANGE).is_none());
+        let descriptor = descriptor.clone();
         files.push(FileLayer {
             path,
-            descriptor: descriptor.clone(),
-            digest,
+            descriptor,
+            digest: file,
+            table,
         });
     }
     files.sort_by(|a, b| by_path(&a.path, &b.path));
