@@ -4,7 +4,7 @@ use super::tree::by_path;
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, OciManifest, annotations, media_type};
+use crate::oci::{Descriptor, OciManifest, annotations};
 
 /// A layer that holds a file.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub(super) struct FileLayer {
 pub(super) fn files(manifest: &OciManifest) -> Result<Vec<FileLayer>> {
     let mut files = Vec::with_capacity(manifest.layers.len());
     for (number, descriptor) in manifest.layers.iter().enumerate() {
-        if descriptor.media_type == media_type::EMPTY {
+        if descriptor.is_empty() {
             continue;
         }
         let subject = || format!("layer {number} ({})", descriptor.digest);
@@ -65,7 +65,7 @@ pub(super) fn files(manifest: &OciManifest) -> Result<Vec<FileLayer>> {
 
 /// The annotation that names a layer's file, by the reading rules: ModelPack's key, its older
 /// spelling, then the title.
-fn path_annotation(descriptor: &Descriptor) -> Option<&str> {
+pub(super) fn path_annotation(descriptor: &Descriptor) -> Option<&str> {
     [
         annotations::MODELPACK_FILEPATH,
         annotations::MODELPACK_OLD_FILEPATH,
