@@ -36,4 +36,6 @@ pub use codec::Compression;
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use model::Model;
+pub use oci::{OciConfig, OciManifest};
+pub use pack::{ModelLayer, ModelPackager};
 pub use unpack::ModelUnpackager;
