@@ -39,3 +39,8 @@ pub use model::Model;
 pub use oci::{OciConfig, OciManifest};
 pub use pack::{ModelLayer, ModelPackager};
 pub use unpack::ModelUnpackager;
+
+/// The examples of the README are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
