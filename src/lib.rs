@@ -5,8 +5,7 @@
 //!
 //! ```text
 //! main, cli, commands/         the binary                                  7
-//! mount/  pack/  unpack/       users of Model                              6
-//! verify
+//! mount/ pack/ unpack/ verify  users of Model                              6
 //! model/                       a tree of files                             5
 //! layer/                       bytes of one file                           4
 //! source/                      where blobs are                             3
