@@ -7,9 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of one layer that may know each other: (who, whom).
-const NEIGHBOURS: [(&str, &str); 1] = [
-    // Both report progress in the same way.
+const NEIGHBOURS: [(&str, &str); 3] = [
+    // All report progress in the same way.
     ("unpack", "pack"),
+    ("verify", "pack"),
+    // Nothing is restored before it is verified.
+    ("unpack", "verify"),
 ];
 /// Layers that are one thing in several files: the vocabulary and the binary.
 const UNITED_LEVELS: [u32; 2] = [1, 7];
@@ -105,13 +108,16 @@ fn code_of(text: &str) -> String {
 /// The level of each module, out of the diagram in the crate's documentation.
 fn levels() -> BTreeMap<String, u32> {
     let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let diagram = text.split("//! ```text").nth(1).unwrap();
+    let diagram = diagram.split("//! ```").next().unwrap();
     let mut levels = BTreeMap::new();
-    for line in text.lines().filter_map(|line| line.strip_prefix("//! ")) {
-        let Some((names, level)) = line.rsplit_once(' ') else {
-            continue;
-        };
-        let Ok(level) = level.parse() else { continue };
-        for name in names.split([' ', ',', '/']) {
+    let mut level = 7;
+    for line in diagram.lines() {
+        let line = line.trim_start_matches("//!");
+        // A row that continues the one above has no number.
+        let last = line.split(' ').next_back().unwrap_or_default();
+        level = last.parse().unwrap_or(level);
+        for name in line.split([' ', ',', '/']) {
             let exists = |path: String| root().join("src").join(path).exists();
             if !name.is_empty()
                 && (exists(format!("{name}.rs")) || exists(format!("{name}/mod.rs")))

@@ -398,10 +398,10 @@ pub fn is_header(block: &[u8; BLOCK as usize]) -> bool {
 /// The checksum is the sum of the block's unsigned bytes, its own field taken as spaces. (Some
 /// ancient writers summed signed bytes; what only they accept is refused.)
 fn verify_checksum(block: &Block) -> Result<(), Rule> {
-    let sum = block.iter().enumerate().fold(0, |sum, (i, &b)| {
-        sum + u64::from(if (148..156).contains(&i) { b' ' } else { b })
-    });
-    match octal(&field::<8>(block, 148)) {
+    let checksum = field::<8>(block, 148);
+    let total = |bytes: &[u8]| bytes.iter().map(|&b| u64::from(b)).sum::<u64>();
+    let sum = total(block) - total(&checksum) + total(&[b' '; 8]);
+    match octal(&checksum) {
         Ok(stored) if stored == sum => Ok(()),
         Ok(stored) => Err(format!(
             "checksum is {stored:o} instead of {sum:o}: damaged, or not a tar"

@@ -9,6 +9,9 @@ pub mod members;
 pub mod outer;
 pub mod write;
 
+#[cfg(test)]
+pub(crate) mod raw;
+
 pub use header::{Entry, EntryKind};
 pub use members::Members;
 
