@@ -299,10 +299,14 @@ impl Header {
                 b"" => name,
                 prefix => [prefix, b"/", &name].concat(),
             },
-            // GNU headers keep times there, and the oldest ones have no such field; some readers
-            // see a prefix all the same.
-            b"ustar  \0" | b"\0\0\0\0\0\0\0\0" if prefix.iter().all(|&b| b == 0) => name,
-            b"ustar  \0" | b"\0\0\0\0\0\0\0\0" => {
+            // GNU headers keep times there, and those without a version have no such field; some
+            // readers see a prefix all the same.
+            b"ustar  \0" | b"ustar\0\0\0" | b"\0\0\0\0\0\0\0\0"
+                if prefix.iter().all(|&b| b == 0) =>
+            {
+                name
+            }
+            b"ustar  \0" | b"ustar\0\0\0" | b"\0\0\0\0\0\0\0\0" => {
                 return Err("has a prefix, but is no ustar header".into());
             }
             _ => return Err("is neither a ustar, a GNU nor a plain tar header".into()),
@@ -412,11 +416,8 @@ fn verify_checksum(block: &Block) -> Result<(), Rule> {
 
 /// The `N` bytes at a fixed position of a block.
 fn field<const N: usize>(block: &Block, position: usize) -> [u8; N] {
-    let mut out = [0; N];
-    for (to, from) in out.iter_mut().zip(block.iter().skip(position)) {
-        *to = *from;
-    }
-    out
+    let tail = block.get(position..).unwrap_or_default();
+    tail.first_chunk().copied().unwrap_or([0; N])
 }
 
 /// A text field up to its NUL, or all of it.

@@ -64,8 +64,10 @@ fn reads_every_kind() {
 fn reads_gnu_and_plain_headers() {
     let gnu = file(0).field(257, b"ustar  \0");
     assert_eq!(one(RawTar::new().header(gnu)).path, b"f");
-    let plain = file(0).field(257, &[0; 8]);
-    assert_eq!(one(RawTar::new().header(plain)).path, b"f");
+    for magic in [&[0; 8], b"ustar\0\0\0"] {
+        let plain = file(0).field(257, magic);
+        assert_eq!(one(RawTar::new().header(plain)).path, b"f");
+    }
 }
 
 #[test]
@@ -467,7 +469,7 @@ fn refuses_what_readers_take_for_different_kinds() {
 
 #[test]
 fn refuses_prefixes_that_only_some_readers_see() {
-    for magic in [&b"ustar  \0"[..], &[0; 8]] {
+    for magic in [b"ustar  \0", b"ustar\0\0\0", &[0; 8]] {
         let header = file(0).field(257, magic).field(345, b"p");
         refused_for(RawTar::new().header(header), "no ustar header");
     }
