@@ -21,6 +21,7 @@ use crate::source::BlobSource;
 mod builder;
 pub mod resolve;
 mod tree;
+pub mod verify;
 
 use resolve::Resolved;
 use tree::Tree;
