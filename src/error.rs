@@ -62,9 +62,9 @@ pub enum Error {
     #[error("manifest is {found}, but {expected} was pinned with --digest")]
     PinMismatch {
         /// The digest that the user pinned.
-        expected: Digest,
+        expected: Box<Digest>,
         /// The digest of the manifest that the archive has.
-        found: Digest,
+        found: Box<Digest>,
     },
     /// An operation was refused to lose nothing: `subject`, and why.
     #[error("{subject}: {problem}")]

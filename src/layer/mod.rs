@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -17,8 +17,16 @@ use crate::error::Result;
 use crate::oci::Descriptor;
 use crate::source::ReadAt;
 
+mod buffers;
+mod chunked;
+pub mod flight;
 pub mod foreign;
+mod pool;
+mod readahead;
 pub mod table;
+
+use buffers::Buffers;
+use pool::Pool;
 
 /// What the manifest says about one layer and the file in it.
 #[derive(Debug, Clone)]
@@ -34,9 +42,41 @@ pub struct Context {
     /// Decoded chunks.
     pub cache: Arc<dyn ChunkCache>,
     /// What was done so far.
-    pub stats: Arc<Stats>,
+    pub stats: Stats,
     /// Where seek tables of foreign layers are kept between runs; `None` to keep none.
     pub index_dir: Option<PathBuf>,
+    /// Recycled memory for decoded chunks.
+    buffers: Arc<Buffers>,
+    /// Decodes ahead of sequential readers; `None` when something else reads ahead.
+    pool: Option<Pool>,
+    /// Most bytes decoded ahead of one reader.
+    readahead_bytes: u64,
+    layers: AtomicU32,
+}
+
+impl Context {
+    /// A context with no layers yet. `readahead_bytes` bounds what is decoded ahead of one
+    /// sequential reader; 0 for nothing.
+    pub fn new(
+        cache: Arc<dyn ChunkCache>,
+        index_dir: Option<PathBuf>,
+        readahead_bytes: u64,
+    ) -> Context {
+        Context {
+            cache,
+            stats: Stats::default(),
+            index_dir,
+            buffers: Arc::new(Buffers::default()),
+            pool: (readahead_bytes > 0).then(Pool::new),
+            readahead_bytes,
+            layers: AtomicU32::new(0),
+        }
+    }
+
+    /// A number for one more layer: the `layer` of its cache keys.
+    pub fn next_layer(&self) -> u32 {
+        self.layers.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 /// Counters of an open model. All only grow.
@@ -83,14 +123,31 @@ pub trait FileReader: Send + Sync {
     fn verify(&self) -> Result<Digest>;
 }
 
-/// Opens a layer: reads at most its first kilobytes, so that its file's size and mode are known.
+/// Opens a layer. Costs nothing but the manifest when it states a chunk table and the file's size;
+/// otherwise at most the layer's first kilobytes are read, for the file's size and mode.
+///
+/// # Errors
+/// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when an annotation or the layer's header
+/// breaks a rule; content is checked when it is read.
 pub fn open(
     blob: Arc<dyn ReadAt>,
     spec: LayerSpec,
     context: Arc<Context>,
 ) -> Result<(Arc<dyn FileReader>, FileAttr)> {
-    let _ = (blob, spec, context);
-    todo!()
+    match chunked::Pinned::of(&spec)? {
+        None => foreign::open(blob, spec, context),
+        Some(pinned) => {
+            let attr = FileAttr {
+                size: pinned.file_size,
+                executable: pinned.executable,
+                mtime: 0,
+            };
+            Ok((
+                Arc::new(chunked::ChunkedFile::new(blob, spec, pinned, context)),
+                attr,
+            ))
+        }
+    }
 }
 
 /// Attributes of a layer's file.

@@ -5,16 +5,25 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
+use crate::cache::LruChunkCache;
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
-use crate::error::Result;
-use crate::layer::Stats;
+use crate::error::{Error, Result};
+use crate::layer::{self, Context, FileAttr, FileReader, LayerSpec, Stats};
 use crate::limits;
 use crate::oci::{Descriptor, OciConfig, OciManifest};
 use crate::source::BlobSource;
+
+mod builder;
+pub mod resolve;
+mod tree;
+
+use resolve::Resolved;
+use tree::Tree;
 
 /// The number of a file or directory. The root is [`Inode::ROOT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,6 +83,9 @@ pub struct OpenOptions {
     /// Where seek tables of foreign layers are kept between runs (`--index-dir`); `None` to keep
     /// none (`--no-index`).
     pub index_dir: Option<PathBuf>,
+    /// Decode ahead of sequential readers on threads of the model's own. The mount does without:
+    /// the kernel reads ahead, on more threads.
+    pub readahead: bool,
 }
 
 impl Default for OpenOptions {
@@ -82,6 +94,7 @@ impl Default for OpenOptions {
             pin: None,
             cache_bytes: limits::DEFAULT_CACHE_BYTES,
             index_dir: None,
+            readahead: true,
         }
     }
 }
@@ -104,6 +117,19 @@ pub struct FileInfo {
 /// An open model.
 pub struct Model {
     source: Arc<dyn BlobSource>,
+    resolved: Resolved,
+    tree: Tree,
+    /// In the order of their paths, as the tree numbers them.
+    files: Vec<File>,
+    context: Arc<Context>,
+    total_bytes: u64,
+}
+
+struct File {
+    info: FileInfo,
+    attr: FileAttr,
+    reader: Arc<dyn FileReader>,
+    verified: AtomicBool,
 }
 
 impl Model {
@@ -124,9 +150,57 @@ impl Model {
     /// # Errors
     /// As [`open`](Model::open).
     pub fn from_source(source: Arc<dyn BlobSource>, options: &OpenOptions) -> Result<Model> {
-        let _ = options;
-        let _ = Model { source };
-        todo!()
+        let within = |e: Error| e.within(source.name());
+        let resolved = resolve::resolve(&*source, options.pin.as_ref()).map_err(within)?;
+        let layers = builder::files(&resolved.manifest).map_err(within)?;
+        let tree = Tree::build(layers.iter().map(|layer| &layer.path)).map_err(within)?;
+        let context = Arc::new(Context::new(
+            Arc::new(LruChunkCache::new(options.cache_bytes)),
+            options.index_dir.clone(),
+            // What is decoded ahead must fit into the cache with room to spare.
+            if options.readahead {
+                options.cache_bytes / 4
+            } else {
+                0
+            },
+        ));
+        let mut files = Vec::with_capacity(layers.len());
+        let mut total_bytes = 0u64;
+        for (number, layer) in layers.into_iter().enumerate() {
+            let blob = source.blob(&layer.descriptor.digest)?.ok_or_else(|| {
+                within(Error::malformed(
+                    format!("layer {} ({})", layer.path, layer.descriptor.digest),
+                    "is not in the archive",
+                ))
+            })?;
+            let spec = LayerSpec {
+                descriptor: layer.descriptor,
+                path: layer.path,
+            };
+            let (reader, attr) =
+                layer::open(blob, spec.clone(), Arc::clone(&context)).map_err(within)?;
+            total_bytes = total_bytes.saturating_add(attr.size);
+            files.push(File {
+                info: FileInfo {
+                    inode: tree.file_inode(number),
+                    path: spec.path,
+                    size: attr.size,
+                    layer: spec.descriptor,
+                    digest: layer.digest,
+                },
+                attr,
+                reader,
+                verified: AtomicBool::new(false),
+            });
+        }
+        Ok(Model {
+            source,
+            resolved,
+            tree,
+            files,
+            context,
+            total_bytes,
+        })
     }
 
     /// Names the archive in messages.
@@ -136,63 +210,83 @@ impl Model {
 
     /// The digest of the manifest.
     pub fn manifest_digest(&self) -> &Digest {
-        todo!()
+        &self.resolved.manifest_digest
     }
 
     /// The manifest.
     pub fn manifest(&self) -> &OciManifest {
-        todo!()
+        &self.resolved.manifest
     }
 
     /// The model's config; `None` when the archive is of a system that has none.
     pub fn config(&self) -> Option<&OciConfig> {
-        todo!()
+        self.resolved.config.as_ref()
+    }
+
+    /// Things about the archive that are worth a remark, none of them fatal.
+    pub fn notes(&self) -> &[String] {
+        &self.resolved.notes
     }
 
     /// All files, in the order of their paths' bytes.
     pub fn files(&self) -> impl ExactSizeIterator<Item = &FileInfo> {
-        std::iter::empty()
+        self.files.iter().map(|file| &file.info)
     }
 
     /// The file of an inode; `None` for directories and unknown inodes.
     pub fn file(&self, inode: Inode) -> Option<&FileInfo> {
-        let _ = inode;
-        todo!()
+        Some(&self.node(inode)?.info)
+    }
+
+    fn node(&self, inode: Inode) -> Option<&File> {
+        self.files.get(self.tree.file_number(inode)?)
     }
 
     /// The inode of a name in a directory.
     pub fn lookup(&self, parent: Inode, name: &OsStr) -> Option<Attr> {
-        let _ = (parent, name);
-        todo!()
+        // Every name of a model is UTF-8, so any other name is absent.
+        self.attr(self.tree.lookup(parent, name.to_str()?)?)
     }
 
     /// The inode of a path from the root (`""` is the root).
     pub fn find(&self, path: &str) -> Option<Attr> {
-        let _ = path;
-        todo!()
+        let mut inode = Inode::ROOT;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            inode = self.tree.lookup(inode, name)?;
+        }
+        self.attr(inode)
     }
 
     /// The attributes of an inode.
     pub fn attr(&self, inode: Inode) -> Option<Attr> {
-        let _ = inode;
-        todo!()
+        if self.tree.is_directory(inode) {
+            return Some(tree::directory_attr(inode, self.tree.links(inode)));
+        }
+        let attr = &self.node(inode)?.attr;
+        Some(Attr {
+            inode,
+            kind: NodeKind::File,
+            size: attr.size,
+            mode: if attr.executable { 0o555 } else { 0o444 },
+            mtime: attr.mtime,
+            links: 1,
+        })
     }
 
     /// The entries of a directory from `offset` (0, or an entry's `next_offset`), each exactly once
     /// in a fixed order, `.` and `..` first; `None` when the inode is no directory.
     pub fn readdir(&self, inode: Inode, offset: u64) -> Option<impl Iterator<Item = DirEntry<'_>>> {
-        let _ = (inode, offset);
-        Some(std::iter::empty())
+        self.tree.readdir(inode, offset)
     }
 
     /// Number of inodes, directories included.
     pub fn inodes(&self) -> u64 {
-        todo!()
+        self.tree.len() as u64
     }
 
     /// Bytes of all files.
     pub fn total_bytes(&self) -> u64 {
-        todo!()
+        self.total_bytes
     }
 
     /// The bytes of a file from `offset`: `len` of them, fewer only at the end of the file. Every
@@ -202,8 +296,24 @@ impl Model {
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when the inode is no file,
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the layer is damaged.
     pub fn read_at(&self, inode: Inode, offset: u64, len: usize) -> Result<Bytes> {
-        let _ = (inode, offset, len);
-        todo!()
+        let file = self.regular(inode)?;
+        match file.reader.read_at(offset, len) {
+            Ok(bytes) => {
+                file.verified.store(true, Ordering::Relaxed);
+                Stats::add(&self.stats().bytes_served, bytes.len() as u64);
+                Ok(bytes)
+            }
+            Err(error) => {
+                Stats::add(&self.stats().failures, 1);
+                Err(error)
+            }
+        }
+    }
+
+    fn regular(&self, inode: Inode) -> Result<&File> {
+        self.node(inode).ok_or_else(|| {
+            Error::not_found(format!("inode {}", inode.0), "is no file of the model")
+        })
     }
 
     /// Verifies one file's layer in full: blob digest, chunk table, stream, file digest. Returns
@@ -212,23 +322,33 @@ impl Model {
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), naming layer and digest.
     pub fn verify(&self, inode: Inode) -> Result<Digest> {
-        let _ = inode;
-        todo!()
+        let file = self.regular(inode)?;
+        let found = file.reader.verify()?;
+        match file.info.digest {
+            // Another algorithm than SHA-256 was compared by the reader where it can be.
+            Some(stated) if stated.algorithm() == found.algorithm() && stated != found => {
+                Err(Error::corrupt(
+                    format!("{} ({})", file.info.path, file.info.layer.digest),
+                    format!("the file is {found}, the manifest says {stated}"),
+                ))
+            }
+            _ => Ok(found),
+        }
     }
 
     /// True once bytes of the file were verified and decoded.
     pub fn verified(&self, inode: Inode) -> bool {
-        let _ = inode;
-        todo!()
+        self.node(inode)
+            .is_some_and(|file| file.verified.load(Ordering::Relaxed))
     }
 
     /// What was read so far.
     pub fn stats(&self) -> &Stats {
-        todo!()
+        &self.context.stats
     }
 
     /// Bytes of decoded chunks kept now.
     pub fn cache_used(&self) -> u64 {
-        todo!()
+        self.context.cache.used()
     }
 }

@@ -1,0 +1,408 @@
+//! A file in a layer with a chunk table: each chunk is verified, then decoded, then shared.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::flight::Flight;
+use super::readahead::Readahead;
+use super::table::{self, ChunkTable, Framing, Row};
+use super::{Context, FileReader, LayerSpec, Stats, foreign};
+use crate::cache::ChunkKey;
+use crate::codec::{ChunkKind, Decoder};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::oci::annotations;
+use crate::source::ReadAt;
+use crate::tar::{EntryKind, Members};
+use crate::{Algorithm, limits};
+
+mod verify;
+
+/// What the manifest's annotations pin: the table, and the size of the file.
+#[derive(Debug, Clone)]
+pub(super) struct Pinned {
+    /// SHA-256 of the table's bytes.
+    table: Digest,
+    /// Where the table members stand in the blob.
+    range: (u64, u64),
+    pub(super) file_size: u64,
+    pub(super) executable: bool,
+}
+
+impl Pinned {
+    /// Reads a layer's annotations; `None` when they state no table within the blob.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when one of them makes no sense.
+    pub(super) fn of(spec: &LayerSpec) -> Result<Option<Pinned>> {
+        let annotation = |key| spec.descriptor.annotation(key);
+        let refuse = |key: &str, value: &str, rule: &str| {
+            Error::malformed(
+                format!("layer {} ({})", spec.path, spec.descriptor.digest),
+                format!("annotation {key} \"{value}\" {rule}"),
+            )
+        };
+        let (Some(table), Some(range), Some(size)) = (
+            annotation(annotations::CHUNKS),
+            annotation(annotations::CHUNKS_RANGE),
+            annotation(annotations::FILE_SIZE),
+        ) else {
+            return Ok(None);
+        };
+        let table: Digest = table
+            .parse()
+            .map_err(|_| refuse(annotations::CHUNKS, table, "is not a digest"))?;
+        let file_size = decimal(size)
+            .filter(|n| *n <= limits::MAX_FILE_BYTES)
+            .ok_or_else(|| refuse(annotations::FILE_SIZE, size, "is not a size in bytes"))?;
+        let range = range
+            .split_once('+')
+            .and_then(|(offset, length)| Some((decimal(offset)?, decimal(length)?)))
+            .filter(|(offset, length)| {
+                *length <= limits::MAX_CHUNK_TABLE_BYTES
+                    && offset
+                        .checked_add(*length)
+                        .is_some_and(|end| end <= spec.descriptor.size)
+            })
+            .ok_or_else(|| {
+                refuse(
+                    annotations::CHUNKS_RANGE,
+                    range,
+                    "is not a range of the layer",
+                )
+            })?;
+        let executable = match annotation(annotations::FILE_MODE) {
+            None => false,
+            Some(mode) => u32::from_str_radix(mode, 8)
+                .map(|mode| mode & 0o111 != 0)
+                .map_err(|_| refuse(annotations::FILE_MODE, mode, "is not an octal mode"))?,
+        };
+        Ok(Some(Pinned {
+            table,
+            range,
+            file_size,
+            executable,
+        }))
+    }
+}
+
+/// A number in decimal digits alone: no sign, no leading zero, no space.
+fn decimal(text: &str) -> Option<u64> {
+    text.parse()
+        .ok()
+        .filter(|number: &u64| number.to_string() == text)
+}
+
+/// A file read through its chunk table; through the whole layer when the table is gone.
+pub(super) struct ChunkedFile {
+    shared: Arc<Shared>,
+    pinned: Pinned,
+    spec: LayerSpec,
+    /// How the file is read, once the first touch has found out.
+    access: Mutex<Option<Access>>,
+    opening: Flight<(), Access>,
+    readahead: Readahead,
+}
+
+/// What decoding a chunk needs.
+struct Shared {
+    blob: Arc<dyn ReadAt>,
+    context: Arc<Context>,
+    /// Names the layer in messages.
+    subject: String,
+    layer: u32,
+    decoding: Flight<u32, Bytes>,
+}
+
+#[derive(Clone)]
+enum Access {
+    Table(Arc<ChunkTable>),
+    Foreign(Arc<dyn FileReader>),
+}
+
+impl ChunkedFile {
+    pub(super) fn new(
+        blob: Arc<dyn ReadAt>,
+        spec: LayerSpec,
+        pinned: Pinned,
+        context: Arc<Context>,
+    ) -> ChunkedFile {
+        let subject = format!("{} ({})", spec.path, spec.descriptor.digest);
+        let layer = context.next_layer();
+        ChunkedFile {
+            shared: Arc::new(Shared {
+                blob,
+                context,
+                subject,
+                layer,
+                decoding: Flight::new(),
+            }),
+            pinned,
+            spec,
+            access: Mutex::new(None),
+            opening: Flight::new(),
+            readahead: Readahead::default(),
+        }
+    }
+
+    /// How to read the file: loads and checks the table on the first touch. A failure is not
+    /// kept, so that storage may recover.
+    fn access(&self) -> Result<Access> {
+        let known = || {
+            self.access
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()
+        };
+        if let Some(access) = known() {
+            return Ok(access);
+        }
+        let open = || {
+            // Another reader may have finished between the look and the flight.
+            if let Some(access) = known() {
+                return Ok(access);
+            }
+            let access = match self.load_table()? {
+                Some(table) => Access::Table(Arc::new(table)),
+                None => Access::Foreign(self.open_foreign()?),
+            };
+            *self.access.lock().unwrap_or_else(PoisonError::into_inner) = Some(access.clone());
+            Ok(access)
+        };
+        self.opening.run((), open).0
+    }
+
+    /// The table, checked against the manifest and the layer's own header; `None` when it is not
+    /// in the blob any more, because a tool recompressed the layer and kept the annotations.
+    fn load_table(&self) -> Result<Option<ChunkTable>> {
+        let shared = &self.shared;
+        let (offset, length) = self.pinned.range;
+        let mut members = vec![0; length as usize]; // at most MAX_CHUNK_TABLE_BYTES
+        shared.blob.read_exact_at(&mut members, offset)?;
+        let framing = if members.starts_with(&[0x1f, 0x8b]) {
+            Framing::Gzip
+        } else {
+            Framing::Zstd
+        };
+        let found = table::unwrap(framing, &members)
+            .filter(|bytes| Digest::of(self.pinned.table.algorithm(), bytes) == self.pinned.table);
+        let Some(bytes) = found else { return Ok(None) };
+        let table = ChunkTable::parse(bytes.into(), self.spec.descriptor.size, &shared.subject)?;
+        let header = table.header();
+        if header.framing != framing || header.data_size != offset {
+            return Err(shared.lies(format!(
+                "describes {} bytes of {:?} data, the table stands at {offset}",
+                header.data_size, header.framing
+            )));
+        }
+        if header.file_size != self.pinned.file_size {
+            return Err(shared.lies(format!(
+                "says the file has {} bytes, the manifest says {}",
+                header.file_size, self.pinned.file_size
+            )));
+        }
+        self.check_head(&table)?;
+        Ok(Some(table))
+    }
+
+    /// The layer's own tar header must say what the table and the manifest say.
+    fn check_head(&self, table: &ChunkTable) -> Result<()> {
+        let shared = &self.shared;
+        let head = shared.decode(table, 0)?;
+        let lies = |rule: String| Error::corrupt(&shared.subject, format!("tar header: {rule}"));
+        // The members after the head are cut off, so only the first one can be read.
+        let entry = Members::new(&head[..], &*shared.subject)
+            .next_member()
+            .map_err(|e| lies(e.to_string()))?
+            .ok_or_else(|| lies("is missing".into()))?;
+        let header = table.header();
+        if entry.kind != EntryKind::File {
+            return Err(lies(format!("is of a {:?}, not of a file", entry.kind)));
+        }
+        if entry.size != header.file_size || entry.data_offset != header.file_offset {
+            return Err(lies(format!(
+                "puts {} bytes at {}, the chunk table {} bytes at {}",
+                entry.size, entry.data_offset, header.file_size, header.file_offset
+            )));
+        }
+        if !is_name_of(&entry.path, &self.spec) {
+            return Err(lies(format!(
+                "names \"{}\"",
+                crate::entry_path::printable_bytes(&entry.path)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Has the pool decode the next chunks when this read continues a sequence of them.
+    fn decode_ahead(&self, table: &Arc<ChunkTable>, start: u64, end: u64) {
+        let context = &self.shared.context;
+        let Some(pool) = &context.pool else { return };
+        let chunk_size = u64::from(table.header().chunk_size);
+        let depth = (context.readahead_bytes / chunk_size).min(4 * pool.threads() as u64);
+        for chunk in self.readahead.note(start, end, chunk_size, depth) {
+            if chunk >= table.chunks() {
+                break;
+            }
+            let (shared, table) = (Arc::clone(&self.shared), Arc::clone(table));
+            // An error is the reader's to meet: it reads the same chunk again.
+            pool.submit(move || drop(shared.chunk(&table, chunk)));
+        }
+    }
+
+    fn open_foreign(&self) -> Result<Arc<dyn FileReader>> {
+        let shared = &self.shared;
+        log::warn!(
+            "{}: the chunk table that the manifest names is not in the layer (was it \
+             recompressed?); reading the whole layer before its first byte",
+            shared.subject
+        );
+        let (file, attr) = foreign::open(
+            Arc::clone(&shared.blob),
+            self.spec.clone(),
+            Arc::clone(&shared.context),
+        )?;
+        if attr.size != self.pinned.file_size {
+            return Err(Error::corrupt(
+                &shared.subject,
+                format!(
+                    "holds a file of {} bytes, the manifest says {}",
+                    attr.size, self.pinned.file_size
+                ),
+            ));
+        }
+        Ok(file)
+    }
+}
+
+/// True when a tar member's path is the file of `spec`: the whole path, or its base name.
+fn is_name_of(member: &[u8], spec: &LayerSpec) -> bool {
+    let base = member.rsplit(|byte| *byte == b'/').next().unwrap_or(member);
+    base == spec.path.file_name().as_bytes()
+}
+
+impl FileReader for ChunkedFile {
+    fn size(&self) -> u64 {
+        self.pinned.file_size
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let table = match self.access()? {
+            Access::Table(table) => table,
+            Access::Foreign(file) => return file.read_at(offset, len),
+        };
+        let available = self.pinned.file_size.saturating_sub(offset);
+        let len = len.min(usize::try_from(available).unwrap_or(usize::MAX));
+        if len == 0 {
+            return Ok(Bytes::new());
+        }
+        let chunk_size = u64::from(table.header().chunk_size);
+        self.decode_ahead(&table, offset, offset + len as u64);
+        let (mut number, start) = (offset / chunk_size, (offset % chunk_size) as usize);
+        let first = self.shared.chunk(&table, number)?;
+        if start + len <= first.len() {
+            return Ok(first.slice(start..start + len));
+        }
+        let mut joined = Vec::with_capacity(len);
+        joined.extend_from_slice(first.get(start..).unwrap_or_default());
+        while joined.len() < len {
+            number += 1;
+            let chunk = self.shared.chunk(&table, number)?;
+            let take = chunk.len().min(len - joined.len());
+            joined.extend_from_slice(&chunk[..take]);
+        }
+        Ok(joined.into())
+    }
+
+    fn verify(&self) -> Result<Digest> {
+        match self.access()? {
+            Access::Table(table) => verify::verify(&self.shared, &table, &self.spec),
+            Access::Foreign(file) => file.verify(),
+        }
+    }
+}
+
+thread_local! {
+    /// What one thread needs to decode: kept, as it is expensive to build.
+    static DECODING: RefCell<(Decoder, Vec<u8>)> = RefCell::default();
+}
+
+impl Shared {
+    fn lies(&self, problem: String) -> Error {
+        Error::corrupt(&self.subject, format!("chunk table: {problem}"))
+    }
+
+    /// A data chunk, from the cache or decoded now; decoded once, however many readers ask.
+    fn chunk(&self, table: &ChunkTable, number: u64) -> Result<Bytes> {
+        let stats = &self.context.stats;
+        let chunk = u32::try_from(number)
+            .map_err(|_| Error::corrupt(&self.subject, "has more chunks than can be numbered"))?;
+        let key = ChunkKey {
+            layer: self.layer,
+            chunk,
+        };
+        if let Some(bytes) = self.context.cache.get(key) {
+            Stats::add(&stats.cache_hits, 1);
+            return Ok(bytes);
+        }
+        let (result, shared) = self.decoding.run(chunk, || {
+            // Another reader may have finished between the look and the flight.
+            if let Some(bytes) = self.context.cache.get(key) {
+                return Ok(bytes);
+            }
+            let bytes = self.decode(table, number + 1)?;
+            self.context.cache.insert(key, bytes.clone());
+            Ok(bytes)
+        });
+        if shared {
+            Stats::add(&stats.waits, 1);
+        }
+        result
+    }
+
+    /// Reads, verifies and decodes one segment. Nothing unverified reaches the decoder.
+    fn decode(&self, table: &ChunkTable, segment: u64) -> Result<Bytes> {
+        let row = table
+            .row(segment)
+            .ok_or_else(|| self.lies(format!("has no row {segment}")))?;
+        let mut out = self
+            .context
+            .buffers
+            .take(table.decoded_len(segment) as usize);
+        if row.kind == ChunkKind::Plain {
+            self.blob.read_exact_at(out.as_mut(), row.offset)?;
+            self.check(out.as_ref(), &row)?;
+        } else {
+            DECODING.with_borrow_mut(|(decoder, compressed)| {
+                compressed.resize(row.length as usize, 0);
+                self.blob.read_exact_at(compressed, row.offset)?;
+                self.check(compressed, &row)?;
+                decoder
+                    .decode(row.kind, &row.sub_offsets, compressed, out.as_mut())
+                    .map_err(|e| self.lies(format!("segment at offset {}: {e}", row.offset)))
+            })?;
+        }
+        Stats::add(&self.context.stats.chunks_decoded, 1);
+        Ok(out.freeze())
+    }
+
+    fn check(&self, compressed: &[u8], row: &Row) -> Result<()> {
+        let found = Digest::of(row.digest.algorithm(), compressed);
+        if found != row.digest {
+            return Err(Error::corrupt(
+                &self.subject,
+                format!(
+                    "{} bytes at offset {} are {found}, the chunk table says {}",
+                    row.length, row.offset, row.digest
+                ),
+            ));
+        }
+        Stats::add(&self.context.stats.chunks_verified, 1);
+        Ok(())
+    }
+}
+
+/// The digest algorithm of file digests that `verify` computes.
+const FILE_ALGORITHM: Algorithm = Algorithm::Sha256;

@@ -1,0 +1,84 @@
+//! When to decode ahead: while reads follow each other, and not when they jump.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+/// Follows the reads of one file.
+#[derive(Debug, Default)]
+pub(super) struct Readahead {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Where the next read of a sequential reader starts.
+    expected: u64,
+    /// Reads in a row that started there.
+    streak: u32,
+    /// Chunks before this one were asked for already.
+    asked: u64,
+}
+
+impl Readahead {
+    /// Notes a read of bytes `start..end`; the chunks that are worth decoding now, at most `depth`
+    /// of them. Empty while reads are few or jump about.
+    pub(super) fn note(&self, start: u64, end: u64, chunk_size: u64, depth: u64) -> Range<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if start == state.expected {
+            state.streak = state.streak.saturating_add(1);
+        } else {
+            *state = State::default();
+        }
+        state.expected = end;
+        // The first read of a file proves nothing: loaders look at headers and jump away.
+        if state.streak < 2 {
+            return 0..0;
+        }
+        let next = end.div_ceil(chunk_size);
+        let from = next.max(state.asked);
+        // Grows with the streak, so that a short one costs little.
+        let until = next + depth.min(1 << state.streak.min(16));
+        state.asked = until.max(state.asked);
+        from..until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asks_ahead_of_sequential_reads_once_per_chunk() {
+        let readahead = Readahead::default();
+        let mut asked = Vec::new();
+        for n in 0..20 {
+            asked.extend(readahead.note(n * 10, n * 10 + 10, 10, 8));
+        }
+        assert_eq!(
+            asked,
+            (2..28).collect::<Vec<_>>(),
+            "each once, in order, 8 ahead"
+        );
+    }
+
+    #[test]
+    fn stays_still_for_random_reads() {
+        let readahead = Readahead::default();
+        for start in [50, 10, 90, 30, 70, 0] {
+            assert_eq!(readahead.note(start, start + 10, 10, 8), 0..0);
+        }
+    }
+
+    #[test]
+    fn a_jump_ends_it_and_small_reads_share_a_chunk() {
+        let readahead = Readahead::default();
+        for n in 0..5 {
+            readahead.note(n, n + 1, 100, 8);
+        }
+        assert!(readahead.note(900, 901, 100, 8).is_empty());
+        assert!(readahead.note(901, 902, 100, 8).is_empty());
+        assert_eq!(readahead.note(902, 903, 100, 8), 10..14);
+        assert_eq!(readahead.note(903, 904, 100, 8), 14..18);
+        assert!(readahead.note(904, 905, 100, 8).is_empty());
+    }
+}

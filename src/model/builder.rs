@@ -1,0 +1,66 @@
+//! Turns a manifest's layers into files.
+
+use super::tree::by_path;
+use crate::digest::Digest;
+use crate::entry_path::EntryPath;
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, OciManifest, annotations, media_type};
+
+/// A layer that holds a file.
+#[derive(Debug, Clone)]
+pub(super) struct FileLayer {
+    pub(super) path: EntryPath,
+    pub(super) descriptor: Descriptor,
+    /// Digest of the file where the manifest states it.
+    pub(super) digest: Option<Digest>,
+}
+
+/// The files of a manifest, sorted by path.
+///
+/// # Errors
+/// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the layer.
+pub(super) fn files(manifest: &OciManifest) -> Result<Vec<FileLayer>> {
+    let mut files = Vec::with_capacity(manifest.layers.len());
+    for (number, descriptor) in manifest.layers.iter().enumerate() {
+        if descriptor.media_type == media_type::EMPTY {
+            continue;
+        }
+        let subject = || format!("layer {number} ({})", descriptor.digest);
+        let path = path_annotation(descriptor).ok_or_else(|| {
+            Error::malformed(
+                subject(),
+                format!(
+                    "has no file name: neither {} nor {} is set",
+                    annotations::MODELPACK_FILEPATH,
+                    annotations::TITLE
+                ),
+            )
+        })?;
+        let path = EntryPath::new(path).map_err(|e| e.within(subject()))?;
+        let digest = match descriptor.annotation(annotations::FILE_DIGEST) {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|e: Error| {
+                e.within(format!("{}: {}", subject(), annotations::FILE_DIGEST))
+            })?),
+        };
+        files.push(FileLayer {
+            path,
+            descriptor: descriptor.clone(),
+            digest,
+        });
+    }
+    files.sort_by(|a, b| by_path(&a.path, &b.path));
+    Ok(files)
+}
+
+/// The annotation that names a layer's file, by the reading rules: ModelPack's key, its older
+/// spelling, then the title.
+fn path_annotation(descriptor: &Descriptor) -> Option<&str> {
+    [
+        annotations::MODELPACK_FILEPATH,
+        annotations::MODELPACK_OLD_FILEPATH,
+        annotations::TITLE,
+    ]
+    .into_iter()
+    .find_map(|key| descriptor.annotation(key))
+}
