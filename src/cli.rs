@@ -130,8 +130,8 @@ pub(crate) struct EncodeArgs {
     after_help = "\
 Examples:
   modeloci pack ./llama --name llama --version 1.0.0
-  modeloci pack ./llama --name llama --version 1.0.0 --metadata '{\"license\":\"mit\"}' -o llama.tar
-  modeloci pack --model-dir ./llama --name llama --version 1.0.0 --output - | ssh host 'cat >llama.tar'"
+  modeloci pack ./llama --name llama --version 1.0.0 --metadata '{\"license\":\"mit\"}'
+  modeloci pack ./llama --name llama --version 1.0.0 -o - | ssh host 'cat >llama.tar'"
 )]
 pub(crate) struct PackArgs {
     /// The model directory
@@ -411,16 +411,17 @@ pub(crate) struct AddLayerArgs {
 /// Layout of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Profile {
-    /// One tar layer per file: any OCI tool and any tar reader
+    // One tar layer per file: any OCI tool and any tar reader. (Not `///`: help on a value makes
+    // clap print every option over three lines.)
     Default,
 }
 
 /// Algorithm of chunk digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ChunkDigest {
-    /// Fastest
+    // The fastest.
     Blake3,
-    /// Where policy wants it
+    // Where policy wants it.
     Sha256,
 }
 

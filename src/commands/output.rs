@@ -176,6 +176,24 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
     }
 }
 
+/// `part / whole` to four places; `None` of nothing.
+pub(crate) fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| (part as f64 / whole as f64 * 1e4).round() / 1e4)
+}
+
+/// `part` of `whole` in percent: `79.8 %`.
+pub(crate) fn percent(part: u64, whole: u64) -> String {
+    match ratio(part, whole) {
+        Some(ratio) => format!("{:.1} %", ratio * 100.0),
+        None => "-".to_string(),
+    }
+}
+
+/// `1 file`, `2 files`.
+pub(crate) fn count(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
