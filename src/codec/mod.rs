@@ -7,6 +7,7 @@
 pub mod decode;
 pub mod encode;
 pub mod gzip;
+pub(crate) mod inflate;
 pub mod literal;
 pub mod seek;
 
