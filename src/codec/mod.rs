@@ -6,6 +6,7 @@
 
 pub mod decode;
 pub mod encode;
+pub(crate) mod frames;
 pub mod gzip;
 pub(crate) mod inflate;
 pub mod literal;
