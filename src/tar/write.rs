@@ -1,16 +1,217 @@
-//! Writes headers: ustar, with base-256 sizes and a pax path where ustar has no room.
+//! Writes headers: ustar, with base-256 numbers and a pax path where ustar has no room.
+//!
+//! The same arguments give the same bytes. A size never goes into a pax record: some readers find a
+//! blob's size in the header 512 bytes before its data and look nowhere else.
 
-/// The header blocks of a regular file: one block, or three when the path needs a pax record.
-/// uid, gid 0, no names; deterministic. `mtime` in seconds since the epoch.
+use super::BLOCK;
+
+/// Block size where buffers are concerned.
+const BLOCK_LEN: usize = BLOCK as usize;
+/// Length of the ustar name field, in bytes.
+const NAME_LEN: usize = 100;
+/// Length of the ustar prefix field, in bytes.
+const PREFIX_LEN: usize = 155;
+/// What a header that carries a pax record calls itself: never extracted by a reader of pax.
+const PAX_NAME: &[u8] = b"././@PaxHeader";
+
+/// The header blocks of a regular file: one block, or at least three when the path does not fit the
+/// ustar name and prefix (a pax header, its padded record, the file's own header).
+///
+/// uid and gid are 0, user and group names empty. `mtime` is in seconds since the epoch. `path`
+/// holds no NUL byte (an [`EntryPath`](crate::entry_path::EntryPath) never does); UTF-8 goes in as
+/// it is. The file's own header is always the last block, with its true size.
 pub fn file_header(path: &str, size: u64, mode: u32, mtime: u64) -> Vec<u8> {
-    let _ = (path, size, mode, mtime);
-    todo!()
+    let path = path.as_bytes();
+    if let Some((prefix, name)) = split(path) {
+        return block(prefix, name, b'0', size, mode, mtime).to_vec();
+    }
+    let record = pax_record("path", path);
+    let record_size = record.len() as u64;
+    let mut out = block(b"", PAX_NAME, b'x', record_size, 0o644, 0).to_vec();
+    out.extend_from_slice(&record);
+    out.resize(out.len() + padding(record_size), 0);
+    out.extend_from_slice(&block(b"", truncated(path), b'0', size, mode, mtime));
+    out
 }
 
 /// Zero bytes that pad `size` bytes of data to a whole block.
 pub fn padding(size: u64) -> usize {
-    (super::BLOCK - 1 - (size + super::BLOCK - 1) % super::BLOCK) as usize
+    ((BLOCK - size % BLOCK) % BLOCK) as usize
 }
 
 /// The end of an archive: two zero blocks.
 pub const END_OF_ARCHIVE: [u8; 1024] = [0; 1024];
+
+/// The path as ustar (prefix, name); the prefix is empty where the name field has room for all.
+fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    if path.len() <= NAME_LEN {
+        return Some((b"", path));
+    }
+    // The first separator after which the rest fits leaves the shortest prefix.
+    let at = (0..path.len()).find(|&i| path[i] == b'/' && path.len() - i - 1 <= NAME_LEN)?;
+    let (prefix, name) = (&path[..at], &path[at + 1..]);
+    (!prefix.is_empty() && prefix.len() <= PREFIX_LEN && !name.is_empty()).then_some((prefix, name))
+}
+
+/// The start of a path for readers that ignore pax: whole characters, and no final `/`, which would
+/// make a directory of it.
+fn truncated(path: &[u8]) -> &[u8] {
+    let mut end = path.len().min(NAME_LEN);
+    while end > 1 && (path.get(end).is_some_and(|b| b & 0xc0 == 0x80) || path[end - 1] == b'/') {
+        end -= 1;
+    }
+    &path[..end]
+}
+
+/// `<length> <key>=<value>\n`, where the length counts its own digits.
+fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while rest + length.to_string().len() != length {
+        length = rest + length.to_string().len();
+    }
+    let mut record = format!("{length} {key}=").into_bytes();
+    record.extend_from_slice(value);
+    record.push(b'\n');
+    record
+}
+
+/// One ustar header block (POSIX.1-2017 pax, "ustar Interchange Format").
+fn block(
+    prefix: &[u8],
+    name: &[u8],
+    kind: u8,
+    size: u64,
+    mode: u32,
+    mtime: u64,
+) -> [u8; BLOCK_LEN] {
+    let mut block = [0; BLOCK_LEN];
+    block[..name.len()].copy_from_slice(name);
+    number(&mut block[100..108], u64::from(mode & 0o7777));
+    number(&mut block[108..116], 0);
+    number(&mut block[116..124], 0);
+    number(&mut block[124..136], size);
+    number(&mut block[136..148], mtime);
+    block[148..156].fill(b' ');
+    block[156] = kind;
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    number(&mut block[329..337], 0);
+    number(&mut block[337..345], 0);
+    block[345..345 + prefix.len()].copy_from_slice(prefix);
+    let sum: u64 = block.iter().map(|&b| u64::from(b)).sum();
+    // Six digits, NUL, space: what every reader expects of a checksum.
+    number(&mut block[148..155], sum);
+    block
+}
+
+/// A number as octal digits and a NUL, or big-endian with the first bit set where they do not fit
+/// (GNU tar manual, "Basic Tar Format").
+fn number(field: &mut [u8], value: u64) {
+    let digits = field.len() - 1;
+    if value < 1 << (3 * digits) {
+        for (i, byte) in field[..digits].iter_mut().rev().enumerate() {
+            *byte = b'0' + (value >> (3 * i) & 7) as u8;
+        }
+        field[digits] = 0;
+    } else {
+        for (i, byte) in field.iter_mut().rev().enumerate() {
+            *byte = value.checked_shr(8 * i as u32).unwrap_or(0) as u8;
+        }
+        field[0] |= 0x80;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn pads_to_whole_blocks() {
+        for (size, pad) in [(0, 0), (1, 511), (511, 1), (512, 0), (513, 511)] {
+            assert_eq!(padding(size), pad, "{size}");
+        }
+        assert_eq!(padding(u64::MAX), 1);
+    }
+
+    #[test]
+    fn writes_a_ustar_header() {
+        let header = file_header("blobs/sha256/00", 1234, 0o100644, 7);
+        assert_eq!(header.len(), 512);
+        assert!(header.starts_with(b"blobs/sha256/00\0"));
+        assert_eq!(
+            &header[100..148],
+            b"0000644\x000000000\x000000000\x0000000002322\x0000000000007\0"
+        );
+        assert_eq!(&header[156..158], b"0\0");
+        assert_eq!(&header[257..266], b"ustar\x0000\0");
+        let sum: u32 = header
+            .iter()
+            .enumerate()
+            .map(|(i, &b)| {
+                if (148..156).contains(&i) {
+                    u32::from(b' ')
+                } else {
+                    u32::from(b)
+                }
+            })
+            .sum();
+        assert_eq!(&header[148..156], format!("{sum:06o}\0 ").as_bytes());
+    }
+
+    #[test]
+    fn l8_sizes_of_8_gib_are_base_256_in_the_header_itself() {
+        let below = file_header("w", (8 << 30) - 1, 0o644, 0);
+        assert_eq!(&below[124..136], b"77777777777\0");
+        let above = file_header("w", 9 << 30, 0o644, 1 << 40);
+        assert_eq!(above.len(), 512);
+        assert_eq!(above[124..136], [0x80, 0, 0, 0, 0, 0, 0, 2, 0x40, 0, 0, 0]);
+        assert_eq!(above[136..148], [0x80, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn splits_a_path_where_it_fits() {
+        let name = "n".repeat(100);
+        assert_eq!(split(name.as_bytes()), Some((&b""[..], name.as_bytes())));
+        let prefix = "p".repeat(155);
+        let path = format!("{prefix}/{name}");
+        assert_eq!(
+            split(path.as_bytes()),
+            Some((prefix.as_bytes(), name.as_bytes()))
+        );
+        assert_eq!(file_header(&path, 0, 0o644, 0).len(), 512);
+        for path in [
+            format!("{prefix}p/{name}"),
+            format!("{prefix}/{name}n"),
+            "x".repeat(101),
+        ] {
+            assert_eq!(split(path.as_bytes()), None);
+            assert_eq!(file_header(&path, 5, 0o644, 0).len(), 3 * 512);
+        }
+    }
+
+    #[test]
+    fn a_truncated_name_is_whole_characters_and_no_directory() {
+        assert_eq!(
+            truncated(format!("{}é{}", "a".repeat(99), "b".repeat(100)).as_bytes()).len(),
+            99
+        );
+        assert_eq!(
+            truncated(format!("{}/{}", "a".repeat(99), "b".repeat(200)).as_bytes()).len(),
+            99
+        );
+    }
+
+    #[test]
+    fn a_pax_length_counts_its_own_digits() {
+        for n in 0..1200 {
+            let record = pax_record("path", &vec![b'x'; n]);
+            let text = String::from_utf8(record).unwrap();
+            assert_eq!(
+                text.split(' ').next().unwrap().parse::<usize>().unwrap(),
+                text.len()
+            );
+        }
+    }
+}
