@@ -5,13 +5,16 @@
 //!
 //! ```text
 //! main, cli, commands/         the binary                                  7
-//! mount/  pack/  unpack        users of Model                              6
+//! mount/  pack/  unpack/       users of Model                              6
+//! verify
 //! model/                       a tree of files                             5
 //! layer/                       bytes of one file                           4
 //! source/                      where blobs are                             3
 //! oci/  tar/  codec/  cache    parsers of untrusted bytes                  2
 //! digest  entry_path  limits  error                                        1
 //! ```
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod cache;
 pub mod codec;
@@ -27,8 +30,12 @@ pub mod pack;
 pub mod source;
 pub mod tar;
 pub mod unpack;
+pub mod verify;
 
 pub use codec::Compression;
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use model::Model;
+pub use oci::{OciConfig, OciManifest};
+pub use pack::{ModelLayer, ModelPackager};
+pub use unpack::ModelUnpackager;

@@ -9,13 +9,23 @@ pub const MAX_PATH_BYTES: usize = 4_095;
 /// Deepest path, in components.
 pub const MAX_PATH_DEPTH: usize = 64;
 
-/// Largest manifest or index, in bytes: what registries must accept (distribution specification,
-/// "Pushing Manifests").
-pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+/// Largest manifest or index, in bytes. A layer takes some 650: this has room for 25,000 files.
+pub const MAX_MANIFEST_BYTES: u64 = 16 << 20;
+/// What every registry must accept, in bytes (distribution specification, "Pushing Manifests").
+pub const REGISTRY_MANIFEST_BYTES: u64 = 4 << 20;
 /// Largest model config, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
 /// Deepest nesting of a JSON document.
 pub const MAX_JSON_DEPTH: usize = 128;
+/// Most values of a JSON document: a parsed value takes 32 bytes, its text as little as two.
+pub const MAX_JSON_VALUES: usize = 1 << 19;
+/// Most objects of a JSON document: a parsed object takes some 600 bytes, its text as little as
+/// seven. The largest manifest of real descriptors stays below.
+pub const MAX_JSON_OBJECTS: usize = 1 << 16;
+/// Most manifests of one index, and most documents read to find the model's.
+pub const MAX_MANIFESTS: usize = 1_000;
+/// Deepest nesting of indexes.
+pub const MAX_INDEX_DEPTH: usize = 8;
 /// Most layers of one manifest.
 pub const MAX_LAYERS: usize = 100_000;
 /// Most files and directories of one model.

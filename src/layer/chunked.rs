@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::flight::Flight;
 use super::readahead::Readahead;
-use super::table::{self, ChunkTable, Framing, Row};
+use super::table::{self, ChunkTable, Framing, GZIP_HEADER, Row};
 use super::{Context, FileReader, LayerSpec, Stats, foreign};
 use crate::cache::ChunkKey;
 use crate::codec::{ChunkKind, Decoder};
@@ -25,14 +25,22 @@ mod verify;
 pub(super) struct Pinned {
     /// SHA-256 of the table's bytes.
     table: Digest,
-    /// Where the table members stand in the blob.
-    range: (u64, u64),
+    place: Place,
     pub(super) file_size: u64,
     pub(super) executable: bool,
 }
 
+/// Where the table is.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// Its members stand in the layer's blob: offset and length, in bytes.
+    Members(u64, u64),
+    /// It is a blob of its own.
+    Blob,
+}
+
 impl Pinned {
-    /// Reads a layer's annotations; `None` when they state no table within the blob.
+    /// Reads a layer's annotations; `None` when they state no table, or one that is not there.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when one of them makes no sense.
@@ -44,9 +52,8 @@ impl Pinned {
                 format!("annotation {key} \"{value}\" {rule}"),
             )
         };
-        let (Some(table), Some(range), Some(size)) = (
+        let (Some(table), Some(size)) = (
             annotation(annotations::CHUNKS),
-            annotation(annotations::CHUNKS_RANGE),
             annotation(annotations::FILE_SIZE),
         ) else {
             return Ok(None);
@@ -57,22 +64,27 @@ impl Pinned {
         let file_size = decimal(size)
             .filter(|n| *n <= limits::MAX_FILE_BYTES)
             .ok_or_else(|| refuse(annotations::FILE_SIZE, size, "is not a size in bytes"))?;
-        let range = range
-            .split_once('+')
-            .and_then(|(offset, length)| Some((decimal(offset)?, decimal(length)?)))
-            .filter(|(offset, length)| {
-                *length <= limits::MAX_CHUNK_TABLE_BYTES
-                    && offset
-                        .checked_add(*length)
-                        .is_some_and(|end| end <= spec.descriptor.size)
-            })
-            .ok_or_else(|| {
-                refuse(
-                    annotations::CHUNKS_RANGE,
-                    range,
-                    "is not a range of the layer",
-                )
-            })?;
+        let place = match annotation(annotations::CHUNKS_RANGE) {
+            Some(range) => range
+                .split_once('+')
+                .and_then(|(offset, length)| Some((decimal(offset)?, decimal(length)?)))
+                .filter(|(offset, length)| {
+                    *length <= limits::MAX_CHUNK_TABLE_BYTES
+                        && offset
+                            .checked_add(*length)
+                            .is_some_and(|end| end <= spec.descriptor.size)
+                })
+                .map(|(offset, length)| Place::Members(offset, length))
+                .ok_or_else(|| {
+                    refuse(
+                        annotations::CHUNKS_RANGE,
+                        range,
+                        "is not a range of the layer",
+                    )
+                })?,
+            None if spec.table.is_some() => Place::Blob,
+            None => return Ok(None),
+        };
         let executable = match annotation(annotations::FILE_MODE) {
             None => false,
             Some(mode) => u32::from_str_radix(mode, 8)
@@ -81,7 +93,7 @@ impl Pinned {
         };
         Ok(Some(Pinned {
             table,
-            range,
+            place,
             file_size,
             executable,
         }))
@@ -178,22 +190,29 @@ impl ChunkedFile {
     /// in the blob any more, because a tool recompressed the layer and kept the annotations.
     fn load_table(&self) -> Result<Option<ChunkTable>> {
         let shared = &self.shared;
-        let (offset, length) = self.pinned.range;
-        let mut members = vec![0; length as usize]; // at most MAX_CHUNK_TABLE_BYTES
-        shared.blob.read_exact_at(&mut members, offset)?;
-        let framing = if members.starts_with(&[0x1f, 0x8b]) {
-            Framing::Gzip
-        } else {
-            Framing::Zstd
+        let found = match (self.pinned.place, &self.spec.table) {
+            (Place::Members(offset, length), _) => {
+                let members = read(&*shared.blob, offset, length)?;
+                let gzip = members.starts_with(&GZIP_HEADER[..2]);
+                let framing = if gzip { Framing::Gzip } else { Framing::Zstd };
+                table::unwrap(framing, &members).map(|bytes| (bytes, framing, offset))
+            }
+            (Place::Blob, Some(blob)) if blob.len() <= limits::MAX_CHUNK_TABLE_BYTES => {
+                let bytes = read(&**blob, 0, blob.len())?;
+                Some((bytes, Framing::Plain, self.spec.descriptor.size))
+            }
+            (Place::Blob, _) => None,
         };
-        let found = table::unwrap(framing, &members)
-            .filter(|bytes| Digest::of(self.pinned.table.algorithm(), bytes) == self.pinned.table);
-        let Some(bytes) = found else { return Ok(None) };
+        let Some((bytes, framing, data_size)) = found.filter(|(bytes, ..)| {
+            Digest::of(self.pinned.table.algorithm(), bytes) == self.pinned.table
+        }) else {
+            return Ok(None);
+        };
         let table = ChunkTable::parse(bytes.into(), self.spec.descriptor.size, &shared.subject)?;
         let header = table.header();
-        if header.framing != framing || header.data_size != offset {
+        if header.framing != framing || header.data_size != data_size {
             return Err(shared.lies(format!(
-                "describes {} bytes of {:?} data, the table stands at {offset}",
+                "describes {} bytes of {:?} data; the layer has {data_size} of {framing:?}",
                 header.data_size, header.framing
             )));
         }
@@ -210,6 +229,10 @@ impl ChunkedFile {
     /// The layer's own tar header must say what the table and the manifest say.
     fn check_head(&self, table: &ChunkTable) -> Result<()> {
         let shared = &self.shared;
+        let header = table.header();
+        if header.framing == Framing::Plain && header.tar_size == header.file_size {
+            return Ok(()); // a raw layer: the file alone
+        }
         let head = shared.decode(table, 0)?;
         let lies = |rule: String| Error::corrupt(&shared.subject, format!("tar header: {rule}"));
         // The members after the head are cut off, so only the first one can be read.
@@ -217,7 +240,6 @@ impl ChunkedFile {
             .next_member()
             .map_err(|e| lies(e.to_string()))?
             .ok_or_else(|| lies("is missing".into()))?;
-        let header = table.header();
         if entry.kind != EntryKind::File {
             return Err(lies(format!("is of a {:?}, not of a file", entry.kind)));
         }
@@ -275,6 +297,23 @@ impl ChunkedFile {
         }
         Ok(file)
     }
+}
+
+/// Bytes of a table, at most [`limits::MAX_CHUNK_TABLE_BYTES`].
+fn read(blob: &dyn ReadAt, offset: u64, length: u64) -> Result<Vec<u8>> {
+    // Not trusted with an allocation before the blob is known to hold it.
+    if offset
+        .checked_add(length)
+        .is_none_or(|end| end > blob.len())
+    {
+        return Err(Error::corrupt(
+            "chunk table",
+            "lies beyond the end of its blob",
+        ));
+    }
+    let mut bytes = vec![0; length as usize];
+    blob.read_exact_at(&mut bytes, offset)?;
+    Ok(bytes)
 }
 
 /// True when a tar member's path is the file of `spec`: the whole path, or its base name.

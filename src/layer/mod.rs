@@ -29,12 +29,15 @@ use buffers::Buffers;
 use pool::Pool;
 
 /// What the manifest says about one layer and the file in it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LayerSpec {
     /// The layer's descriptor, annotations included.
     pub descriptor: Descriptor,
     /// The path of the file, for messages and to check the layer's own header.
     pub path: EntryPath,
+    /// The blob that the annotations name as the chunk table, of layers that do not carry it
+    /// themselves; its content is not verified yet.
+    pub table: Option<Arc<dyn ReadAt>>,
 }
 
 /// What all layers of an open model share.

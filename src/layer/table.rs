@@ -420,7 +420,7 @@ fn check_header(header: &Header, blob_size: u64) -> Result<(), String> {
     let tail = tar_size
         .checked_sub(file_offset)
         .and_then(|n| n.checked_sub(file_size));
-    if file_offset > MAX_HEAD_BYTES || !tail.is_some_and(|tail| tail <= MAX_TAIL_BYTES) {
+    if file_offset > MAX_HEAD_BYTES || tail.is_none_or(|tail| tail > MAX_TAIL_BYTES) {
         return Err(format!(
             "puts {file_size} bytes of file at {file_offset} of a tar of {tar_size} bytes"
         ));

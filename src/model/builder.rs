@@ -4,7 +4,7 @@ use super::tree::by_path;
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, OciManifest, annotations, media_type};
+use crate::oci::{Descriptor, OciManifest, annotations};
 
 /// A layer that holds a file.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub(super) struct FileLayer {
     pub(super) descriptor: Descriptor,
     /// Digest of the file where the manifest states it.
     pub(super) digest: Option<Digest>,
+    /// The blob that holds the chunk table, when it does not stand in the layer itself.
+    pub(super) table: Option<Digest>,
 }
 
 /// The files of a manifest, sorted by path.
@@ -22,7 +24,7 @@ pub(super) struct FileLayer {
 pub(super) fn files(manifest: &OciManifest) -> Result<Vec<FileLayer>> {
     let mut files = Vec::with_capacity(manifest.layers.len());
     for (number, descriptor) in manifest.layers.iter().enumerate() {
-        if descriptor.media_type == media_type::EMPTY {
+        if descriptor.is_empty() {
             continue;
         }
         let subject = || format!("layer {number} ({})", descriptor.digest);
@@ -37,16 +39,24 @@ pub(super) fn files(manifest: &OciManifest) -> Result<Vec<FileLayer>> {
             )
         })?;
         let path = EntryPath::new(path).map_err(|e| e.within(subject()))?;
-        let digest = match descriptor.annotation(annotations::FILE_DIGEST) {
-            None => None,
-            Some(text) => Some(text.parse().map_err(|e: Error| {
-                e.within(format!("{}: {}", subject(), annotations::FILE_DIGEST))
-            })?),
+        let digest = |key: &str| match descriptor.annotation(key) {
+            None => Ok(None),
+            Some(text) => match text.parse::<Digest>() {
+                Ok(digest) => Ok(Some(digest)),
+                Err(error) => Err(error.within(format!("{}: {key}", subject()))),
+            },
         };
+        let (file, table) = (
+            digest(annotations::FILE_DIGEST)?,
+            digest(annotations::CHUNKS)?,
+        );
+        let table = table.filter(|_| descriptor.annotation(annotations::CHUNKS_RANGE).is_none());
+        let descriptor = descriptor.clone();
         files.push(FileLayer {
             path,
-            descriptor: descriptor.clone(),
-            digest,
+            descriptor,
+            digest: file,
+            table,
         });
     }
     files.sort_by(|a, b| by_path(&a.path, &b.path));
@@ -55,7 +65,7 @@ pub(super) fn files(manifest: &OciManifest) -> Result<Vec<FileLayer>> {
 
 /// The annotation that names a layer's file, by the reading rules: ModelPack's key, its older
 /// spelling, then the title.
-fn path_annotation(descriptor: &Descriptor) -> Option<&str> {
+pub(super) fn path_annotation(descriptor: &Descriptor) -> Option<&str> {
     [
         annotations::MODELPACK_FILEPATH,
         annotations::MODELPACK_OLD_FILEPATH,

@@ -173,9 +173,15 @@ impl Model {
                     "is not in the archive",
                 ))
             })?;
+            // A plain layer's table is a blob of its own; without it the layer is foreign.
+            let table = match layer.table {
+                Some(digest) => source.blob(&digest)?,
+                None => None,
+            };
             let spec = LayerSpec {
                 descriptor: layer.descriptor,
                 path: layer.path,
+                table,
             };
             let (reader, attr) =
                 layer::open(blob, spec.clone(), Arc::clone(&context)).map_err(within)?;

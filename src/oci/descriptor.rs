@@ -1,10 +1,17 @@
 //! Content descriptors.
+//!
+//! Source: OCI image specification, "Content Descriptors". `urls` are ignored: nothing is ever
+//! fetched because a document says so.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::Value;
 
+use super::fields::Fields;
+use super::{base64, media_type};
 use crate::digest::Digest;
+use crate::error::{Error, Result};
 
 /// Points at a blob: what it is, its digest and its size (OCI "Content Descriptors").
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,9 +29,24 @@ pub struct Descriptor {
     /// Annotations, sorted by key.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// What an image of an index runs on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// Name of a tensor or JSON layer: not in the specification, but how Ollama names its files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Inline copy of the blob, checked against digest and size when parsed. Not written.
     #[serde(skip)]
     pub data: Option<Vec<u8>>,
+}
+
+/// What an image runs on (OCI image index, "platform").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Platform {
+    /// The architecture, in Go's words: `amd64`.
+    pub architecture: String,
+    /// The operating system: `linux`.
+    pub os: String,
 }
 
 impl Descriptor {
@@ -41,12 +63,117 @@ impl Descriptor {
             size,
             artifact_type: None,
             annotations: BTreeMap::new(),
+            platform: None,
+            name: None,
             data: None,
         }
+    }
+
+    /// The empty descriptor, whose blob is [`EMPTY_JSON`](super::EMPTY_JSON) (OCI image manifest,
+    /// "Guidance for an Empty Descriptor").
+    pub fn empty() -> Descriptor {
+        Descriptor::of(media_type::EMPTY, super::EMPTY_JSON)
+    }
+
+    /// True for the empty descriptor, which stands where nothing is meant: as a layer it holds no
+    /// file, and its blob need not exist.
+    pub fn is_empty(&self) -> bool {
+        self.media_type == media_type::EMPTY
+            && self.size == super::EMPTY_JSON.len() as u64
+            && self.digest == Digest::of(self.digest.algorithm(), super::EMPTY_JSON)
     }
 
     /// The value of an annotation.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).map(String::as_str)
     }
+
+    /// Reads a descriptor out of the document `subject`, where it stands at `place`.
+    pub(super) fn parse(value: Value, subject: &str, place: String) -> Result<Descriptor> {
+        let mut fields = Fields::of(value, subject, place)?;
+        let descriptor = Descriptor {
+            media_type: fields.required_string("mediaType")?,
+            digest: fields.digest("digest")?,
+            size: fields.size("size")?,
+            artifact_type: fields.string("artifactType")?,
+            annotations: fields.annotations()?,
+            platform: Platform::parse(&mut fields)?,
+            name: fields.string("name")?,
+            data: None,
+        };
+        let Some(text) = fields.string("data")? else {
+            return Ok(descriptor);
+        };
+        let data = base64::decode(&text)
+            .ok_or_else(|| fields.refuse("data", "is not canonical base64"))?;
+        if data.len() as u64 != descriptor.size {
+            let rule = format!("has {} bytes, size says {}", data.len(), descriptor.size);
+            return Err(fields.refuse("data", rule));
+        }
+        let found = Digest::of(descriptor.digest.algorithm(), &data);
+        if found != descriptor.digest {
+            let rule = format!("is {found}, digest says {}", descriptor.digest);
+            return Err(fields.refuse("data", rule));
+        }
+        Ok(Descriptor {
+            data: Some(data),
+            ..descriptor
+        })
+    }
+
+    /// Reads a list of descriptors: `None` when the field is absent or `null`.
+    pub(super) fn parse_list(
+        fields: &mut Fields<'_>,
+        key: &str,
+        limit: usize,
+    ) -> Result<Option<Vec<Descriptor>>> {
+        let Some(values) = fields.array(key)? else {
+            return Ok(None);
+        };
+        if values.len() > limit {
+            let rule = format!("has {} entries, the limit is {limit}", values.len());
+            return Err(fields.refuse(key, rule));
+        }
+        let subject = fields.subject();
+        let place = fields.place_of(key);
+        values
+            .into_iter()
+            .enumerate()
+            .map(|(n, value)| Descriptor::parse(value, subject, format!("{place}[{n}]")))
+            .collect::<Result<_>>()
+            .map(Some)
+    }
+}
+
+impl Platform {
+    fn parse(fields: &mut Fields<'_>) -> Result<Option<Platform>> {
+        let key = "platform";
+        let Some(value) = fields.take(key)? else {
+            return Ok(None);
+        };
+        let mut platform = Fields::of(value, fields.subject(), fields.place_of(key))?;
+        Ok(Some(Platform {
+            architecture: platform.string("architecture")?.unwrap_or_default(),
+            os: platform.string("os")?.unwrap_or_default(),
+        }))
+    }
+}
+
+/// Refuses one digest with two sizes: one of them must be a lie, and readers would differ.
+pub(super) fn check_sizes<'a>(
+    descriptors: impl IntoIterator<Item = &'a Descriptor>,
+    subject: &str,
+) -> Result<()> {
+    let mut sizes = std::collections::HashMap::new();
+    for descriptor in descriptors {
+        let first = *sizes.entry(descriptor.digest).or_insert(descriptor.size);
+        if first != descriptor.size {
+            let rule = format!(
+                "gives {} two sizes, {first} and {}",
+                descriptor.digest, descriptor.size
+            );
+            return Err(Error::malformed(subject, rule));
+        }
+    }
+    Ok(())
 }

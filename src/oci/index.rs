@@ -1,11 +1,16 @@
 //! Image indexes.
+//!
+//! Source: OCI image specification, "Image Index"; Docker's manifest list is read too.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Descriptor;
+use super::descriptor::check_sizes;
+use super::fields::Fields;
+use super::{Descriptor, annotations, json, media_type};
 use crate::error::Result;
+use crate::limits;
 
 /// An image index: the manifests of a layout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -24,13 +29,52 @@ pub struct Index {
 }
 
 impl Index {
+    /// The index of a layout with one manifest, which tools address as `ref_name`.
+    pub fn of(mut manifest: Descriptor, ref_name: &str) -> Index {
+        manifest
+            .annotations
+            .insert(annotations::REF_NAME.into(), ref_name.into());
+        Index {
+            schema_version: 2,
+            media_type: Some(media_type::IMAGE_INDEX.into()),
+            manifests: vec![manifest],
+            annotations: BTreeMap::new(),
+        }
+    }
+
     /// Parses and checks an index.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the field.
     pub fn parse(bytes: &[u8]) -> Result<Index> {
-        let _ = bytes;
-        todo!()
+        Index::parse_named(bytes, "index")
+    }
+
+    /// [`parse`](Index::parse), with `subject` naming the document in errors.
+    pub(crate) fn parse_named(bytes: &[u8], subject: &str) -> Result<Index> {
+        let mut fields = Fields::of(json::parse(bytes, subject)?, subject, String::new())?;
+        let schema_version = fields.schema_version()?;
+        let media_type = fields.string("mediaType")?;
+        if let Some(found) = media_type.as_deref().filter(|m| media_type::is_manifest(m)) {
+            return Err(fields.refuse("mediaType", format!("is {found:?}, that of a manifest")));
+        }
+        for key in ["layers", "config"] {
+            if fields.take(key)?.is_some() {
+                return Err(fields.refuse(key, "stands in an index, only a manifest has it"));
+            }
+        }
+        if !fields.has("manifests") {
+            return Err(fields.refuse("manifests", "is missing"));
+        }
+        let manifests = Descriptor::parse_list(&mut fields, "manifests", limits::MAX_MANIFESTS)?;
+        let manifests = manifests.unwrap_or_default();
+        check_sizes(&manifests, subject)?;
+        Ok(Index {
+            schema_version,
+            media_type,
+            manifests,
+            annotations: fields.annotations()?,
+        })
     }
 
     /// The index's bytes: deterministic, compact JSON.

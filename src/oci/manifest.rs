@@ -1,11 +1,19 @@
 //! Image manifests.
+//!
+//! Source: OCI image specification, "Image Manifest". Read besides: Docker's schema 2, a missing
+//! media type, unknown media types and fields, `layers` that is empty or `null`, and the original
+//! tool's snake-case keys. Refused: a document that is also an index (CVE-2021-41190), and one
+//! digest with two sizes.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Descriptor;
+use super::descriptor::check_sizes;
+use super::fields::Fields;
+use super::{Descriptor, json, media_type};
 use crate::error::Result;
+use crate::limits;
 
 /// An image manifest: a config and the layers of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,14 +40,72 @@ pub struct OciManifest {
 }
 
 impl OciManifest {
+    /// The manifest of a model, as `pack` writes it. Without layers it gets the empty descriptor
+    /// as its only one: the specification asks for at least one layer.
+    ///
+    /// ```
+    /// use modeloci::oci::{Descriptor, OciManifest, media_type};
+    ///
+    /// let config = Descriptor::of(media_type::MODEL_CONFIG, b"{}");
+    /// let manifest = OciManifest::new(config, vec![]);
+    /// assert!(manifest.layers[0].is_empty());
+    /// assert_eq!(OciManifest::parse(&manifest.to_bytes())?, manifest);
+    /// # Ok::<(), modeloci::Error>(())
+    /// ```
+    pub fn new(config: Descriptor, mut layers: Vec<Descriptor>) -> OciManifest {
+        if layers.is_empty() {
+            layers.push(Descriptor::empty());
+        }
+        OciManifest {
+            schema_version: 2,
+            media_type: Some(media_type::IMAGE_MANIFEST.into()),
+            artifact_type: Some(media_type::MODEL_ARTIFACT.into()),
+            config,
+            layers,
+            subject: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+
     /// Parses and checks a manifest: OCI, Docker schema 2, or the original tool's snake-case
     /// spelling.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the field.
     pub fn parse(bytes: &[u8]) -> Result<OciManifest> {
-        let _ = bytes;
-        todo!()
+        OciManifest::parse_named(bytes, "manifest")
+    }
+
+    /// [`parse`](OciManifest::parse), with `subject` naming the document in errors.
+    pub(crate) fn parse_named(bytes: &[u8], subject: &str) -> Result<OciManifest> {
+        let mut fields = Fields::of(json::parse(bytes, subject)?, subject, String::new())?;
+        let schema_version = fields.schema_version()?;
+        let media_type = fields.string("mediaType")?;
+        if let Some(found) = media_type.as_deref().filter(|m| media_type::is_index(m)) {
+            return Err(fields.refuse("mediaType", format!("is {found:?}, that of an index")));
+        }
+        if fields.take("manifests")?.is_some() {
+            return Err(fields.refuse("manifests", "stands in a manifest, only an index has it"));
+        }
+        let config = Descriptor::parse(fields.required("config")?, subject, "config".into())?;
+        if !fields.has("layers") {
+            return Err(fields.refuse("layers", "is missing"));
+        }
+        let layers = Descriptor::parse_list(&mut fields, "layers", limits::MAX_LAYERS)?;
+        let layers = layers.unwrap_or_default();
+        check_sizes(layers.iter().chain([&config]), subject)?;
+        Ok(OciManifest {
+            schema_version,
+            media_type,
+            artifact_type: fields.string("artifactType")?,
+            config,
+            layers,
+            subject: fields
+                .take("subject")?
+                .map(|value| Descriptor::parse(value, subject, "subject".into()))
+                .transpose()?,
+            annotations: fields.annotations()?,
+        })
     }
 
     /// The manifest's bytes: deterministic, compact JSON.

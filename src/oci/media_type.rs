@@ -16,6 +16,8 @@ pub const MODEL_ARTIFACT: &str = "application/vnd.modeloci.model.v1+json";
 pub const MODEL_CONFIG: &str = "application/vnd.modeloci.config.v1+json";
 /// Config of an OCI image; the original Python tool used it for its own config.
 pub const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Config of a Docker image.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// A chunk table that is a blob of its own.
 pub const CHUNK_TABLE: &str = "application/vnd.modeloci.chunks.v1";
 /// A tar layer.
@@ -24,3 +26,13 @@ pub const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 pub const LAYER_TAR_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// A tar layer compressed with zstd.
 pub const LAYER_TAR_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+
+/// True for the media types of image manifests.
+pub fn is_manifest(media_type: &str) -> bool {
+    [IMAGE_MANIFEST, DOCKER_MANIFEST].contains(&media_type)
+}
+
+/// True for the media types of image indexes.
+pub fn is_index(media_type: &str) -> bool {
+    [IMAGE_INDEX, DOCKER_MANIFEST_LIST].contains(&media_type)
+}

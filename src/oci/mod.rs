@@ -3,8 +3,10 @@
 //! Sources: OCI image specification 1.1 (descriptor, manifest, index, image layout), ModelPack.
 
 pub mod annotations;
+mod base64;
 pub mod config;
 pub mod descriptor;
+mod fields;
 pub mod index;
 pub mod json;
 pub mod manifest;
@@ -17,3 +19,9 @@ pub use manifest::OciManifest;
 
 /// The contents of the `oci-layout` file.
 pub const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// The blob of the empty descriptor.
+pub const EMPTY_JSON: &[u8] = b"{}";
+
+#[cfg(test)]
+mod tests;

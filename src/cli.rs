@@ -1,0 +1,672 @@
+//! The command line: clap types, and the parsers of single values. Nothing here acts.
+//!
+//! The main operands (`DIR`, `ARCHIVE`, `OUTPUT`) work as positional arguments and as options, but
+//! not both at once; the accessor of each gives the one that was used.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use modeloci::{Algorithm, Compression, Digest, limits};
+
+/// Pack machine-learning models as OCI artifacts, and mount them: every byte verified, read lazily.
+#[derive(Debug, Parser)]
+#[command(
+    name = "modeloci",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  modeloci pack ./llama --name llama --version 1.0.0     # writes ./llama-1.0.0.tar
+  modeloci inspect llama-1.0.0.tar                       # what is in it; verifies every layer
+  modeloci mount llama-1.0.0.tar /mnt/llama              # ready in milliseconds
+  modeloci umount /mnt/llama
+  modeloci unpack llama-1.0.0.tar ./restored
+
+Exit codes: 0 done, 1 a layer failed verification or another failure, 2 usage,
+3 the archive is malformed, 4 the pinned digest does not match, 5 the environment"
+)]
+pub(crate) struct Cli {
+    /// How much to say.
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How much to say on stderr.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct Verbosity {
+    /// Log more; repeat for debug and trace messages
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Messages")]
+    pub(crate) verbose: u8,
+    /// Log errors only, show no progress
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Messages"
+    )]
+    pub(crate) quiet: bool,
+}
+
+impl Verbosity {
+    /// The most detailed level to log.
+    pub(crate) fn level(self) -> log::LevelFilter {
+        match (self.quiet, self.verbose) {
+            (true, _) => log::LevelFilter::Error,
+            (false, 0) => log::LevelFilter::Warn,
+            (false, 1) => log::LevelFilter::Info,
+            (false, 2) => log::LevelFilter::Debug,
+            (false, _) => log::LevelFilter::Trace,
+        }
+    }
+}
+
+/// One verb each.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Pack a model directory into an OCI archive
+    Pack(PackArgs),
+    /// Show what an archive holds, and verify every layer
+    Inspect(InspectArgs),
+    /// Restore a model's files from an archive
+    Unpack(UnpackArgs),
+    /// Mount an archive read-only
+    Mount(MountArgs),
+    /// Unmount a model
+    #[command(visible_alias = "unmount")]
+    Umount(UmountArgs),
+    /// Show what a mount has served, verified and decoded
+    Status(StatusArgs),
+    /// Add one file to an archive, in place
+    AddLayer(AddLayerArgs),
+}
+
+/// How layers are written: of `pack` and `add-layer`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EncodeArgs {
+    /// auto, gzip[:1-9], zstd[:1-19] or none
+    #[arg(
+        long,
+        value_name = "C",
+        default_value = "auto",
+        value_parser = parse_compression,
+        help_heading = "Layers"
+    )]
+    pub(crate) compression: Compression,
+    /// What a random read costs at least: a power of two from 64KiB to 16MiB
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "1MiB",
+        value_parser = parse_chunk_size,
+        help_heading = "Layers"
+    )]
+    pub(crate) chunk_size: u32,
+    /// Algorithm of chunk digests
+    #[arg(
+        long,
+        value_name = "ALGORITHM",
+        value_enum,
+        default_value = "blake3",
+        help_heading = "Layers"
+    )]
+    pub(crate) chunk_digest: ChunkDigest,
+    /// Worker threads [default: one per core]; the result is the same for any number
+    #[arg(short, long, value_name = "N", value_parser = parse_jobs)]
+    pub(crate) jobs: Option<usize>,
+}
+
+/// `pack`
+#[derive(Debug, Args)]
+#[command(
+    disable_version_flag = true,
+    after_help = "\
+Examples:
+  modeloci pack ./llama --name llama --version 1.0.0
+  modeloci pack ./llama --name llama --version 1.0.0 --metadata '{\"license\":\"mit\"}'
+  modeloci pack ./llama --name llama --version 1.0.0 -o - | ssh host 'cat >llama.tar'"
+)]
+pub(crate) struct PackArgs {
+    /// The model directory
+    #[arg(
+        value_name = "DIR",
+        required_unless_present = "model_dir_option",
+        conflicts_with = "model_dir_option"
+    )]
+    dir: Option<PathBuf>,
+    /// The model directory, as an option
+    #[arg(id = "model_dir_option", long = "model-dir", value_name = "DIR")]
+    dir_option: Option<PathBuf>,
+    /// Name of the model
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) name: String,
+    /// Version of the model; also the archive's reference name
+    #[arg(id = "model_version", long = "version", value_name = "VERSION")]
+    pub(crate) version: String,
+    /// Framework that loads the model
+    #[arg(long, value_name = "F", default_value = "pytorch")]
+    pub(crate) framework: String,
+    /// Architecture of the model
+    #[arg(long, value_name = "A", default_value = "transformer")]
+    pub(crate) architecture: String,
+    /// Anything else about the model: a JSON object
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub(crate) metadata: String,
+    /// The archive, - for stdout [default: NAME-VERSION.tar beside the directory]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Layout of the archive
+    #[arg(
+        long,
+        value_name = "PROFILE",
+        value_enum,
+        default_value = "default",
+        help_heading = "Layers"
+    )]
+    pub(crate) profile: Profile,
+    /// How layers are written.
+    #[command(flatten)]
+    pub(crate) encode: EncodeArgs,
+    /// Replace an existing archive
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl PackArgs {
+    /// The model directory.
+    pub(crate) fn model_dir(&self) -> &Path {
+        either(&self.dir, &self.dir_option)
+    }
+}
+
+/// `inspect`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modeloci inspect llama-1.0.0.tar
+  modeloci inspect llama-1.0.0.tar --no-verify            # at once, whatever the size
+  modeloci inspect llama-1.0.0.tar --digest sha256:...    # only if it is this very model
+  modeloci inspect llama-1.0.0.tar --json | jq '.layers[].path'")]
+pub(crate) struct InspectArgs {
+    /// The archive, or an image-layout directory
+    #[arg(
+        value_name = "ARCHIVE",
+        required_unless_present = "archive_option",
+        conflicts_with = "archive_option"
+    )]
+    archive: Option<PathBuf>,
+    /// The archive, as an option
+    #[arg(id = "archive_option", long = "archive", value_name = "ARCHIVE")]
+    archive_option: Option<PathBuf>,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// List only, without reading the layers
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+    /// The digest that the manifest must have
+    #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
+    pub(crate) digest: Option<Digest>,
+    /// Worker threads [default: one per core]
+    #[arg(short, long, value_name = "N", value_parser = parse_jobs)]
+    pub(crate) jobs: Option<usize>,
+}
+
+impl InspectArgs {
+    /// The archive.
+    pub(crate) fn archive(&self) -> &Path {
+        either(&self.archive, &self.archive_option)
+    }
+}
+
+/// `unpack`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modeloci unpack llama-1.0.0.tar ./llama
+  modeloci unpack llama-1.0.0.tar ./llama --include 'tokenizer*' --include '*.json'
+
+A GLOB without a slash matches file names at any depth, one with a slash whole paths.
+The output directory appears complete or not at all.")]
+pub(crate) struct UnpackArgs {
+    /// The archive, or an image-layout directory
+    #[arg(
+        value_name = "ARCHIVE",
+        required_unless_present = "archive_option",
+        conflicts_with = "archive_option"
+    )]
+    archive: Option<PathBuf>,
+    /// The directory to create
+    #[arg(
+        value_name = "OUTPUT",
+        required_unless_present = "output_option",
+        conflicts_with = "output_option"
+    )]
+    output: Option<PathBuf>,
+    /// The archive, as an option
+    #[arg(id = "archive_option", long = "archive", value_name = "ARCHIVE")]
+    archive_option: Option<PathBuf>,
+    /// The directory to create, as an option
+    #[arg(
+        id = "output_option",
+        short = 'o',
+        long = "output",
+        value_name = "OUTPUT"
+    )]
+    output_option: Option<PathBuf>,
+    /// Replace an existing directory as a whole
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Restore only what matches; repeatable
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) include: Vec<String>,
+    /// The digest that the manifest must have
+    #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
+    pub(crate) digest: Option<Digest>,
+    /// Worker threads [default: one per core]
+    #[arg(short, long, value_name = "N", value_parser = parse_jobs)]
+    pub(crate) jobs: Option<usize>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl UnpackArgs {
+    /// The archive.
+    pub(crate) fn archive(&self) -> &Path {
+        either(&self.archive, &self.archive_option)
+    }
+
+    /// The directory to create.
+    pub(crate) fn output(&self) -> &Path {
+        either(&self.output, &self.output_option)
+    }
+}
+
+/// `mount`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modeloci mount llama-1.0.0.tar /mnt/llama
+  modeloci mount llama-1.0.0.tar /mnt/llama --digest sha256:... --prefetch
+  mount -t modeloci llama-1.0.0.tar /mnt/llama -o ro,allow_other
+
+Returns as soon as the mount answers and leaves a process behind; `modeloci umount` ends it.")]
+pub(crate) struct MountArgs {
+    /// The archive, or an image-layout directory
+    #[arg(value_name = "ARCHIVE")]
+    pub(crate) archive: PathBuf,
+    /// An empty directory
+    #[arg(value_name = "MOUNTPOINT")]
+    pub(crate) mountpoint: PathBuf,
+    /// The digest that the manifest must have
+    #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
+    pub(crate) digest: Option<Digest>,
+    /// Memory for decoded chunks
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "256MiB",
+        value_parser = parse_size
+    )]
+    pub(crate) cache_size: u64,
+    /// Read the whole model ahead, in the background
+    #[arg(long)]
+    pub(crate) prefetch: bool,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub(crate) foreground: bool,
+    /// Let other users read the mount
+    #[arg(long)]
+    pub(crate) allow_other: bool,
+    /// Owner of all files [default: the user who mounts]
+    #[arg(long, value_name = "N")]
+    pub(crate) uid: Option<u32>,
+    /// Group of all files [default: that of the user who mounts]
+    #[arg(long, value_name = "N")]
+    pub(crate) gid: Option<u32>,
+    /// Mount options, as mount(8) takes them; repeatable
+    #[arg(
+        short = 'o',
+        long = "options",
+        value_name = "OPTIONS",
+        value_delimiter = ','
+    )]
+    pub(crate) options: Vec<String>,
+    /// Append messages to a file
+    #[arg(long, value_name = "FILE", help_heading = "Messages")]
+    pub(crate) log_file: Option<PathBuf>,
+    /// Where the seek tables of foreign layers are kept [default: $XDG_CACHE_HOME/modeloci]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_index")]
+    pub(crate) index_dir: Option<PathBuf>,
+    /// Keep no seek tables between runs
+    #[arg(long)]
+    pub(crate) no_index: bool,
+    /// Write one line to this descriptor when the mount answers
+    #[arg(long, value_name = "N", hide = true)]
+    pub(crate) ready_fd: Option<i32>,
+    /// mount(8) helper `-f`: check everything, mount nothing.
+    #[arg(skip)]
+    pub(crate) fake: bool,
+    /// mount(8) helper `-s`: unknown options are ignored.
+    #[arg(skip)]
+    pub(crate) sloppy: bool,
+}
+
+/// `umount`
+#[derive(Debug, Args)]
+pub(crate) struct UmountArgs {
+    /// Where the model is mounted
+    #[arg(value_name = "MOUNTPOINT")]
+    pub(crate) mountpoint: PathBuf,
+    /// Detach now, finish when the last file is closed
+    #[arg(short, long)]
+    pub(crate) lazy: bool,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Where the model is mounted
+    #[arg(value_name = "MOUNTPOINT")]
+    pub(crate) mountpoint: PathBuf,
+    /// Print the counters as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `add-layer`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  modeloci add-layer llama-1.0.0.tar ./chat_template.jinja --path templates/chat.jinja")]
+pub(crate) struct AddLayerArgs {
+    /// The archive to change
+    #[arg(value_name = "ARCHIVE")]
+    pub(crate) archive: PathBuf,
+    /// The file to add
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Its path in the model [default: its file name]
+    #[arg(long, value_name = "TITLE")]
+    pub(crate) path: Option<String>,
+    /// How the layer is written.
+    #[command(flatten)]
+    pub(crate) encode: EncodeArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Layout of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    // One tar layer per file: any OCI tool and any tar reader. (Not `///`: help on a value makes
+    // clap print every option over three lines.)
+    Default,
+}
+
+/// Algorithm of chunk digests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ChunkDigest {
+    // The fastest.
+    Blake3,
+    // Where policy wants it.
+    Sha256,
+}
+
+impl From<ChunkDigest> for Algorithm {
+    fn from(digest: ChunkDigest) -> Algorithm {
+        match digest {
+            ChunkDigest::Blake3 => Algorithm::Blake3,
+            ChunkDigest::Sha256 => Algorithm::Sha256,
+        }
+    }
+}
+
+/// The helper that mount(8) runs for `mount -t modeloci`: its arguments are fixed by mount(8),
+/// section "EXTERNAL HELPERS".
+#[derive(Debug, Parser)]
+#[command(
+    name = "mount.modeloci",
+    version,
+    about = "Mount a model archive, for mount(8)"
+)]
+struct MountHelper {
+    /// The archive, or an image-layout directory
+    #[arg(value_name = "ARCHIVE")]
+    archive: PathBuf,
+    /// An empty directory
+    #[arg(value_name = "MOUNTPOINT")]
+    mountpoint: PathBuf,
+    /// Ignore unknown options
+    #[arg(short = 's')]
+    sloppy: bool,
+    /// Check everything, mount nothing
+    #[arg(short = 'f')]
+    fake: bool,
+    /// Accepted: there is no mtab
+    #[arg(short = 'n')]
+    _no_mtab: bool,
+    /// Log more
+    #[arg(short = 'v', action = ArgAction::Count)]
+    verbose: u8,
+    /// Mount options
+    #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
+    options: Vec<String>,
+    /// File system type, `modeloci` or `fuse.modeloci`
+    #[arg(short = 't', value_name = "TYPE")]
+    _fs_type: Option<String>,
+}
+
+impl From<MountHelper> for Cli {
+    fn from(helper: MountHelper) -> Cli {
+        Cli {
+            verbosity: Verbosity {
+                verbose: helper.verbose,
+                quiet: false,
+            },
+            command: Command::Mount(MountArgs {
+                archive: helper.archive,
+                mountpoint: helper.mountpoint,
+                digest: None,
+                cache_size: limits::DEFAULT_CACHE_BYTES,
+                prefetch: false,
+                foreground: false,
+                allow_other: false,
+                uid: None,
+                gid: None,
+                options: helper.options,
+                log_file: None,
+                index_dir: None,
+                no_index: false,
+                ready_fd: None,
+                fake: helper.fake,
+                sloppy: helper.sloppy,
+            }),
+        }
+    }
+}
+
+/// Parses a whole command line, the program's name included. Invoked as `mount.modeloci`, it
+/// takes the arguments of a mount(8) helper.
+///
+/// # Errors
+/// clap's, which carries the text to print and the exit code; help and version are such errors.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let invoked_as = args.first().map(Path::new).and_then(Path::file_name);
+    if invoked_as.is_some_and(|name| name == "mount.modeloci" || name == "mount.fuse.modeloci") {
+        MountHelper::try_parse_from(args).map(Cli::from)
+    } else {
+        Cli::try_parse_from(args)
+    }
+}
+
+/// The operand that was given, positional or as an option; clap has made sure that one was.
+fn either<'a>(positional: &'a Option<PathBuf>, option: &'a Option<PathBuf>) -> &'a Path {
+    positional
+        .as_deref()
+        .or(option.as_deref())
+        .unwrap_or(Path::new(""))
+}
+
+fn parse_compression(text: &str) -> Result<Compression, String> {
+    text.parse().map_err(|e: modeloci::Error| e.to_string())
+}
+
+fn parse_digest(text: &str) -> Result<Digest, String> {
+    text.parse().map_err(|e: modeloci::Error| e.to_string())
+}
+
+fn parse_jobs(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=1024) => Ok(n),
+        _ => Err("not a number from 1 to 1024".into()),
+    }
+}
+
+fn parse_chunk_size(text: &str) -> Result<u32, String> {
+    let size = parse_size(text)?;
+    match u32::try_from(size) {
+        Ok(n)
+            if n.is_power_of_two()
+                && (limits::MIN_CHUNK_BYTES..=limits::MAX_CHUNK_BYTES).contains(&n) =>
+        {
+            Ok(n)
+        }
+        _ => Err("not a power of two from 64KiB to 16MiB".into()),
+    }
+}
+
+/// Parses a number of bytes: `1048576`, `1024K`, `1MiB`, `2G`. Units are powers of 1024.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "not a size such as 256MiB, 1G or 65536".to_string())?;
+    let shift = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
+        _ => return Err("its unit is none of K, M, G, T, KiB, MiB, GiB, TiB".into()),
+    };
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "larger than 2^64 bytes".into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn command(line: &[&str]) -> Result<Command, ErrorKind> {
+        parse(line.iter().map(OsString::from))
+            .map(|cli| cli.command)
+            .map_err(|e| e.kind())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+        MountHelper::command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_a_screen() {
+        let mut command = Cli::command().term_width(80);
+        assert!(command.render_help().to_string().lines().count() <= 36);
+        for sub in command.get_subcommands_mut() {
+            let help = sub.render_help().to_string();
+            let lines = help.lines().count();
+            assert!(lines <= 50, "{}: {lines} lines", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn operands_work_both_ways_but_not_at_once() {
+        for line in [
+            &["modeloci", "unpack", "a.tar", "out"][..],
+            &[
+                "modeloci",
+                "unpack",
+                "--archive",
+                "a.tar",
+                "--output",
+                "out",
+            ],
+            &["modeloci", "unpack", "a.tar", "--output", "out"],
+        ] {
+            let Ok(Command::Unpack(args)) = command(line) else {
+                panic!("{line:?}")
+            };
+            assert_eq!(args.archive(), Path::new("a.tar"));
+            assert_eq!(args.output(), Path::new("out"));
+        }
+        let both = ["modeloci", "inspect", "a.tar", "--archive", "b.tar"];
+        assert_eq!(command(&both).unwrap_err(), ErrorKind::ArgumentConflict);
+        assert_eq!(
+            command(&["modeloci", "inspect"]).unwrap_err(),
+            ErrorKind::MissingRequiredArgument
+        );
+        let pack = ["modeloci", "pack", "--name", "n", "--version", "1", "m"];
+        let Ok(Command::Pack(args)) = command(&pack) else {
+            panic!()
+        };
+        assert_eq!(args.model_dir(), Path::new("m"));
+        assert_eq!(args.version, "1");
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        assert_eq!(parse_size("65536"), Ok(65536));
+        assert_eq!(parse_size("1MiB"), Ok(1 << 20));
+        assert_eq!(parse_size("1m"), Ok(1 << 20));
+        assert_eq!(parse_size("2 GiB"), Ok(2 << 30));
+        for bad in ["", "MiB", "-1", "1.5M", "1MB", "1MiBs", "99999999999G"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_chunk_size("64K"), Ok(65536));
+        for bad in ["32K", "3M", "32M", "8G"] {
+            assert!(parse_chunk_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_mount_helper_takes_what_mount_8_passes() {
+        let line = [
+            "/sbin/mount.modeloci",
+            "a.tar",
+            "/mnt",
+            "-sfv",
+            "-o",
+            "ro,allow_other",
+            "-t",
+            "fuse.modeloci",
+        ];
+        let Ok(Command::Mount(args)) = command(&line) else {
+            panic!()
+        };
+        assert!(args.fake && args.sloppy);
+        assert_eq!(args.options, ["ro", "allow_other"]);
+        assert_eq!(args.mountpoint, Path::new("/mnt"));
+    }
+}

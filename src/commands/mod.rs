@@ -1,0 +1,37 @@
+//! The verbs: each takes its arguments, calls the library and reports.
+
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command};
+
+mod add_layer;
+mod inspect;
+pub(crate) mod interrupt;
+pub(crate) mod logging;
+mod mount;
+pub(crate) mod output;
+mod pack;
+pub(crate) mod progress;
+mod status;
+mod umount;
+mod unpack;
+
+/// Runs one command line. `mount` sets up its own logging, because it may outlive the terminal.
+///
+/// # Errors
+/// What [`output::failure`] prints and turns into an exit code.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let verbosity = cli.verbosity;
+    if !matches!(cli.command, Command::Mount(_)) {
+        logging::init(verbosity, None);
+    }
+    match cli.command {
+        Command::Pack(args) => pack::run(&args, verbosity),
+        Command::Inspect(args) => inspect::run(&args, verbosity),
+        Command::Unpack(args) => unpack::run(&args, verbosity),
+        Command::Mount(args) => mount::run(args, verbosity),
+        Command::Umount(args) => umount::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::AddLayer(args) => add_layer::run(&args),
+    }
+}

@@ -1,0 +1,237 @@
+//! What the user sees at the end: errors, hints, exit codes, and how values are spelt.
+//!
+//! Everything that came from outside (an archive, a file name, an argument) is made printable here
+//! or where its error was built; no message can drive a terminal or forge a second line.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use modeloci::entry_path::printable;
+use modeloci::{Error, ErrorKind};
+
+use super::interrupt;
+
+/// An error with advice on what to do about it.
+#[derive(Debug)]
+pub(crate) struct Hinted {
+    error: anyhow::Error,
+    hint: String,
+}
+
+impl fmt::Display for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Hinted {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Adds advice to an error.
+pub(crate) fn hint(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Hinted {
+        error: error.into(),
+        hint: hint.into(),
+    })
+}
+
+/// Prints a failure and returns its exit code. A reader that closed its end of stdout wanted no
+/// more, which is no failure.
+pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
+    let (error, hint) = match error.downcast_ref::<Hinted>() {
+        Some(hinted) => (&hinted.error, Some(&hinted.hint)),
+        None => (error, None),
+    };
+    if let Some(io) = error.downcast_ref::<io::Error>() {
+        if io.kind() == io::ErrorKind::BrokenPipe {
+            return ExitCode::SUCCESS;
+        }
+    }
+    report_line(&format!("error: {}", message(error)));
+    if let Some(hint) = hint {
+        report_line(&format!("hint: {hint}"));
+    }
+    interrupt::finish();
+    ExitCode::from(exit_code(error))
+}
+
+/// Prints what clap has to say: help and version to stdout, wrong usage to stderr.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        // Rendered without colour, because the arguments that it quotes must be made printable.
+        let text = error.render().to_string();
+        for line in text.trim_end().lines() {
+            report_line(line);
+        }
+        ExitCode::from(2)
+    } else {
+        let _ = error.print();
+        ExitCode::SUCCESS
+    }
+}
+
+/// One line to stderr, printable; a closed stderr is no reason to fail.
+pub(crate) fn report_line(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", printable(line));
+}
+
+/// The error and its contexts, outermost first. A library error already contains its cause.
+fn message(error: &anyhow::Error) -> String {
+    let mut parts = Vec::new();
+    for cause in error.chain() {
+        parts.push(cause.to_string());
+        if cause.is::<Error>() {
+            break;
+        }
+    }
+    parts.join(": ")
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Error>())
+    {
+        Some(error) => code_of(error.kind()),
+        None if error.chain().any(|cause| cause.is::<io::Error>()) => 5,
+        None => 1,
+    }
+}
+
+/// The exit code of each kind of failure.
+pub(crate) fn code_of(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Usage => 2,
+        ErrorKind::Malformed => 3,
+        ErrorKind::PinMismatch => 4,
+        ErrorKind::Environment => 5,
+        // Corrupt, Refused, NotFound, and kinds to come.
+        _ => 1,
+    }
+}
+
+/// Writes to stdout in one go.
+///
+/// # Errors
+/// Those of stdout; a broken pipe ends the command quietly, see [`failure`].
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Prints a JSON document, indented.
+///
+/// JSON escapes the C0 controls only; the rest of what could drive a terminal is escaped here,
+/// which any JSON parser undoes.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
+    let mut text = escape_json(&serde_json::to_string_pretty(value)?);
+    text.push('\n');
+    print(&text)
+}
+
+/// Escapes within the strings of a JSON text what [`printable`] escapes, as `\uXXXX`.
+pub(crate) fn escape_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c != '\n' && printable(c.encode_utf8(&mut [0; 4])).starts_with("\\u{") {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A number of bytes with three significant digits and a decimal unit, as disks are sold: `123 MB`.
+pub(crate) fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut unit = "";
+    for next in UNITS {
+        value /= 1000.0;
+        unit = next;
+        // 999.5 would round to 1000.
+        if value < 999.5 {
+            break;
+        }
+    }
+    match value {
+        v if v < 9.995 => format!("{v:.2} {unit}"),
+        v if v < 99.95 => format!("{v:.1} {unit}"),
+        v => format!("{v:.0} {unit}"),
+    }
+}
+
+/// `part / whole` to four places; `None` of nothing.
+pub(crate) fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| (part as f64 / whole as f64 * 1e4).round() / 1e4)
+}
+
+/// `part` of `whole` in percent: `79.8 %`.
+pub(crate) fn percent(part: u64, whole: u64) -> String {
+    match ratio(part, whole) {
+        Some(ratio) => format!("{:.1} %", ratio * 100.0),
+        None => "-".to_string(),
+    }
+}
+
+/// `1 file`, `2 files`.
+pub(crate) fn count(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_three_digits() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.00 kB"),
+            (12_345, "12.3 kB"),
+            (999_499, "999 kB"),
+            (999_500, "1.00 MB"),
+            (123_456_789, "123 MB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(human_bytes(bytes), text);
+        }
+    }
+
+    #[test]
+    fn contexts_lead_and_the_cause_decides_the_code() {
+        let error = anyhow::Error::new(Error::malformed("a.tar", "is empty")).context("inspect");
+        assert_eq!(message(&error), "inspect: a.tar: is empty");
+        assert_eq!(exit_code(&error), 3);
+        let cause = io::Error::from(io::ErrorKind::PermissionDenied);
+        let error = anyhow::Error::new(Error::io("read", "x")(cause));
+        assert_eq!(message(&error), "cannot read x: permission denied");
+        assert_eq!(exit_code(&error), 5);
+        let error = hint(Error::refused("out", "exists already"), "use --force");
+        assert_eq!(message(&error), "out: exists already");
+    }
+
+    #[test]
+    fn p6_json_escapes_what_drives_a_terminal() {
+        let json = escape_json("\"a\u{202e}b\u{e0041}\u{9b}\"\n");
+        assert_eq!(json, "\"a\\u202eb\\udb40\\udc41\\u009b\"\n");
+        let back: String = serde_json::from_str(&json).expect("still JSON");
+        assert_eq!(back, "a\u{202e}b\u{e0041}\u{9b}");
+    }
+}

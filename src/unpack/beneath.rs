@@ -1,0 +1,103 @@
+//! Operations below a directory handle that follow no link and never leave the directory.
+//!
+//! Directories are opened with openat2(2), `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`; kernels and
+//! sandboxes without it (`ENOSYS`) get one openat(2) with `O_NOFOLLOW` per component. The last
+//! step of everything else takes a single name in an open directory.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::entry_path::EntryPath;
+
+const DIRECTORY: OFlags = OFlags::DIRECTORY
+    .union(OFlags::RDONLY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// Opens the directory `path` (components separated by `/`; `""` is `root` itself) below `root`.
+pub(super) fn open_dir(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
+    if path.is_empty() {
+        return root.try_clone_to_owned();
+    }
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    loop {
+        match rustix::fs::openat2(root, path, DIRECTORY, Mode::empty(), resolve) {
+            // EAGAIN: the kernel could not rule out a race with a rename.
+            Err(Errno::AGAIN | Errno::INTR) => continue,
+            Err(Errno::NOSYS | Errno::PERM) => return open_dir_by_component(root, path),
+            result => return Ok(result?),
+        }
+    }
+}
+
+pub(super) fn open_dir_by_component(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
+    let mut dir = root.try_clone_to_owned()?;
+    for component in path.split('/') {
+        if matches!(component, "" | "." | "..") {
+            return Err(Errno::XDEV.into());
+        }
+        dir = rustix::fs::openat(&dir, component, DIRECTORY, Mode::empty())?;
+    }
+    Ok(dir)
+}
+
+/// Makes the directory `path` below `root`; its parent must exist.
+pub(super) fn make_dir(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let parent = open_dir(root, parent)?;
+    Ok(rustix::fs::mkdirat(
+        &parent,
+        name,
+        Mode::from_raw_mode(0o777),
+    )?)
+}
+
+/// Creates the file `path` below `root`, which must not exist.
+pub(super) fn create_file(
+    root: BorrowedFd<'_>,
+    path: &EntryPath,
+    executable: bool,
+) -> io::Result<File> {
+    let (parent, name) = path
+        .as_str()
+        .rsplit_once('/')
+        .unwrap_or(("", path.as_str()));
+    let parent = open_dir(root, parent)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(if executable { 0o755 } else { 0o644 });
+    Ok(File::from(rustix::fs::openat(&parent, name, flags, mode)?))
+}
+
+/// Removes the directory `name` in `parent` and everything in it, following no link.
+pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    let dir = rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())?;
+    let mut entries = Dir::read_from(&dir)?;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        let child = entry.file_name();
+        if child == c"." || child == c".." {
+            continue;
+        }
+        let is_dir = match entry.file_type() {
+            FileType::Directory => true,
+            FileType::Unknown => is_directory(dir.as_fd(), child)?,
+            _ => false,
+        };
+        if is_dir {
+            remove_tree(dir.as_fd(), child)?;
+        } else {
+            rustix::fs::unlinkat(&dir, child, AtFlags::empty())?;
+        }
+    }
+    Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+}
+
+fn is_directory(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}

@@ -1,0 +1,90 @@
+//! Verification of a whole model on all cores: every layer against everything that is stated
+//! about it.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crate::digest::Digest;
+use crate::entry_path::EntryPath;
+use crate::error::{Error, Result};
+use crate::model::{FileInfo, Model};
+use crate::oci::Descriptor;
+use crate::pack::Progress;
+
+/// What verification found about one file and the layer that holds it.
+#[derive(Debug, Clone)]
+pub struct LayerReport {
+    /// The file's path.
+    pub path: EntryPath,
+    /// The layer that holds it.
+    pub layer: Descriptor,
+    /// Size of the file, in bytes.
+    pub size: u64,
+    /// SHA-256 of the file; or why its layer cannot be trusted
+    /// ([`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt)) or read
+    /// ([`ErrorKind::Environment`](crate::ErrorKind::Environment)).
+    pub outcome: Result<Digest>,
+}
+
+impl LayerReport {
+    /// True when everything that the manifest says about the layer holds.
+    pub fn verified(&self) -> bool {
+        self.outcome.is_ok()
+    }
+}
+
+/// Verifies every layer: blob digest, chunk table against stream, file digest. One report per
+/// file, in path order, whatever fails.
+///
+/// Works on `jobs` threads (0 for one per core), largest file first, so that no large one starts
+/// last. `progress` counts bytes of files.
+pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerReport> {
+    let files: Vec<&FileInfo> = model.files().collect();
+    let total = model.total_bytes();
+    let mut order: Vec<usize> = (0..files.len()).collect();
+    let size = |i: &usize| files.get(*i).map_or(0, |f| f.size);
+    order.sort_by_key(|i| std::cmp::Reverse(size(i)));
+
+    let next = AtomicUsize::new(0);
+    let state = Mutex::new((0u64, vec![None; files.len()]));
+    progress(0, total);
+    let work = || {
+        while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let Some(file) = files.get(i) else { break };
+            let outcome = model.verify(file.inode);
+            let mut state = state.lock().unwrap_or_else(|e| e.into_inner());
+            state.0 = state.0.saturating_add(file.size);
+            if let Some(slot) = state.1.get_mut(i) {
+                *slot = Some(outcome);
+            }
+            progress(state.0, total);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads(jobs).min(files.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+
+    let (_, outcomes) = state.into_inner().unwrap_or_else(|e| e.into_inner());
+    files
+        .iter()
+        .zip(outcomes)
+        .map(|(file, outcome)| LayerReport {
+            path: file.path.clone(),
+            layer: file.layer.clone(),
+            size: file.size,
+            outcome: outcome.unwrap_or_else(|| Err(Error::corrupt(&file.path, "was not verified"))),
+        })
+        .collect()
+}
+
+/// Number of worker threads for `jobs`, where 0 means one per core.
+pub(crate) fn threads(jobs: usize) -> usize {
+    match jobs {
+        0 => thread::available_parallelism().map_or(1, |n| n.get()),
+        n => n,
+    }
+}

@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""A second implementation of docs/layer-format.md, written from that page alone.
+
+usage: layer_reader.py ARCHIVE [OUTDIR]
+
+Reads every file of ARCHIVE chunk by chunk through its chunk tables, with nothing but zlib and
+hashlib, and compares with what a plain gzip + tar reader finds. Prints one JSON object: path ->
+SHA-256. Exits 1 with a message at the first disagreement. Chunk digests in BLAKE3 are checked when
+the blake3 package is there, those in SHA-256 always.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import struct
+import sys
+import tarfile
+import zlib
+
+try:
+    from blake3 import blake3
+except ImportError:
+    blake3 = None
+
+
+def need(condition, message):
+    if not condition:
+        sys.exit(f"layer_reader: {message}")
+
+
+def digest(algorithm, data):
+    if algorithm == 1:
+        return hashlib.sha256(data).digest()
+    return blake3(data).digest() if blake3 else None
+
+
+def inflate(segment):
+    """A segment and `03 00` are a complete deflate stream."""
+    decoder = zlib.decompressobj(-15)
+    out = decoder.decompress(segment + b"\x03\x00")
+    need(decoder.eof and not decoder.unused_data, "a segment ends before its bytes do")
+    return out
+
+
+def table_members(blob):
+    """The table by way of the footer: (data_size, range length, table bytes)."""
+    footer = blob[-42:]
+    need(footer[:16] == b"\x1f\x8b\x08\x04\0\0\0\0\0\xff" + b"\x14\x00MF\x10\x00",
+         "no footer")
+    need(footer[32:] == b"\x03" + bytes(9), "footer does not end a member")
+    start, length = struct.unpack("<QQ", footer[16:32])
+    need(start + length + 42 == len(blob), "footer points elsewhere")
+    members, table = blob[start:start + length], b""
+    while members:
+        need(members[:10] == b"\x1f\x8b\x08\x04\0\0\0\0\0\xff", "a table member has another header")
+        xlen, tag, size = struct.unpack("<H2sH", members[10:16])
+        need(tag == b"MT" and xlen == size + 4 and size <= 7900, "a table member is malformed")
+        table += members[16:16 + size]
+        need(members[16 + size:26 + size] == b"\x03" + bytes(9), "a table member is not empty")
+        members = members[26 + size:]
+    return start, length, table
+
+
+def read_layer(descriptor, blob):
+    notes = descriptor["annotations"]
+    start, length, table = table_members(blob)
+    need(notes["io.modeloci.chunks"] == "sha256:" + hashlib.sha256(table).hexdigest(),
+         "the manifest pins another table")
+    need(notes["io.modeloci.chunks.range"] == f"{start}+{length}", "the range annotation differs")
+
+    magic, version, algorithm, framing, chunk_size = struct.unpack("<8sHBBI", table[:16])
+    file_size, file_offset, tar_size, data_size, rows = struct.unpack("<5Q", table[16:56])
+    need((magic, version, framing) == (b"modeloci", 1, 0), "not a gzip table of version 1")
+    need(file_size == int(notes["io.modeloci.file.size"]), "the file sizes differ")
+    need(rows == -(-file_size // chunk_size) + 2 and len(table) == 104 + 72 * rows, "row count")
+    need(data_size == start and table[56:72] == bytes(16), "header fields")
+    found = digest(algorithm, blob[:data_size])
+    need(found is None or found == table[72:104], "the data's digest differs")
+
+    at, segments = 10, []
+    for number in range(rows):
+        row = table[104 + 72 * number:104 + 72 * (number + 1)]
+        offset, size, kind = struct.unpack("<QIB", row[:13])
+        subs = struct.unpack("<5I", row[20:40])
+        need(offset == at and row[13:20] == bytes(7), f"row {number} is not where it should be")
+        compressed = blob[offset:offset + size]
+        found = digest(algorithm, compressed)
+        need(found is None or found == row[40:72], f"the digest of segment {number} differs")
+        plain = inflate(compressed)
+        if kind == 1:
+            bounds = [0, *subs, size]
+            pieces = [inflate(compressed[a:b]) for a, b in zip(bounds, bounds[1:])]
+            need(b"".join(pieces) == plain, f"sub-streams of segment {number} differ")
+            lengths = [len(piece) for piece in pieces]
+            need(lengths == split(len(plain)), f"sub-streams of segment {number}: {lengths}")
+        else:
+            need(subs == (0,) * 5, f"segment {number} has sub-offsets")
+        segments.append(plain)
+        at += size
+    need(at + 10 == data_size, "the rows do not end at the end of the data")
+    tail = tar_size - file_offset - file_size
+    expected = [file_offset]
+    expected += [min(chunk_size, file_size - k * chunk_size) for k in range(rows - 2)] + [tail]
+    need([len(s) for s in segments] == expected, "a segment decodes to another length")
+    need(not any(segments[-1]), "the tail is not zero")
+
+    tar = b"".join(segments)
+    need(gzip.decompress(blob) == tar, "a plain gzip reader sees another tar")
+    data = b"".join(segments[1:-1])
+    with tarfile.open(fileobj=io.BytesIO(blob), mode="r|gz") as archive:
+        member = archive.next()
+        need(member.isreg() and archive.extractfile(member).read() == data, "tarfile differs")
+        need(archive.next() is None, "the layer has a second member")
+    need(notes["io.modeloci.file.digest"] == "sha256:" + hashlib.sha256(data).hexdigest(),
+         "the file's digest differs")
+    return data
+
+
+def split(length):
+    """Literals in each of the six sub-streams of a literal-only segment."""
+    bounds = [length * n // 6 for n in range(7)]
+    return [b - a for a, b in zip(bounds, bounds[1:])]
+
+
+def main():
+    archive = tarfile.open(sys.argv[1], mode="r:")
+    read = lambda name: archive.extractfile(name).read()
+    blob = lambda digest: read("blobs/" + digest.replace(":", "/"))
+    need(json.loads(read("oci-layout")) == {"imageLayoutVersion": "1.0.0"}, "oci-layout")
+    index = json.loads(read("index.json"))
+    manifest = json.loads(blob(index["manifests"][0]["digest"]))
+    need(json.loads(read("manifest.json")) == manifest, "manifest.json differs")
+    result = {}
+    for descriptor in manifest["layers"]:
+        data = blob(descriptor["digest"])
+        need(len(data) == descriptor["size"], "a descriptor's size differs")
+        need("sha256:" + hashlib.sha256(data).hexdigest() == descriptor["digest"], "blob digest")
+        if descriptor["mediaType"] == "application/vnd.oci.empty.v1+json":
+            continue
+        path = descriptor["annotations"]["org.opencontainers.image.title"]
+        content = read_layer(descriptor, data)
+        result[path] = hashlib.sha256(content).hexdigest()
+        if len(sys.argv) > 2:
+            target = os.path.join(sys.argv[2], path)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with open(target, "wb") as out:
+                out.write(content)
+    json.dump(result, sys.stdout, indent=1, sort_keys=True)
+
+
+main()
