@@ -9,9 +9,10 @@ pub const MAX_PATH_BYTES: usize = 4_095;
 /// Deepest path, in components.
 pub const MAX_PATH_DEPTH: usize = 64;
 
-/// Largest manifest or index, in bytes: what registries must accept (distribution specification,
-/// "Pushing Manifests").
-pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+/// Largest manifest or index, in bytes. A layer takes some 650: this has room for 25,000 files.
+pub const MAX_MANIFEST_BYTES: u64 = 16 << 20;
+/// What every registry must accept, in bytes (distribution specification, "Pushing Manifests").
+pub const REGISTRY_MANIFEST_BYTES: u64 = 4 << 20;
 /// Largest model config, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
 /// Deepest nesting of a JSON document.
@@ -53,3 +54,6 @@ pub const CHUNK_TABLE_MEMBER_BYTES: usize = 7_900;
 
 /// Decoded chunk cache when none is asked for, in bytes.
 pub const DEFAULT_CACHE_BYTES: u64 = 256 << 20;
+
+/// Largest zstd window, as a power of two: what the zstd tool itself accepts by default.
+pub const MAX_ZSTD_WINDOW_LOG: u32 = 27;

@@ -2,9 +2,28 @@
 
 use std::process::ExitCode;
 
+use modeloci::ErrorKind;
+
+use super::{output, pack};
 use crate::cli::AddLayerArgs;
 
 pub(crate) fn run(args: &AddLayerArgs) -> anyhow::Result<ExitCode> {
-    let _ = args;
-    todo!()
+    let options = pack::options(&args.encode);
+    let packed =
+        modeloci::pack::add_layer(&args.archive, &args.file, args.path.as_deref(), &options)
+            .map_err(|error| match error.kind() {
+                ErrorKind::Refused if args.path.is_none() => {
+                    output::hint(error, "--path gives the file another path in the model")
+                }
+                _ => error.into(),
+            })?;
+    for warning in &packed.warnings {
+        output::report_line(&format!("warning: {warning}"));
+    }
+    if args.json {
+        output::print_json(&pack::document(&args.archive, &packed))?;
+    } else {
+        output::print(&pack::report(&args.archive, &packed, "Added layer to"))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }

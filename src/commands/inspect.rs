@@ -1,10 +1,205 @@
 //! `modeloci inspect`
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use modeloci::entry_path::printable;
+use modeloci::model::verify::{LayerReport, verify};
+use modeloci::model::{FileInfo, OpenOptions};
+use modeloci::oci::{Descriptor, annotations, media_type};
+use modeloci::{Model, Result};
+use serde_json::{Value, json};
+
+use super::output::{self, human_bytes, ratio};
+use super::progress::Progress;
 use crate::cli::{InspectArgs, Verbosity};
 
 pub(crate) fn run(args: &InspectArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
-    let _ = (args, verbosity);
-    todo!()
+    let options = OpenOptions {
+        pin: args.digest,
+        ..OpenOptions::default()
+    };
+    let model = Model::open(args.archive(), &options)?;
+    let reports = (!args.no_verify).then(|| {
+        let bar = Progress::new("verifying", verbosity);
+        verify(&model, args.jobs.unwrap_or(0), &|done, total| {
+            bar.update(done, total)
+        })
+    });
+
+    if args.json {
+        output::print_json(&document(args, &model, reports.as_deref()))?;
+    } else {
+        for note in model.notes() {
+            output::report_line(&format!("warning: {note}"));
+        }
+        let mut text = summary(&model);
+        text.push_str(&listing(&model));
+        if reports
+            .as_ref()
+            .is_some_and(|r| r.iter().all(LayerReport::verified))
+        {
+            text.push_str("All layers verified.\n");
+        }
+        output::print(&text)?;
+    }
+    Ok(conclude(&reports.unwrap_or_default()))
+}
+
+/// One line on stderr for each layer that failed, and the exit code: that of failed verification
+/// before that of storage that cannot be read.
+fn conclude(reports: &[LayerReport]) -> ExitCode {
+    let mut codes = Vec::new();
+    for report in reports {
+        if let Err(error) = &report.outcome {
+            codes.push(output::code_of(error.kind()));
+            let (path, text) = (report.path.to_string(), error.to_string());
+            if text.contains(&path) {
+                output::report_line(&format!("error: {text}"));
+            } else {
+                output::report_line(&format!("error: {path}: {text}"));
+            }
+        }
+    }
+    if codes.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    let (failed, all) = (codes.len(), reports.len());
+    output::report_line(&format!(
+        "error: {failed} of {all} layers failed verification"
+    ));
+    // A layer that breaks its format's rules has failed verification too.
+    let environment = codes.iter().all(|code| *code == 5);
+    ExitCode::from(if environment { 5 } else { 1 })
+}
+
+/// The lines that say what the model is; `unpack` prints them too.
+pub(crate) fn summary(model: &Model) -> String {
+    let mut lines = Vec::new();
+    match model.config() {
+        Some(config) => {
+            let metadata = Value::Object(config.metadata.clone()).to_string();
+            lines.push(("Model:", config.model_name.clone()));
+            lines.push(("Version:", config.version.clone()));
+            lines.push(("Framework:", config.framework.clone()));
+            lines.push(("Arch:", config.architecture.clone()));
+            lines.push(("Metadata:", metadata));
+        }
+        None => {
+            let manifest = model.manifest();
+            let kind = manifest.artifact_type.as_ref();
+            let kind = kind.unwrap_or(&manifest.config.media_type);
+            lines.push(("Model:", "-".to_string()));
+            lines.push(("Type:", kind.clone()));
+        }
+    }
+    lines.push(("Digest:", model.manifest_digest().to_string()));
+    lines
+        .iter()
+        .fold(String::new(), |mut text, (label, value)| {
+            let _ = writeln!(text, "{label:<10} {}", printable(value));
+            text
+        })
+}
+
+/// One line per file: path, size of the file, digest of its layer. Where a layer holds several
+/// files, one line per layer with its files below.
+fn listing(model: &Model) -> String {
+    let layers = layers(model);
+    let mut text = format!("Layers ({}):\n", layers.len());
+    let files: Vec<&FileInfo> = model.files().collect();
+    if files.len() == layers.len() {
+        let rows = files.iter().map(|file| {
+            (
+                file.path.to_string(),
+                file.size,
+                file.layer.digest.to_string(),
+            )
+        });
+        table(&mut text, "  ", rows.collect());
+        return text;
+    }
+    for layer in layers {
+        let (size, digest) = (human_bytes(layer.size), layer.digest);
+        let _ = writeln!(text, "  {digest}  {size}  {}", printable(&layer.media_type));
+        let inside = files.iter().filter(|file| file.layer.digest == digest);
+        let rows = inside.map(|file| (file.path.to_string(), file.size, String::new()));
+        table(&mut text, "    ", rows.collect());
+    }
+    text
+}
+
+fn table(text: &mut String, indent: &str, rows: Vec<(String, u64, String)>) {
+    // One very long path must not push every other line's size off the screen.
+    let width = rows.iter().map(|(path, ..)| path.chars().count());
+    let width = width.filter(|n| *n <= 60).max().unwrap_or(0);
+    for (path, size, digest) in rows {
+        let line = format!("{indent}{path:<width$}  {:>8}  {digest}", human_bytes(size));
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+}
+
+/// The manifest's layers, without the placeholder of a model that has none.
+fn layers(model: &Model) -> Vec<&Descriptor> {
+    let layers = model.manifest().layers.iter();
+    layers
+        .filter(|layer| layer.media_type != media_type::EMPTY)
+        .collect()
+}
+
+fn document(args: &InspectArgs, model: &Model, reports: Option<&[LayerReport]>) -> Value {
+    let files: Vec<Value> = model
+        .files()
+        .enumerate()
+        .map(|(i, file)| {
+            let report = reports.and_then(|reports| reports.get(i));
+            entry(model, file, report.map(|report| &report.outcome))
+        })
+        .collect();
+    let manifest = model.manifest();
+    let stored = layers(model)
+        .iter()
+        .fold(0u64, |sum, l| sum.saturating_add(l.size));
+    json!({
+        "archive": args.archive().to_string_lossy(),
+        "manifest_digest": model.manifest_digest(),
+        "model": model.config(),
+        "artifact_type": manifest.artifact_type,
+        "config_descriptor": manifest.config,
+        "annotations": manifest.annotations,
+        "files": files.len(),
+        "bytes": model.total_bytes(),
+        "layer_bytes": stored,
+        "ratio": ratio(stored, model.total_bytes()),
+        "verified": reports.map(|reports| reports.iter().all(LayerReport::verified)),
+        "layers": files,
+        "notes": model.notes(),
+    })
+}
+
+fn entry(model: &Model, file: &FileInfo, outcome: Option<&Result<modeloci::Digest>>) -> Value {
+    let found = outcome.and_then(|outcome| outcome.as_ref().ok().copied());
+    json!({
+        "path": file.path.as_str(),
+        "size": file.size,
+        "digest": found.or(file.digest),
+        "executable": model.attr(file.inode).is_some_and(|attr| attr.mode & 0o111 != 0),
+        "layer": file.layer,
+        "compression": compression(&file.layer.media_type),
+        "seekable": file.layer.annotation(annotations::CHUNKS).is_some(),
+        "ratio": ratio(file.layer.size, file.size),
+        "verified": outcome.map(Result::is_ok),
+        "error": outcome.and_then(|outcome| outcome.as_ref().err()).map(ToString::to_string),
+    })
+}
+
+/// What the media type says about compression; null where it says nothing.
+fn compression(media_type: &str) -> Option<&'static str> {
+    let ends = |suffixes: [&str; 2]| suffixes.iter().any(|s| media_type.ends_with(s));
+    match () {
+        () if ends(["+gzip", ".gzip"]) => Some("gzip"),
+        () if ends(["+zstd", ".zstd"]) => Some("zstd"),
+        () if ends([".tar", ".raw"]) => Some("none"),
+        () => None,
+    }
 }

@@ -46,10 +46,10 @@ pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
         Some(hinted) => (&hinted.error, Some(&hinted.hint)),
         None => (error, None),
     };
-    if let Some(io) = error.downcast_ref::<io::Error>() {
-        if io.kind() == io::ErrorKind::BrokenPipe {
-            return ExitCode::SUCCESS;
-        }
+    if let Some(io) = error.downcast_ref::<io::Error>()
+        && io.kind() == io::ErrorKind::BrokenPipe
+    {
+        return ExitCode::SUCCESS;
     }
     report_line(&format!("error: {}", message(error)));
     if let Some(hint) = hint {
@@ -174,6 +174,24 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
         v if v < 99.95 => format!("{v:.1} {unit}"),
         v => format!("{v:.0} {unit}"),
     }
+}
+
+/// `part / whole` to four places; `None` of nothing.
+pub(crate) fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| (part as f64 / whole as f64 * 1e4).round() / 1e4)
+}
+
+/// `part` of `whole` in percent: `79.8 %`.
+pub(crate) fn percent(part: u64, whole: u64) -> String {
+    match ratio(part, whole) {
+        Some(ratio) => format!("{:.1} %", ratio * 100.0),
+        None => "-".to_string(),
+    }
+}
+
+/// `1 file`, `2 files`.
+pub(crate) fn count(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -1,10 +1,141 @@
 //! `modeloci pack`
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::cli::{PackArgs, Verbosity};
+use anyhow::Context as _;
+use modeloci::Error;
+use modeloci::entry_path::printable_path;
+use modeloci::oci::{Descriptor, OciConfig, json};
+use modeloci::pack::{Output, PackOptions, Packed};
+use serde_json::{Map, Value};
+
+use super::output::{self, human_bytes, ratio};
+use super::progress::Progress;
+use crate::cli::{EncodeArgs, PackArgs, Profile, Verbosity};
 
 pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
-    let _ = (args, verbosity);
-    todo!()
+    let Profile::Default = args.profile;
+    let config = OciConfig {
+        model_name: args.name.clone(),
+        version: args.version.clone(),
+        framework: args.framework.clone(),
+        architecture: args.architecture.clone(),
+        metadata: metadata(&args.metadata)?,
+    };
+    let to_stdout = args.output.as_deref() == Some(Path::new("-"));
+    if to_stdout && args.json {
+        return Err(Error::usage("--json needs stdout, which --output - gives the archive").into());
+    }
+    let output = match &args.output {
+        _ if to_stdout => Output::Stdout,
+        Some(path) => Output::File(path.clone()),
+        None => Output::File(default_output(args)?),
+    };
+    let options = PackOptions {
+        force: args.force,
+        ..options(&args.encode)
+    };
+
+    let bar = Progress::new("packing", verbosity);
+    let result = modeloci::pack::pack(
+        args.model_dir(),
+        &config,
+        &output,
+        &options,
+        &|done, total| {
+            bar.update(done, total);
+        },
+    );
+    drop(bar);
+    let packed = result?;
+
+    for warning in &packed.warnings {
+        output::report_line(&format!("warning: {warning}"));
+    }
+    let archive = match &output {
+        Output::File(path) => path.as_path(),
+        Output::Stdout => {
+            for line in report(Path::new("-"), &packed, "Packaged model").lines() {
+                output::report_line(line);
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    if args.json {
+        output::print_json(&document(archive, &packed))?;
+    } else {
+        output::print(&report(archive, &packed, "Packaged model"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The library's options for what the user asked.
+pub(crate) fn options(args: &EncodeArgs) -> PackOptions {
+    PackOptions {
+        compression: args.compression,
+        chunk_size: args.chunk_size,
+        chunk_digest: args.chunk_digest.into(),
+        jobs: args.jobs.unwrap_or(0),
+        force: false,
+    }
+}
+
+fn metadata(text: &str) -> anyhow::Result<Map<String, Value>> {
+    // Strict, like the config that it becomes a part of; but wrong here is the user's argument.
+    match json::parse(text.as_bytes(), "--metadata") {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(output::hint(
+            Error::usage("--metadata: is no JSON object"),
+            "write --metadata '{\"license\":\"mit\"}'",
+        )),
+        Err(error) => Err(Error::usage(error).into()),
+    }
+}
+
+/// `NAME-VERSION.tar` beside the model directory.
+fn default_output(args: &PackArgs) -> anyhow::Result<PathBuf> {
+    // The name is checked by the library before the path is used.
+    let name = format!("{}-{}.tar", args.name, args.version);
+    let dir = args.model_dir();
+    let ends_in_a_name = dir.file_name().is_some();
+    if let (true, Some(parent)) = (ends_in_a_name, dir.parent()) {
+        return Ok(parent.join(name));
+    }
+    let real = dir
+        .canonicalize()
+        .map_err(Error::io("find", dir))
+        .context("cannot choose an output")?;
+    let parent = real.parent().ok_or_else(|| {
+        Error::usage("there is nothing beside the root directory; name an --output")
+    })?;
+    Ok(parent.join(name))
+}
+
+/// The lines that tell the user what was written.
+pub(crate) fn report(archive: &Path, packed: &Packed, title: &str) -> String {
+    format!(
+        "{title}: {}\nDigest:   {}\nFiles:    {} ({})\nArchive:  {} ({})\n",
+        printable_path(archive),
+        packed.manifest_digest,
+        packed.files,
+        human_bytes(packed.file_bytes),
+        human_bytes(packed.archive_bytes),
+        output::percent(packed.archive_bytes, packed.file_bytes),
+    )
+}
+
+/// The same as JSON.
+pub(crate) fn document(archive: &Path, packed: &Packed) -> Value {
+    let layers: Vec<&Descriptor> = packed.layers.iter().collect();
+    serde_json::json!({
+        "archive": archive.to_string_lossy(),
+        "manifest_digest": packed.manifest_digest,
+        "files": packed.files,
+        "bytes": packed.file_bytes,
+        "archive_bytes": packed.archive_bytes,
+        "ratio": ratio(packed.archive_bytes, packed.file_bytes),
+        "layers": layers,
+        "warnings": packed.warnings,
+    })
 }

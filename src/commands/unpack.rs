@@ -1,10 +1,75 @@
 //! `modeloci unpack`
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use modeloci::entry_path::printable_path;
+use modeloci::model::OpenOptions;
+use modeloci::unpack::{UnpackOptions, unpack};
+use modeloci::{Error, ErrorKind, Model};
+use serde_json::json;
+
+use super::output::{self, human_bytes};
+use super::progress::Progress;
+use super::{inspect, interrupt};
 use crate::cli::{UnpackArgs, Verbosity};
 
+/// Threads stay close together, so there is little to keep.
+const CACHE_BYTES: u64 = 64 << 20;
+
 pub(crate) fn run(args: &UnpackArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
-    let _ = (args, verbosity);
-    todo!()
+    let open = OpenOptions {
+        pin: args.digest,
+        cache_bytes: CACHE_BYTES,
+        ..OpenOptions::default()
+    };
+    let options = UnpackOptions {
+        include: args.include.clone(),
+        force: args.force,
+        jobs: args.jobs.unwrap_or(0),
+        cancel: Some(interrupt::catch()),
+    };
+    let model = Model::open(args.archive(), &open)?;
+    let bar = Progress::new("unpacking", verbosity);
+    let result = unpack(&model, args.output(), &options, &|done, total| {
+        bar.update(done, total);
+    });
+    drop(bar);
+    let unpacked = result.map_err(|error| advise(error, args))?;
+
+    if args.json {
+        output::print_json(&json!({
+            "output": args.output().to_string_lossy(),
+            "manifest_digest": model.manifest_digest(),
+            "model": model.config(),
+            "files": unpacked.files,
+            "bytes": unpacked.bytes,
+        }))?;
+    } else {
+        output::print(&format!(
+            "Unpacked model: {} ({}, {})\n{}",
+            printable_path(args.output()),
+            output::count(unpacked.files, "file"),
+            human_bytes(unpacked.bytes),
+            inspect::summary(&model),
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn advise(error: Error, args: &UnpackArgs) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::Refused if !args.force && is_named_directory(args.output()) => {
+            output::hint(error, "--force replaces the directory as a whole")
+        }
+        ErrorKind::NotFound if !args.include.is_empty() => {
+            output::hint(error, "`modeloci inspect --no-verify` lists the paths")
+        }
+        _ => error.into(),
+    }
+}
+
+/// True for what `--force` can replace: `/`, `.` and links have no name of their own to give away.
+fn is_named_directory(path: &Path) -> bool {
+    path.file_name().is_some() && path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
 }

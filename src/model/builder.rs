@@ -4,7 +4,7 @@ use super::tree::by_path;
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, OciManifest, annotations, media_type};
+use crate::oci::{Descriptor, OciManifest, annotations};
 
 /// A layer that holds a file.
 #[derive(Debug, Clone)]
@@ -17,14 +17,15 @@ pub(super) struct FileLayer {
     pub(super) table: Option<Digest>,
 }
 
-/// The files of a manifest, sorted by path.
+/// The files of a manifest, sorted by path. `original` says that the original tool wrote it, whose
+/// names are not ours to refuse.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the layer.
-pub(super) fn files(manifest: &OciManifest) -> Result<Vec<FileLayer>> {
+pub(super) fn files(manifest: &OciManifest, original: bool) -> Result<Vec<FileLayer>> {
     let mut files = Vec::with_capacity(manifest.layers.len());
     for (number, descriptor) in manifest.layers.iter().enumerate() {
-        if descriptor.media_type == media_type::EMPTY {
+        if descriptor.is_empty() {
             continue;
         }
         let subject = || format!("layer {number} ({})", descriptor.digest);
@@ -38,7 +39,12 @@ pub(super) fn files(manifest: &OciManifest) -> Result<Vec<FileLayer>> {
                 ),
             )
         })?;
-        let path = EntryPath::new(path).map_err(|e| e.within(subject()))?;
+        let parse = if original {
+            EntryPath::of_original
+        } else {
+            EntryPath::new
+        };
+        let path = parse(path).map_err(|e| e.within(subject()))?;
         let digest = |key: &str| match descriptor.annotation(key) {
             None => Ok(None),
             Some(text) => match text.parse::<Digest>() {
@@ -65,7 +71,7 @@ pub(super) fn files(manifest: &OciManifest) -> Result<Vec<FileLayer>> {
 
 /// The annotation that names a layer's file, by the reading rules: ModelPack's key, its older
 /// spelling, then the title.
-fn path_annotation(descriptor: &Descriptor) -> Option<&str> {
+pub(super) fn path_annotation(descriptor: &Descriptor) -> Option<&str> {
     [
         annotations::MODELPACK_FILEPATH,
         annotations::MODELPACK_OLD_FILEPATH,

@@ -11,6 +11,7 @@
 
 use std::collections::HashSet;
 
+use super::builder::path_annotation;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -30,11 +31,15 @@ pub struct Resolved {
     pub config: Option<OciConfig>,
     /// The config blob's bytes, whatever they are.
     pub config_bytes: Vec<u8>,
+    /// True for an archive of the original Python tool: no index, and a manifest in its spelling.
+    /// That tool took any file name and stored symbolic links as they were.
+    pub original: bool,
     /// What `inspect` should tell, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// Finds the manifest of the model in `source` and checks everything that its documents say.
+/// Finds the manifest of the model in `source` and checks everything that its documents say. Errors
+/// name the document, not the source.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when a document breaks a rule, is missing, or leaves a choice;
@@ -43,7 +48,6 @@ pub struct Resolved {
 pub fn resolve(source: &dyn BlobSource, pin: Option<&Digest>) -> Result<Resolved> {
     let mut resolver = Resolver {
         source,
-        name: source.name(),
         pin,
         notes: Vec::new(),
     };
@@ -55,8 +59,8 @@ pub fn resolve(source: &dyn BlobSource, pin: Option<&Digest>) -> Result<Resolved
         (None, Some(root)) => resolver.root_manifest(root)?,
         (None, None) => {
             return Err(Error::malformed(
-                &resolver.name,
-                "has neither index.json nor manifest.json; expected an OCI image layout \
+                "index.json",
+                "is missing, and so is manifest.json; expected an OCI image layout \
                  or an archive of the original tool",
             ));
         }
@@ -69,6 +73,7 @@ pub fn resolve(source: &dyn BlobSource, pin: Option<&Digest>) -> Result<Resolved
         manifest_bytes: found.bytes,
         config,
         config_bytes,
+        original: found.original,
         notes: resolver.notes,
     })
 }
@@ -78,32 +83,26 @@ struct Found {
     manifest: OciManifest,
     digest: Digest,
     bytes: Vec<u8>,
+    original: bool,
 }
 
 struct Resolver<'a> {
     source: &'a dyn BlobSource,
-    /// Names the source.
-    name: String,
     pin: Option<&'a Digest>,
     notes: Vec<String>,
 }
 
 impl Resolver<'_> {
-    /// Names a document of the source in errors.
-    fn subject(&self, document: impl std::fmt::Display) -> String {
-        format!("{}: {document}", self.name)
-    }
-
     /// `oci-layout`: may be missing, must not be of another version (OCI image layout).
     fn check_layout(&self) -> Result<()> {
-        let subject = self.subject("oci-layout");
+        let subject = "oci-layout";
         let Some(bytes) = self
             .source
             .document("oci-layout", limits::MAX_MANIFEST_BYTES)?
         else {
             return Ok(());
         };
-        let layout = json::parse(&bytes, &subject)?;
+        let layout = json::parse(&bytes, subject)?;
         match layout.get("imageLayoutVersion").and_then(|v| v.as_str()) {
             Some("1.0.0") => Ok(()),
             Some(other) => {
@@ -121,22 +120,24 @@ impl Resolver<'_> {
         if let Some(pin) = self.pin.filter(|pin| **pin != digest) {
             return Err(mismatch(pin, digest));
         }
-        let subject = self.subject("manifest.json");
-        if json::parse(&bytes, &subject)?.is_array() {
+        let subject = "manifest.json";
+        let document = json::parse(&bytes, subject)?;
+        if document.is_array() {
             let rule = "is a docker-archive's list of images, and there is no index.json; \
                         save the image as an OCI archive";
             return Err(Error::malformed(subject, rule));
         }
-        let manifest = OciManifest::parse_named(&bytes, &subject)?;
+        let manifest = OciManifest::parse_named(&bytes, subject)?;
         Ok(Found {
             manifest,
             digest,
             bytes,
+            original: document.get("schema_version").is_some(),
         })
     }
 
     fn manifest_of_index(&mut self, index: &[u8], root: Option<Vec<u8>>) -> Result<Found> {
-        let index = Index::parse_named(index, &self.subject("index.json"))?;
+        let index = Index::parse_named(index, "index.json")?;
         let listed = self.manifests_of(index)?;
         self.check_root_copy(root, &listed)?;
         if let Some(pin) = self.pin {
@@ -165,7 +166,7 @@ impl Resolver<'_> {
                     "nests indexes too deeply, the limit is {}",
                     limits::MAX_INDEX_DEPTH
                 );
-                return Err(Error::malformed(self.subject("index.json"), rule));
+                return Err(Error::malformed("index.json", rule));
             }
             for descriptor in index.manifests {
                 // An index that leads back to itself would need a digest of itself in itself; even
@@ -178,14 +179,14 @@ impl Resolver<'_> {
                         "leads to too many documents, the limit is {}",
                         limits::MAX_MANIFESTS
                     );
-                    return Err(Error::malformed(self.subject("index.json"), rule));
+                    return Err(Error::malformed("index.json", rule));
                 }
                 if !media_type::is_index(&descriptor.media_type) {
                     manifests.push(descriptor);
                 } else if let Some(bytes) =
                     self.read(&descriptor, "index", limits::MAX_MANIFEST_BYTES)?
                 {
-                    let subject = self.subject(format!("index {}", descriptor.digest));
+                    let subject = format!("index {}", descriptor.digest);
                     let nested = Index::parse_named(&bytes, &subject)?;
                     check_declared(nested.media_type.as_deref(), &descriptor, &subject)?;
                     indexes.push((nested, depth + 1));
@@ -204,8 +205,8 @@ impl Resolver<'_> {
         if listed.iter().any(is_copy) {
             return Ok(());
         }
-        let subject = self.subject("manifest.json");
-        if json::parse(&root, &subject)?.is_array() {
+        let subject = "manifest.json";
+        if json::parse(&root, subject)?.is_array() {
             self.notes
                 .push("manifest.json is a docker-archive's list of images; ignored".into());
             return Ok(());
@@ -256,13 +257,14 @@ impl Resolver<'_> {
         let Some(bytes) = self.read(descriptor, "manifest", limits::MAX_MANIFEST_BYTES)? else {
             return Ok(None);
         };
-        let subject = self.subject(format!("manifest {}", descriptor.digest));
+        let subject = format!("manifest {}", descriptor.digest);
         let manifest = OciManifest::parse_named(&bytes, &subject)?;
         check_declared(manifest.media_type.as_deref(), descriptor, &subject)?;
         Ok(Some(Found {
             manifest,
             digest: descriptor.digest,
             bytes,
+            original: false,
         }))
     }
 
@@ -300,7 +302,7 @@ impl Resolver<'_> {
                 choices.len(),
                 list.join(", ")
             );
-            return Err(Error::malformed(self.subject("index.json"), rule));
+            return Err(Error::malformed("index.json", rule));
         }
         match (choices.pop(), missing) {
             (Some((_, found)), missing) => {
@@ -316,7 +318,7 @@ impl Resolver<'_> {
     }
 
     fn no_manifest(&self) -> Error {
-        Error::malformed(self.subject("index.json"), "names no manifest of a model")
+        Error::malformed("index.json", "names no manifest of a model")
     }
 
     /// Every layer's blob must be there, with the size that its descriptor states. Costs no data.
@@ -325,12 +327,8 @@ impl Resolver<'_> {
             if layer.is_empty() {
                 continue;
             }
-            let title = layer
-                .annotation(annotations::MODELPACK_FILEPATH)
-                .or_else(|| layer.annotation(annotations::MODELPACK_OLD_FILEPATH))
-                .or_else(|| layer.annotation(annotations::TITLE));
-            let what = match title {
-                Some(title) => format!("layer \"{title}\""),
+            let what = match path_annotation(layer) {
+                Some(path) => format!("layer \"{path}\""),
                 None => format!("layer {n}"),
             };
             let Some(blob) = self.source.blob(&layer.digest)? else {
@@ -349,7 +347,7 @@ impl Resolver<'_> {
         let bytes = self
             .read(descriptor, "config", limits::MAX_CONFIG_BYTES)?
             .ok_or_else(|| self.missing(descriptor, "config"))?;
-        let subject = self.subject(format!("config {}", descriptor.digest));
+        let subject = format!("config {}", descriptor.digest);
         let config = match descriptor.media_type.as_str() {
             media_type::MODEL_CONFIG => Some(OciConfig::parse_named(&bytes, &subject)?),
             media_type::IMAGE_CONFIG => {
@@ -378,7 +376,7 @@ impl Resolver<'_> {
         let Some(blob) = self.source.blob(&descriptor.digest)? else {
             return Ok(descriptor.data.clone());
         };
-        let subject = || self.subject(format!("{what} {}", descriptor.digest));
+        let subject = || format!("{what} {}", descriptor.digest);
         self.check_size(descriptor, blob.len(), what)?;
         if descriptor.size > limit {
             let rule = format!("has {} bytes, the limit is {limit}", descriptor.size);
@@ -403,12 +401,12 @@ impl Resolver<'_> {
             "the blob has {found} bytes, its descriptor says {}",
             descriptor.size
         );
-        let subject = self.subject(format!("{what} {}", descriptor.digest));
+        let subject = format!("{what} {}", descriptor.digest);
         Err(Error::malformed(subject, rule))
     }
 
     fn missing(&self, descriptor: &Descriptor, what: &str) -> Error {
-        let subject = self.subject(format!("{what} {}", descriptor.digest));
+        let subject = format!("{what} {}", descriptor.digest);
         Error::malformed(subject, "the blob is missing")
     }
 }

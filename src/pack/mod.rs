@@ -1,12 +1,50 @@
 //! Packing: a directory becomes layers, layers become an archive.
+//!
+//! ```text
+//! walk      the files of a directory, in path order, each with what it was when it was seen
+//! pipeline  reader thread -> worker threads -> writer: segments in order, whatever the threads do
+//! layer     segments -> one blob with its framing, its chunk table and its descriptor
+//! archive   blobs and documents -> an outer tar; output -> a file that appears complete or not
+//! ```
+//!
+//! Guarantees: the same files and options give the same bytes for any number of threads, at any
+//! time and place; every input byte is read once; memory is bounded by the number of threads times
+//! the chunk size; an output appears under its name complete or not at all. Refuses what it cannot
+//! pack faithfully: special files, links out of the directory, names that are no
+//! [`EntryPath`](crate::entry_path::EntryPath), files that change meanwhile.
 
+use std::io::IsTerminal as _;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use crate::codec::Compression;
 use crate::digest::{Algorithm, Digest};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits;
-use crate::oci::{Descriptor, OciConfig};
+use crate::oci::{Descriptor, OciConfig, media_type};
+
+use self::archive::Archive;
+use self::output::OutputPlace;
+use self::plan::Settings;
+use self::walk::{Skip, Tree};
+
+mod add_layer;
+mod archive;
+mod documents;
+mod layer;
+mod output;
+mod packager;
+mod pipeline;
+mod plan;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use add_layer::add_layer;
+pub use packager::{ModelLayer, ModelPackager};
+
+pub use crate::progress::Progress;
 
 /// How to pack.
 #[derive(Debug, Clone)]
@@ -38,9 +76,9 @@ impl Default for PackOptions {
 /// Where the archive goes.
 #[derive(Debug, Clone)]
 pub enum Output {
-    /// A file: written beside it under a temporary name, synced, renamed.
+    /// A file: written beside it without a name, synced, then given its name.
     File(PathBuf),
-    /// Standard output.
+    /// Standard output; refused when it is a terminal.
     Stdout,
 }
 
@@ -61,13 +99,20 @@ pub struct Packed {
     pub warnings: Vec<String>,
 }
 
-/// Called with (bytes done, bytes in total) while work goes on, from any thread.
-pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
-
 /// Packs `model_dir` into an archive.
 ///
+/// Times in tar headers are 0, or `SOURCE_DATE_EPOCH` when that environment variable is set.
+///
 /// # Errors
-/// See `docs` of each rule; nothing is left at the output's name, and no temporary file.
+/// - [`ErrorKind::Usage`](crate::ErrorKind::Usage): the directory or the output's directory does
+///   not exist, an option, the config or `SOURCE_DATE_EPOCH` is no valid value, standard output is
+///   a terminal.
+/// - [`ErrorKind::Refused`](crate::ErrorKind::Refused): the output exists and `force` is not set;
+///   the directory holds something that cannot be packed faithfully; a file changed or vanished
+///   while it was packed.
+/// - [`ErrorKind::Environment`](crate::ErrorKind::Environment): reading or writing failed.
+///
+/// Nothing is left at the output's name then, and no temporary file.
 pub fn pack(
     model_dir: &Path,
     config: &OciConfig,
@@ -75,21 +120,74 @@ pub fn pack(
     options: &PackOptions,
     progress: Progress<'_>,
 ) -> Result<Packed> {
-    let _ = (model_dir, config, output, options, progress);
-    todo!()
+    let settings = Settings::new(options)?;
+    let config = &plan::check_config(config)?;
+    match output {
+        Output::File(path) => {
+            let place = OutputPlace::check(path, options.force)?;
+            let tree = walk::walk(model_dir, &place.skip())?;
+            let file = place.create()?;
+            let archive = Archive::in_file(file.handle()?, path, settings.mtime);
+            let packed = write(tree, config, archive, &settings, progress)?;
+            file.commit()?;
+            Ok(packed)
+        }
+        Output::Stdout => {
+            let stdout = std::io::stdout();
+            if stdout.is_terminal() {
+                return Err(Error::usage(
+                    "standard output is a terminal; redirect it, or name a file with --output",
+                ));
+            }
+            let stdout = stdout
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(Error::io("write", "standard output"))?;
+            let tree = walk::walk(model_dir, &Skip::default())?;
+            let archive = Archive::to_stream(
+                Box::new(std::fs::File::from(stdout)),
+                Path::new("standard output"),
+                settings.mtime,
+            )?;
+            write(tree, config, archive, &settings, progress)
+        }
+    }
 }
 
-/// Adds one file to an archive, in place: the manifest, index and config stay true, and the
-/// archive is replaced atomically.
-///
-/// # Errors
-/// [`ErrorKind::Refused`](crate::ErrorKind::Refused) when the title exists already.
-pub fn add_layer(
-    archive: &Path,
-    file: &Path,
-    title: Option<&str>,
-    options: &PackOptions,
+/// Writes the whole archive: layers, then documents.
+fn write(
+    tree: Tree,
+    config: &OciConfig,
+    mut archive: Archive,
+    settings: &Settings,
+    progress: Progress<'_>,
 ) -> Result<Packed> {
-    let _ = (archive, file, title, options);
-    todo!()
+    let (files, file_bytes) = (tree.files.len() as u64, tree.bytes());
+    let layers = pipeline::write_layers(&tree, settings, &mut archive, progress)?;
+    let mut tables = Vec::new();
+    let mut descriptors = Vec::with_capacity(layers.len());
+    for layer in layers {
+        if let Some(table) = layer.table {
+            tables.push(archive.blob(media_type::CHUNK_TABLE, &table)?);
+        }
+        descriptors.push(layer.descriptor);
+    }
+    let manifest = documents::manifest(config, descriptors);
+    let written = documents::write(
+        &mut archive,
+        &manifest,
+        &config.to_bytes(),
+        &config.version,
+        tables,
+    )?;
+    let mut warnings = tree.warnings;
+    warnings.extend(written.warnings);
+    Ok(Packed {
+        manifest_digest: written.manifest_digest,
+        layers: manifest.layers,
+        files,
+        file_bytes,
+        archive_bytes: archive.finish()?,
+        warnings,
+    })
 }

@@ -1,16 +1,28 @@
 //! Where blobs are: a digest gives bytes at an offset.
 //!
-//! Nothing here verifies content: a source only promises the bytes that its storage holds.
+//! Nothing here verifies content: a source only promises the bytes that its storage holds. It does
+//! promise that a digest names one blob, that a blob is a regular file inside the source, and that
+//! a storage which shrank or vanished meanwhile gives an error, never fewer bytes.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub mod archive;
 pub mod layout_dir;
 pub mod memory;
+
+pub use archive::ArchiveSource;
+pub use layout_dir::LayoutDir;
+pub use memory::MemorySource;
 
 /// Bytes at an offset: a blob, or a file.
 pub trait ReadAt: Send + Sync {
@@ -53,6 +65,110 @@ pub trait BlobSource: Send + Sync {
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when it is neither (says what was
 /// expected), or breaks a rule of its format; FIFOs and devices are refused without blocking.
 pub fn open(path: &Path) -> Result<Arc<dyn BlobSource>> {
-    let _ = path;
-    todo!()
+    let file = open_any(path)?;
+    let metadata = file.metadata().map_err(Error::io("read", path))?;
+    if metadata.is_dir() {
+        Ok(Arc::new(LayoutDir::from_file(file, path)?))
+    } else {
+        Ok(Arc::new(ArchiveSource::from_file(file, path)?))
+    }
 }
+
+/// Root documents of a source; nothing else at the root is read.
+const DOCUMENTS: [&str; 4] = ["oci-layout", "index.json", "manifest.json", "config.json"];
+
+/// What a user should have given instead.
+const EXPECTED: &str = "expected an uncompressed tar, or a directory, with the blobs and manifest of an OCI image layout";
+
+/// Opens whatever is at a path for reading, without waiting for the other end of a FIFO or for a
+/// device, and without making a terminal the controlling one.
+fn open_any(path: &Path) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => Ok(File::from(fd)),
+        // What a socket answers, and a device without a driver.
+        Err(Errno::NXIO | Errno::NODEV) => Err(not_regular(path)),
+        Err(errno) => Err(Error::io("open", path)(errno.into())),
+    }
+}
+
+fn not_regular(path: &Path) -> Error {
+    Error::malformed(
+        crate::entry_path::printable_path(path),
+        format!("neither a regular file nor a directory; {EXPECTED}"),
+    )
+}
+
+/// Fills `buf` from `offset` of a file; `subject` names what is read.
+fn read_exact_at(file: &File, mut buf: &mut [u8], offset: u64, subject: &str) -> Result<()> {
+    let mut at = offset;
+    while !buf.is_empty() {
+        match file.read_at(buf, at) {
+            Ok(0) => return Err(truncated(subject, at)),
+            Ok(n) => {
+                at = at.saturating_add(n as u64);
+                buf = buf.get_mut(n..).unwrap_or_default();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io("read", subject)(error)),
+        }
+    }
+    Ok(())
+}
+
+fn truncated(subject: &str, offset: u64) -> Error {
+    Error::corrupt(
+        subject,
+        format!("the storage was truncated: there is nothing at offset {offset}"),
+    )
+}
+
+/// Checks that `buf_len` bytes from `offset` lie within `len`.
+fn check_range(subject: &str, len: u64, offset: u64, buf_len: usize) -> Result<()> {
+    match offset.checked_add(buf_len as u64) {
+        Some(end) if end <= len => Ok(()),
+        _ => Err(Error::corrupt(
+            subject,
+            format!("{buf_len} bytes at offset {offset} lie beyond its {len} bytes"),
+        )),
+    }
+}
+
+/// A whole blob or document of at most `limit` bytes, which is checked before anything is allocated.
+fn read_document(bytes: &dyn ReadAt, subject: &str, limit: u64) -> Result<Vec<u8>> {
+    let len = bytes.len();
+    let size = usize::try_from(len)
+        .ok()
+        .filter(|_| len <= limit)
+        .ok_or_else(|| {
+            Error::malformed(subject, format!("has {len} bytes, the limit is {limit}"))
+        })?;
+    let mut out = vec![0; size];
+    bytes.read_exact_at(&mut out, 0)?;
+    Ok(out)
+}
+
+/// A piece of an open file: a blob of an archive, or a file of its own.
+struct FileBlob {
+    file: Arc<File>,
+    offset: u64,
+    len: u64,
+    /// Names the blob in messages.
+    subject: String,
+}
+
+impl ReadAt for FileBlob {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        check_range(&self.subject, self.len, offset, buf.len())?;
+        // Cannot overflow: an archive's entry lies within the archive.
+        let at = self.offset.saturating_add(offset);
+        read_exact_at(&self.file, buf, at, &self.subject)
+    }
+}
+
+#[cfg(test)]
+mod tests;

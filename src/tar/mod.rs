@@ -3,10 +3,14 @@
 //! Source: POSIX.1-2017 pax, "ustar Interchange Format" and "pax Interchange Format"; GNU tar manual,
 //! "Basic Tar Format" (base-256 numbers, long names).
 
+mod extension;
 pub mod header;
 pub mod members;
 pub mod outer;
 pub mod write;
+
+#[cfg(test)]
+pub(crate) mod raw;
 
 pub use header::{Entry, EntryKind};
 pub use members::Members;

@@ -4,10 +4,37 @@ use std::path::Path;
 
 use super::{UnpackOptions, Unpacked, unpack};
 use crate::error::Result;
+use crate::model::verify::{LayerReport, verify};
 use crate::model::{Model, OpenOptions};
-use crate::verify::{LayerReport, verify};
 
-/// Restores and verifies archives: the counterpart of `ModelPackager`.
+/// Restores and verifies archives: the counterpart of [`ModelPackager`](crate::pack::ModelPackager).
+///
+/// ```
+/// # use modeloci::{oci::OciConfig, pack};
+/// use modeloci::ModelUnpackager;
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let (archive, output) = (dir.path().join("m.tar"), dir.path().join("restored"));
+/// # std::fs::create_dir(dir.path().join("m"))?;
+/// # std::fs::write(dir.path().join("m/weights.bin"), b"weights")?;
+/// # let config = OciConfig {
+/// #     model_name: "m".into(),
+/// #     version: "1.0.0".into(),
+/// #     framework: "pytorch".into(),
+/// #     architecture: "transformer".into(),
+/// #     metadata: Default::default(),
+/// # };
+/// # let to = pack::Output::File(archive.clone());
+/// # pack::pack(&dir.path().join("m"), &config, &to, &Default::default(), &|_, _| {})?;
+/// let unpackager = ModelUnpackager::new();
+/// for layer in unpackager.verify_layers(&archive)? {
+///     println!("{}: {}", layer.path, layer.outcome?);
+/// }
+/// let unpacked = unpackager.unpack(&archive, &output)?;
+/// assert_eq!(unpacked.files, 1);
+/// assert_eq!(std::fs::read(output.join("weights.bin"))?, b"weights");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct ModelUnpackager {
     /// How archives are opened: the pinned digest, the cache.

@@ -1,0 +1,63 @@
+# Sourced by the other scripts: installs what they need when it is missing.
+# shellcheck shell=bash
+
+# Python environments and models are kept here between runs.
+dev_cache=${MODELOCI_DEV_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/modeloci-dev}
+
+say() { printf '\n== %s\n' "$*" >&2; }
+die() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    die "must be root to run: $*"
+  fi
+}
+
+# need COMMAND=PACKAGE...: installs the package of every command that is missing.
+need() {
+  local pair missing=()
+  for pair in "$@"; do
+    command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || die "install these and run again: ${missing[*]}"
+  say "installing ${missing[*]}"
+  as_root apt-get update -qq >&2
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+}
+
+# What it takes to build and to mount.
+need_toolchain() {
+  command -v cargo >/dev/null || die "no cargo: install Rust first (rustup, or your distribution)"
+  need cc=build-essential fusermount3=fuse3
+}
+
+# python_with REQUIREMENT...: prints the python of an environment that has them.
+python_with() {
+  need python3=python3
+  python3 -c 'import ensurepip, venv' 2>/dev/null || need no-venv=python3-venv
+  local key dir
+  key=$({ python3 --version && printf '%s\n' "$@"; } | sha256sum | cut -c1-16)
+  dir=$dev_cache/python-$key
+  mkdir -p "$dev_cache"
+  (
+    # Two scripts may want the same environment at once.
+    flock 9
+    if [ ! -e "$dir/ready" ]; then
+      say "python environment with: ${*:-nothing more}"
+      rm -rf "$dir"
+      python3 -m venv "$dir"
+      [ $# = 0 ] || "$dir/bin/python" -m pip install -q --only-binary=:all: "$@"
+      touch "$dir/ready"
+    fi
+  ) 9>"$dir.lock" >&2
+  printf '%s\n' "$dir/bin/python"
+}

@@ -1,0 +1,321 @@
+//! Adds one file to an archive: a new archive is built beside the old one and takes its place.
+//!
+//! Guarantees: the manifest, index and config of the result are true; the archive is the old or
+//! the new one at every moment, never a part; every blob that is carried over was checked against
+//! its digest. An archive of the original tool becomes an OCI image layout.
+
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+
+use super::archive::Archive;
+use super::output::OutputPlace;
+use super::plan::Settings;
+use super::walk::{Identity, InputFile, Tree};
+use super::{ModelLayer, PackOptions, Packed, documents, pipeline};
+use crate::digest::{Digest, Hasher};
+use crate::entry_path::{EntryPath, printable_path};
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::model::resolve::{Resolved, resolve};
+use crate::oci::{Descriptor, Index, OciManifest, annotations, media_type};
+use crate::source::{self, BlobSource, ReadAt};
+
+/// Bytes of a blob that are carried over at a time.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Adds one file to an archive, in place: the manifest, index and config stay true, and the
+/// archive is replaced atomically. Without a title the file's base name is used. `options.force`
+/// means nothing here. [`Packed::file_bytes`] counts the files whose size the manifest states.
+///
+/// # Errors
+/// - [`ErrorKind::Refused`](crate::ErrorKind::Refused): a file of this title exists already, or
+///   one title would be a directory of the other; the archive is not a model of this project or
+///   the original tool; the file or the archive changed meanwhile.
+/// - [`ErrorKind::Usage`](crate::ErrorKind::Usage): the title is no path of a file, or an option
+///   is no valid value.
+/// - Whatever opening the archive can fail with. The archive is then as it was.
+pub fn add_layer(
+    archive: &Path,
+    file: &Path,
+    title: Option<&str>,
+    options: &PackOptions,
+) -> Result<Packed> {
+    let settings = Settings::new(options)?;
+    let title = checked_title(file, title)?;
+    // A link to an archive stays a link.
+    let path = std::fs::canonicalize(archive).map_err(Error::io("open", archive))?;
+    let place = OutputPlace::check(&path, true)?;
+    let before = identity(&path)?;
+    let source = source::open(&path)?;
+    let old = OldArchive::open(&*source)?;
+    old.check_title(&title)?;
+
+    let tree = input(file, title)?;
+    let output = place.create()?;
+    let mut out = Archive::in_file(output.handle()?, &path, settings.mtime);
+    let packed = old.write_with(&tree, &settings, &mut out)?;
+    let packed = Packed {
+        archive_bytes: out.finish()?,
+        ..packed
+    };
+    let metadata = std::fs::metadata(&path).map_err(Error::io("read", &path))?;
+    output.set_permissions(metadata.permissions())?;
+    if identity(&path)? != before {
+        return Err(Error::refused(
+            printable_path(&path),
+            "changed while a layer was added",
+        ));
+    }
+    output.commit()?;
+    Ok(packed)
+}
+
+fn checked_title(file: &Path, title: Option<&str>) -> Result<EntryPath> {
+    let base_name = || file.file_name().and_then(|name| name.to_str());
+    let title = title.or_else(base_name).ok_or_else(|| {
+        Error::usage(format!(
+            "{} has no name that could be a title; name one",
+            printable_path(file)
+        ))
+    })?;
+    EntryPath::new(title).map_err(|error| Error::usage(format!("title: {error}")))
+}
+
+fn identity(path: &Path) -> Result<Identity> {
+    let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW);
+    stat.map(|stat| Identity::of(&stat))
+        .map_err(|errno| Error::io("read", path)(errno.into()))
+}
+
+/// The file to add, as if a walk had found it.
+fn input(file: &Path, title: EntryPath) -> Result<Tree> {
+    let failed = |errno: rustix::io::Errno| Error::io("open", file)(errno.into());
+    let real = std::fs::canonicalize(file).map_err(Error::io("open", file))?;
+    let (Some(dir), Some(name)) = (real.parent(), real.file_name()) else {
+        return Err(Error::refused(
+            printable_path(file),
+            "is not a regular file",
+        ));
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(dir, flags, Mode::empty()).map_err(failed)?;
+    let stat = rustix::fs::statat(&root, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Error::refused(
+            printable_path(file),
+            "is not a regular file",
+        ));
+    }
+    Ok(Tree {
+        root,
+        root_path: dir.to_path_buf(),
+        files: vec![InputFile {
+            path: title,
+            location: name.into(),
+            executable: stat.st_mode & 0o111 != 0,
+            identity: Identity::of(&stat),
+        }],
+        warnings: Vec::new(),
+    })
+}
+
+/// The archive that gets a layer.
+struct OldArchive<'a> {
+    source: &'a dyn BlobSource,
+    documents: Resolved,
+    /// What tools address the model as.
+    reference: String,
+    /// Its layers in path order.
+    layers: Vec<ModelLayer>,
+}
+
+impl OldArchive<'_> {
+    fn open(source: &dyn BlobSource) -> Result<OldArchive<'_>> {
+        let documents = resolve(source, None)?;
+        let refuse = |problem: &str| Error::refused(source.name(), problem);
+        let Some(config) = &documents.config else {
+            return Err(refuse(
+                "is not a model of this tool; a layer cannot be added to it",
+            ));
+        };
+        let all = documents.manifest.layers.iter();
+        let mut layers: Vec<ModelLayer> = all
+            .filter(|layer| !layer.is_empty())
+            .cloned()
+            .map(ModelLayer::from)
+            .collect();
+        if let Some(layer) = layers.iter().find(|layer| layer.title().is_empty()) {
+            return Err(refuse(&format!("layer {} has no title", layer.digest())));
+        }
+        layers.sort_by(|a, b| a.title().cmp(b.title()));
+        Ok(OldArchive {
+            reference: reference(source, &documents)?.unwrap_or_else(|| config.version.clone()),
+            source,
+            layers,
+            documents,
+        })
+    }
+
+    /// Refuses a title that the archive has, or that has one of the archive's for its directory.
+    fn check_title(&self, title: &EntryPath) -> Result<()> {
+        let new = title.as_str();
+        let below = |inner: &str, outer: &str| {
+            let rest = inner.strip_prefix(outer);
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        for layer in &self.layers {
+            let old = layer.title();
+            let problem = if old == new {
+                format!("has a layer \"{old}\" already")
+            } else if below(old, new) || below(new, old) {
+                format!("has a layer \"{old}\", which cannot stand beside \"{new}\"")
+            } else {
+                continue;
+            };
+            return Err(Error::refused(self.source.name(), problem));
+        }
+        Ok(())
+    }
+
+    /// Writes everything with the one file of `tree` added.
+    fn write_with(&self, tree: &Tree, settings: &Settings, out: &mut Archive) -> Result<Packed> {
+        let new_title = tree.files.first().map_or("", |file| file.path.as_str());
+        let at = self.layers.partition_point(|l| l.title() < new_title);
+        let (before, after) = self.layers.split_at(at);
+        for layer in before {
+            self.carry_over(layer.descriptor(), out)?;
+        }
+        let added = pipeline::write_layers(tree, settings, out, &|_, _| {})?;
+        for layer in after {
+            self.carry_over(layer.descriptor(), out)?;
+        }
+
+        let mut tables = Vec::new();
+        for layer in &self.layers {
+            tables.extend(self.carry_over_table(layer.descriptor(), out)?);
+        }
+        let mut layers: Vec<Descriptor> = before.iter().map(descriptor).collect();
+        for layer in added {
+            if let Some(table) = layer.table {
+                tables.push(out.blob(media_type::CHUNK_TABLE, &table)?);
+            }
+            layers.push(layer.descriptor);
+        }
+        layers.extend(after.iter().map(descriptor));
+
+        let manifest = self.manifest(layers);
+        let config = &self.documents.config_bytes;
+        let written = documents::write(out, &manifest, config, &self.reference, tables)?;
+        Ok(Packed {
+            manifest_digest: written.manifest_digest,
+            files: manifest.layers.len() as u64,
+            file_bytes: manifest.layers.iter().map(file_size).sum(),
+            layers: manifest.layers,
+            archive_bytes: 0,
+            warnings: written.warnings,
+        })
+    }
+
+    /// The old manifest with other layers. The original tool gave its config the media type of an
+    /// image's, which it is not.
+    fn manifest(&self, layers: Vec<Descriptor>) -> OciManifest {
+        let old = &self.documents.manifest;
+        let mut config = old.config.clone();
+        config.media_type = media_type::MODEL_CONFIG.into();
+        config.data = None;
+        let mut manifest = OciManifest::new(config, layers);
+        if old.artifact_type.is_some() {
+            manifest.artifact_type.clone_from(&old.artifact_type);
+        }
+        manifest.subject.clone_from(&old.subject);
+        manifest.annotations.clone_from(&old.annotations);
+        manifest
+    }
+
+    /// Copies a blob, which must be what its digest says.
+    fn carry_over(&self, descriptor: &Descriptor, out: &mut Archive) -> Result<()> {
+        let blob = self.blob(&descriptor.digest)?.ok_or_else(|| {
+            Error::malformed(
+                self.source.name(),
+                format!("blob {} is missing", descriptor.digest),
+            )
+        })?;
+        let mut hasher = Hasher::new(descriptor.digest.algorithm());
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut offset = 0;
+        out.begin_blob()?;
+        while offset < blob.len() {
+            let rest = usize::try_from(blob.len() - offset).unwrap_or(usize::MAX);
+            let length = piece.len().min(rest);
+            let piece = piece.get_mut(..length).unwrap_or_default();
+            blob.read_exact_at(piece, offset)?;
+            hasher.update(piece);
+            out.write(piece)?;
+            offset += length as u64;
+        }
+        let found = hasher.finish();
+        if found != descriptor.digest {
+            return Err(Error::corrupt(
+                format!("{}: blob {}", self.source.name(), descriptor.digest),
+                format!("its content is {found}"),
+            ));
+        }
+        out.end_blob(&descriptor.digest)
+    }
+
+    /// Copies the chunk table of a layer that keeps it in a blob of its own; a table that is not
+    /// there was lost on some way before, and the layer is readable without.
+    fn carry_over_table(
+        &self,
+        layer: &Descriptor,
+        out: &mut Archive,
+    ) -> Result<Option<Descriptor>> {
+        let Some(Ok(digest)) = layer
+            .annotation(annotations::CHUNKS)
+            .filter(|_| layer.annotation(annotations::CHUNKS_RANGE).is_none())
+            .map(str::parse::<Digest>)
+        else {
+            return Ok(None);
+        };
+        let Some(blob) = self.blob(&digest)? else {
+            return Ok(None);
+        };
+        let table = Descriptor::new(media_type::CHUNK_TABLE, digest, blob.len());
+        self.carry_over(&table, out)?;
+        Ok(Some(table))
+    }
+
+    fn blob(&self, digest: &Digest) -> Result<Option<std::sync::Arc<dyn ReadAt>>> {
+        self.source.blob(digest)
+    }
+}
+
+/// The reference name that the index gives the model.
+fn reference(source: &dyn BlobSource, documents: &Resolved) -> Result<Option<String>> {
+    let Some(index) = source.document("index.json", limits::MAX_MANIFEST_BYTES)? else {
+        return Ok(None);
+    };
+    let manifests = Index::parse(&index)?.manifests;
+    let mut ours = manifests
+        .iter()
+        .filter(|manifest| manifest.digest == documents.manifest_digest);
+    Ok(ours.find_map(|manifest| {
+        let name = manifest.annotation(annotations::REF_NAME);
+        name.map(str::to_string)
+    }))
+}
+
+fn descriptor(layer: &ModelLayer) -> Descriptor {
+    Descriptor {
+        data: None,
+        ..layer.descriptor().clone()
+    }
+}
+
+fn file_size(layer: &Descriptor) -> u64 {
+    layer
+        .annotation(annotations::FILE_SIZE)
+        .and_then(|size| size.parse().ok())
+        .unwrap_or(0)
+}

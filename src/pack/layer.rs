@@ -1,0 +1,213 @@
+//! Writes one layer: its segments in their order, the framing around them, the chunk table behind
+//! them, and the descriptor that pins all of it.
+//!
+//! `docs/layer-format.md` is the specification.
+
+use super::archive::Archive;
+use super::plan::Settings;
+use super::walk::InputFile;
+use crate::codec::Encoded;
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::layer::table::{DEFLATE_END, Framing, GZIP_HEADER, Header, TableBuilder, wrap};
+use crate::limits;
+use crate::oci::{Descriptor, annotations, media_type};
+use crate::tar::write;
+
+/// A layer that was written.
+pub(super) struct Layer {
+    /// Its descriptor, with all annotations.
+    pub descriptor: Descriptor,
+    /// The chunk table, where it is to be a blob of its own.
+    pub table: Option<Vec<u8>>,
+}
+
+/// A compressed piece of a layer, with what the workers found out about it.
+pub(super) struct Segment<'a> {
+    /// How it is stored.
+    pub encoded: Encoded,
+    /// The compressed bytes.
+    pub bytes: &'a [u8],
+    /// The digest of the compressed bytes.
+    pub digest: Digest,
+    /// The CRC-32 of the uncompressed bytes, for gzip.
+    pub crc: crc32fast::Hasher,
+    /// How many uncompressed bytes there are.
+    pub length: u64,
+}
+
+/// The tar bytes in front of a file.
+pub(super) fn head(file: &InputFile, settings: &Settings) -> Vec<u8> {
+    write::file_header(
+        file.path.as_str(),
+        file.identity.size,
+        mode(file),
+        settings.mtime,
+    )
+}
+
+/// The tar bytes behind a file: padding, and the end of the archive.
+pub(super) fn tail(file: &InputFile) -> Vec<u8> {
+    vec![0; write::padding(file.identity.size) + write::END_OF_ARCHIVE.len()]
+}
+
+fn mode(file: &InputFile) -> u32 {
+    if file.executable { 0o755 } else { 0o644 }
+}
+
+/// Refuses a file whose chunk table no reader would accept.
+pub(super) fn check_table_size(file: &InputFile, settings: &Settings) -> Result<()> {
+    let chunks = file.identity.size.div_ceil(u64::from(settings.chunk_size));
+    // A header, and a row for each chunk, the head and the tail: `layer::table`.
+    let bytes = 104 + (chunks + 2) * 72;
+    if bytes > limits::MAX_CHUNK_TABLE_BYTES {
+        return Err(Error::refused(
+            &file.path,
+            format!(
+                "{} bytes in chunks of {} bytes need a chunk table of {bytes} bytes, the limit is \
+                 {}; use a larger --chunk-size",
+                file.identity.size,
+                settings.chunk_size,
+                limits::MAX_CHUNK_TABLE_BYTES
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Puts a layer together.
+pub(super) struct LayerWriter<'a> {
+    file: &'a InputFile,
+    settings: &'a Settings,
+    table: TableBuilder,
+    /// Of the whole blob.
+    blob: Hasher,
+    /// Of the data, where that is another algorithm than the blob's.
+    data: Option<Hasher>,
+    crc: crc32fast::Hasher,
+    /// Bytes written to the blob.
+    offset: u64,
+    /// Uncompressed bytes of the segments so far.
+    tar_size: u64,
+    /// Where the file starts in the tar: the length of the head.
+    file_offset: u64,
+}
+
+impl<'a> LayerWriter<'a> {
+    /// Begins the layer of a file.
+    pub(super) fn begin(
+        file: &'a InputFile,
+        settings: &'a Settings,
+        out: &mut Archive,
+    ) -> Result<LayerWriter<'a>> {
+        out.begin_blob()?;
+        let mut layer = LayerWriter {
+            file,
+            settings,
+            table: TableBuilder::new(),
+            blob: Hasher::new(Algorithm::Sha256),
+            data: (settings.algorithm != Algorithm::Sha256)
+                .then(|| Hasher::new(settings.algorithm)),
+            crc: crc32fast::Hasher::new(),
+            offset: 0,
+            tar_size: 0,
+            file_offset: 0,
+        };
+        if settings.framing == Framing::Gzip {
+            layer.data(&GZIP_HEADER, out)?;
+        }
+        Ok(layer)
+    }
+
+    /// Adds the next segment: the head first, then the chunks, then the tail.
+    pub(super) fn segment(&mut self, segment: &Segment<'_>, out: &mut Archive) -> Result<()> {
+        let length = u32::try_from(segment.bytes.len()).map_err(|_| {
+            Error::refused(
+                &self.file.path,
+                format!("a chunk compressed to {} bytes", segment.bytes.len()),
+            )
+        })?;
+        self.table
+            .push(self.offset, length, segment.encoded, &segment.digest);
+        self.crc.combine(&segment.crc);
+        if self.tar_size == 0 {
+            self.file_offset = segment.length;
+        }
+        self.tar_size += segment.length;
+        self.data(segment.bytes, out)
+    }
+
+    /// Ends the layer. `file_digest` is the SHA-256 of the file.
+    pub(super) fn finish(mut self, file_digest: &Digest, out: &mut Archive) -> Result<Layer> {
+        if self.settings.framing == Framing::Gzip {
+            let mut end = DEFLATE_END.to_vec();
+            end.extend_from_slice(&self.crc.clone().finalize().to_le_bytes());
+            // RFC 1952: the length modulo 2^32.
+            end.extend_from_slice(&(self.tar_size as u32).to_le_bytes());
+            self.data(&end, out)?;
+        }
+        let data_size = self.offset;
+        let data_digest = match self.data.take() {
+            Some(hasher) => hasher.finish(),
+            None => self.blob.clone().finish(),
+        };
+        let table = std::mem::take(&mut self.table).finish(&Header {
+            algorithm: self.settings.algorithm,
+            framing: self.settings.framing,
+            chunk_size: self.settings.chunk_size,
+            file_size: self.file.identity.size,
+            file_offset: self.file_offset,
+            tar_size: self.tar_size,
+            data_size,
+            data_digest,
+        });
+        let (members, range_length) = wrap(self.settings.framing, &table, data_size);
+        self.blob.update(&members);
+        out.write(&members)?;
+        let size = data_size + members.len() as u64;
+        let digest = self.blob.clone().finish();
+        out.end_blob(&digest)?;
+
+        let mut descriptor = Descriptor::new(self.media_type(), digest, size);
+        let mut annotate = |key: &str, value: String| {
+            descriptor.annotations.insert(key.into(), value);
+        };
+        let path = self.file.path.as_str();
+        annotate(annotations::TITLE, path.into());
+        annotate(annotations::MODELPACK_FILEPATH, path.into());
+        annotate(annotations::FILE_DIGEST, file_digest.to_string());
+        annotate(annotations::FILE_SIZE, self.file.identity.size.to_string());
+        if self.file.executable {
+            annotate(annotations::FILE_MODE, format!("{:04o}", mode(self.file)));
+        }
+        annotate(annotations::CHUNKS, Digest::sha256(&table).to_string());
+        let own_blob = self.settings.framing == Framing::Plain;
+        if !own_blob {
+            annotate(
+                annotations::CHUNKS_RANGE,
+                format!("{data_size}+{range_length}"),
+            );
+        }
+        Ok(Layer {
+            descriptor,
+            table: own_blob.then_some(table),
+        })
+    }
+
+    fn media_type(&self) -> &'static str {
+        match self.settings.framing {
+            Framing::Gzip => media_type::LAYER_TAR_GZIP,
+            Framing::Zstd => media_type::LAYER_TAR_ZSTD,
+            Framing::Plain => media_type::LAYER_TAR,
+        }
+    }
+
+    fn data(&mut self, bytes: &[u8], out: &mut Archive) -> Result<()> {
+        self.blob.update(bytes);
+        if let Some(data) = &mut self.data {
+            data.update(bytes);
+        }
+        self.offset += bytes.len() as u64;
+        out.write(bytes)
+    }
+}

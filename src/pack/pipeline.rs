@@ -1,0 +1,390 @@
+//! Reads, hashes and compresses on all cores, and writes in order.
+//!
+//! ```text
+//!            jobs                  done
+//! reader ------------> workers ------------> writer (the calling thread)
+//!   ^   read, SHA-256    encode, digest, CRC    |  put in order, SHA-256 of the blob, write
+//!   +-------------------------------------------+
+//!                      free slots
+//! ```
+//!
+//! A *slot* is a pair of buffers: the bytes of a segment and its compressed bytes. There is a fixed
+//! number of them, so memory is bounded, whatever the number and size of the files. Segments are
+//! numbered in the order in which the reader takes slots; the segment that the writer waits for
+//! therefore always has one, and nobody waits for ever. The threads live as long as the run: a
+//! segment of the next file follows the last of one file without a stop.
+//!
+//! When a stage fails it drops its channels, which ends the others.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::panic::resume_unwind;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use rustix::fs::{Advice, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::Progress;
+use super::archive::Archive;
+use super::layer::{self, Layer, LayerWriter, Segment};
+use super::plan::Settings;
+use super::walk::{Identity, InputFile, Tree};
+use crate::codec::{Encoded, Encoder};
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::entry_path::printable_path;
+use crate::error::{Error, Result};
+use crate::layer::table::Framing;
+
+/// The buffers of one segment; used again and again.
+#[derive(Default)]
+struct Slot {
+    /// Only grows; `filled` bytes count.
+    input: Vec<u8>,
+    filled: usize,
+    output: Vec<u8>,
+}
+
+/// What a segment is.
+enum Part {
+    /// The head of the layer of file number `.0`.
+    Head(usize),
+    /// A chunk of the file.
+    Data,
+    /// The tail; the file's SHA-256 is known then.
+    Tail(Digest),
+}
+
+struct Job {
+    number: u64,
+    part: Part,
+    slot: Slot,
+}
+
+struct Done {
+    job: Job,
+    encoded: Encoded,
+    digest: Digest,
+    crc: crc32fast::Hasher,
+}
+
+/// Writes the layers of all files, in their order.
+///
+/// # Errors
+/// What the reader found wrong with a file, or writing failed with; `archive` is then unfinished.
+pub(super) fn write_layers(
+    tree: &Tree,
+    settings: &Settings,
+    archive: &mut Archive,
+    progress: Progress<'_>,
+) -> Result<Vec<Layer>> {
+    let (free, free_slots) = channel();
+    // Each worker has one in hand while another waits; the reader and the writer have one each.
+    for _ in 0..2 * settings.workers + 2 {
+        // The receiver is still here.
+        let _ = free.send(Slot::default());
+    }
+    let (jobs, waiting) = channel();
+    let (done, results) = channel();
+    let waiting = &Mutex::new(waiting);
+    thread::scope(|scope| {
+        let reader = scope.spawn(move || Reader::new(tree, settings, free_slots, jobs).run());
+        let workers: Vec<_> = (0..settings.workers)
+            .map(|_| {
+                let done = done.clone();
+                scope.spawn(move || work(settings, waiting, &done))
+            })
+            .collect();
+        drop(done);
+        let written = Writer {
+            tree,
+            settings,
+            archive,
+            progress,
+            total: tree.bytes(),
+            bytes: 0,
+            layer: None,
+            layers: Vec::with_capacity(tree.files.len()),
+        }
+        .run(results, free);
+        let read = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
+        for worker in workers {
+            worker.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
+        // A reader that stopped because the writer failed reports nothing.
+        read.and(written)
+    })
+}
+
+/// Encodes segments until there are no more.
+fn work(settings: &Settings, waiting: &Mutex<Receiver<Job>>, done: &Sender<Option<Done>>) {
+    let _notice = PanicNotice(done);
+    let mut encoder = Encoder::new(settings.compression);
+    loop {
+        // One worker waits in `recv` with the lock, the others for the lock.
+        let job = waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .recv();
+        let Ok(mut job) = job else { return };
+        let Slot {
+            input,
+            filled,
+            output,
+        } = &mut job.slot;
+        let input = input.get(..*filled).unwrap_or_default();
+        output.clear();
+        let encoded = match job.part {
+            Part::Data => encoder.encode(input, output),
+            Part::Head(_) | Part::Tail(_) => encoder.encode_generic(input, output),
+        };
+        let mut crc = crc32fast::Hasher::new();
+        if settings.framing == Framing::Gzip {
+            crc.update(input);
+        }
+        let digest = Digest::of(settings.algorithm, output);
+        let result = Done {
+            job,
+            encoded,
+            digest,
+            crc,
+        };
+        if done.send(Some(result)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells the writer that a worker panicked: the segment it had will never come.
+struct PanicNotice<'a>(&'a Sender<Option<Done>>);
+
+impl Drop for PanicNotice<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.0.send(None);
+        }
+    }
+}
+
+/// Puts segments in order and writes them.
+struct Writer<'a> {
+    tree: &'a Tree,
+    settings: &'a Settings,
+    archive: &'a mut Archive,
+    progress: Progress<'a>,
+    total: u64,
+    bytes: u64,
+    layer: Option<LayerWriter<'a>>,
+    layers: Vec<Layer>,
+}
+
+impl Writer<'_> {
+    fn run(mut self, results: Receiver<Option<Done>>, free: Sender<Slot>) -> Result<Vec<Layer>> {
+        let mut next = 0;
+        let mut early = BTreeMap::new();
+        (self.progress)(0, self.total);
+        while let Ok(Some(result)) = results.recv() {
+            early.insert(result.job.number, result);
+            while let Some(result) = early.remove(&next) {
+                self.write(&result)?;
+                // The reader is gone when it has read everything.
+                let _ = free.send(result.job.slot);
+                next += 1;
+            }
+        }
+        Ok(self.layers)
+    }
+
+    fn write(&mut self, result: &Done) -> Result<()> {
+        let Done {
+            job,
+            encoded,
+            digest,
+            crc,
+        } = result;
+        if let Part::Head(number) = job.part
+            && let Some(file) = self.tree.files.get(number)
+        {
+            self.layer = Some(LayerWriter::begin(file, self.settings, self.archive)?);
+        }
+        if let Some(layer) = &mut self.layer {
+            let segment = Segment {
+                encoded: *encoded,
+                bytes: &job.slot.output,
+                digest: *digest,
+                crc: crc.clone(),
+                length: job.slot.filled as u64,
+            };
+            layer.segment(&segment, self.archive)?;
+        }
+        match &job.part {
+            Part::Head(_) => {}
+            Part::Data => {
+                self.bytes += job.slot.filled as u64;
+                (self.progress)(self.bytes, self.total);
+            }
+            Part::Tail(file_digest) => {
+                if let Some(layer) = self.layer.take() {
+                    self.layers.push(layer.finish(file_digest, self.archive)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads all files and cuts them into segments.
+struct Reader<'a> {
+    tree: &'a Tree,
+    settings: &'a Settings,
+    free: Receiver<Slot>,
+    jobs: Sender<Job>,
+    number: u64,
+}
+
+/// The other stages are gone: the error is theirs to report.
+struct Stopped;
+
+impl<'a> Reader<'a> {
+    fn new(
+        tree: &'a Tree,
+        settings: &'a Settings,
+        free: Receiver<Slot>,
+        jobs: Sender<Job>,
+    ) -> Reader<'a> {
+        Reader {
+            tree,
+            settings,
+            free,
+            jobs,
+            number: 0,
+        }
+    }
+
+    fn run(mut self) -> Result<()> {
+        let tree = self.tree;
+        for (number, file) in tree.files.iter().enumerate() {
+            match self.file(number, file) {
+                Ok(Ok(())) => {}
+                Ok(Err(Stopped)) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one file. It must be what the walk saw, from the first byte to the last.
+    fn file(&mut self, number: usize, file: &InputFile) -> Result<Result<(), Stopped>> {
+        layer::check_table_size(file, self.settings)?;
+        let mut input = self.open(file)?;
+        let head = layer::head(file, self.settings);
+        if self.send_bytes(Part::Head(number), &head).is_err() {
+            return Ok(Err(Stopped));
+        }
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let mut rest = file.identity.size;
+        while rest > 0 {
+            let length = usize::try_from(rest)
+                .unwrap_or(usize::MAX)
+                .min(self.settings.chunk_size as usize);
+            let Ok(mut slot) = self.free.recv() else {
+                return Ok(Err(Stopped));
+            };
+            if slot.input.len() < length {
+                slot.input.resize(length, 0);
+            }
+            let chunk = slot.input.get_mut(..length).unwrap_or_default();
+            input
+                .read_exact(chunk)
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof => {
+                        self.changed(file, "shrank while it was packed")
+                    }
+                    _ => self.failed(file, "read", error),
+                })?;
+            hasher.update(chunk);
+            slot.filled = length;
+            if self.send(Part::Data, slot).is_err() {
+                return Ok(Err(Stopped));
+            }
+            rest -= length as u64;
+        }
+        // Not every file system keeps the times that would show a growth.
+        let mut more = [0];
+        let grown = input.read(&mut more);
+        if grown.map_err(|error| self.failed(file, "read", error))? > 0 {
+            return Err(self.changed(file, "grew while it was packed"));
+        }
+        self.check(file, &input)?;
+        let tail = layer::tail(file);
+        Ok(self.send_bytes(Part::Tail(hasher.finish()), &tail))
+    }
+
+    /// Opens a file without following a link or waiting for a FIFO that took its place.
+    fn open(&self, file: &InputFile) -> Result<File> {
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&self.tree.root, &file.location, flags, Mode::empty());
+        let input = File::from(opened.map_err(|errno| match errno {
+            Errno::NOENT | Errno::NOTDIR => self.changed(file, "vanished while it was packed"),
+            Errno::LOOP | Errno::NXIO => self.changed(file, "changed while it was packed"),
+            errno => self.failed(file, "open", errno.into()),
+        })?);
+        self.check(file, &input)?;
+        // Only a hint.
+        let _ = rustix::fs::fadvise(&input, 0, None, Advice::Sequential);
+        Ok(input)
+    }
+
+    /// Refuses a file that is not what the walk saw.
+    fn check(&self, file: &InputFile, input: &File) -> Result<()> {
+        let stat = rustix::fs::fstat(input);
+        let now = Identity::of(&stat.map_err(|errno| self.failed(file, "read", errno.into()))?);
+        let was = file.identity;
+        if now == was {
+            return Ok(());
+        }
+        Err(self.changed(
+            file,
+            if !now.is_same_file(&was) || now.size == was.size {
+                "changed while it was packed"
+            } else if now.size > was.size {
+                "grew while it was packed"
+            } else {
+                "shrank while it was packed"
+            },
+        ))
+    }
+
+    fn send_bytes(&mut self, part: Part, bytes: &[u8]) -> Result<(), Stopped> {
+        let mut slot = self.free.recv().map_err(|_| Stopped)?;
+        if slot.input.len() < bytes.len() {
+            slot.input.resize(bytes.len(), 0);
+        }
+        if let Some(input) = slot.input.get_mut(..bytes.len()) {
+            input.copy_from_slice(bytes);
+        }
+        slot.filled = bytes.len();
+        self.send(part, slot)
+    }
+
+    fn send(&mut self, part: Part, slot: Slot) -> Result<(), Stopped> {
+        let number = self.number;
+        self.number += 1;
+        let job = Job { number, part, slot };
+        self.jobs.send(job).map_err(|_| Stopped)
+    }
+
+    fn changed(&self, file: &InputFile, problem: &str) -> Error {
+        Error::refused(
+            printable_path(&self.tree.root_path.join(file.path.as_str())),
+            problem,
+        )
+    }
+
+    fn failed(&self, file: &InputFile, action: &'static str, error: io::Error) -> Error {
+        Error::io(action, self.tree.root_path.join(file.path.as_str()))(error)
+    }
+}

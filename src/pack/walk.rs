@@ -1,0 +1,419 @@
+//! Finds the files of a model directory, in the order of their paths' bytes.
+//!
+//! Guarantees: the result depends on the tree alone. Nothing but directories is opened, so that a
+//! FIFO or device cannot block or act. A symbolic link stands for what it leads to, as long as that
+//! lies inside the directory. Refuses, by name: special files; links that lead outside, nowhere or
+//! in a circle; names that no [`EntryPath`] can hold (all of them in one error).
+
+use std::ffi::{CStr, OsStr};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::output::is_temporary_name;
+use crate::entry_path::{EntryPath, printable_bytes, printable_path};
+use crate::error::{Error, Result};
+use crate::limits;
+
+/// The files of a directory, and where to open them.
+#[derive(Debug)]
+pub(super) struct Tree {
+    /// The directory below which every `location` is.
+    pub root: OwnedFd,
+    /// Its path, for messages.
+    pub root_path: PathBuf,
+    /// Sorted by the bytes of their paths.
+    pub files: Vec<InputFile>,
+    /// Directories that are left out because they are empty, and the like.
+    pub warnings: Vec<String>,
+}
+
+impl Tree {
+    /// Bytes of all files.
+    pub(super) fn bytes(&self) -> u64 {
+        let sizes = self.files.iter().map(|file| file.identity.size);
+        sizes.fold(0, u64::saturating_add)
+    }
+}
+
+/// A file to pack.
+#[derive(Debug)]
+pub(super) struct InputFile {
+    /// Its path in the model.
+    pub path: EntryPath,
+    /// Where it is below the root, links resolved.
+    pub location: PathBuf,
+    /// True when any execute bit is set.
+    pub executable: bool,
+    /// What it was when it was found.
+    pub identity: Identity,
+}
+
+/// Tells whether a file is still the same, with the same content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// Device and inode.
+    node: (u64, u64),
+    /// What it is: inode numbers are used again.
+    kind: FileType,
+    /// Size in bytes.
+    pub size: u64,
+    /// Modification and status change times, in seconds and nanoseconds.
+    times: [i64; 4],
+}
+
+impl Identity {
+    /// True for what may be another version of the same file.
+    pub(super) fn is_same_file(&self, other: &Identity) -> bool {
+        self.node == other.node && self.kind == other.kind
+    }
+
+    /// The identity that a stat describes.
+    #[expect(
+        clippy::unnecessary_cast,
+        reason = "the fields' types differ by target"
+    )]
+    pub(super) fn of(stat: &Stat) -> Identity {
+        Identity {
+            node: node(stat),
+            kind: FileType::from_raw_mode(stat.st_mode),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            times: [
+                stat.st_mtime as i64,
+                stat.st_mtime_nsec as i64,
+                stat.st_ctime as i64,
+                stat.st_ctime_nsec as i64,
+            ],
+        }
+    }
+}
+
+/// Device and inode.
+#[expect(
+    clippy::unnecessary_cast,
+    reason = "the fields' types differ by target"
+)]
+pub(super) fn node(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev as u64, stat.st_ino as u64)
+}
+
+/// What the walk passes over.
+#[derive(Debug, Default)]
+pub(super) struct Skip {
+    /// The output that will be replaced.
+    pub output: Option<(u64, u64)>,
+    /// The directory of the output, where an interrupted run may have left a temporary file.
+    pub output_dir: Option<(u64, u64)>,
+}
+
+/// Walks `model_dir`.
+pub(super) fn walk(model_dir: &Path, skip: &Skip) -> Result<Tree> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(model_dir, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT => Error::usage(format!(
+            "model directory {} does not exist",
+            printable_path(model_dir)
+        )),
+        Errno::NOTDIR => Error::usage(format!("{} is not a directory", printable_path(model_dir))),
+        errno => Error::io("open", model_dir)(errno.into()),
+    })?;
+    let canonical = fs::canonicalize(model_dir).map_err(Error::io("resolve", model_dir))?;
+    let mut walker = Walker {
+        root: &root,
+        root_path: model_dir,
+        canonical,
+        skip,
+        entries: 0,
+        files: Vec::new(),
+        refused: Vec::new(),
+        warnings: Vec::new(),
+        ancestors: Vec::new(),
+    };
+    walker.directory(&Place::default())?;
+    let Walker {
+        mut files,
+        refused,
+        mut warnings,
+        ..
+    } = walker;
+    if !refused.is_empty() {
+        return Err(Error::refused(
+            printable_path(model_dir),
+            format!(
+                "{} cannot be packed: {}",
+                match refused.len() {
+                    1 => "a name".into(),
+                    n => format!("{n} names"),
+                },
+                refused.join(", ")
+            ),
+        ));
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    warnings.sort();
+    if files.is_empty() {
+        warnings.push(format!("{} holds no files", printable_path(model_dir)));
+    }
+    Ok(Tree {
+        root,
+        root_path: model_dir.to_path_buf(),
+        files,
+        warnings,
+    })
+}
+
+/// A directory or file on the way.
+#[derive(Debug, Clone, Default)]
+struct Place {
+    /// Its path in the model; empty for the root.
+    path: Vec<u8>,
+    /// Where it is below the root, links resolved.
+    location: PathBuf,
+    /// Number of components of `path`.
+    depth: usize,
+    /// True when a component was refused already: what lies below is only searched for more names
+    /// to refuse.
+    refused: bool,
+}
+
+impl Place {
+    fn child(&self, name: &OsStr) -> Place {
+        let mut path = self.path.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name.as_bytes());
+        Place {
+            path,
+            location: self.location.join(name),
+            depth: self.depth + 1,
+            refused: self.refused,
+        }
+    }
+}
+
+struct Walker<'a> {
+    root: &'a OwnedFd,
+    root_path: &'a Path,
+    canonical: PathBuf,
+    skip: &'a Skip,
+    entries: usize,
+    files: Vec<InputFile>,
+    refused: Vec<String>,
+    warnings: Vec<String>,
+    /// The directories that the walk is in, to detect links back to one of them.
+    ancestors: Vec<(u64, u64)>,
+}
+
+impl Walker<'_> {
+    /// Walks one directory; recursion is as deep as paths may be, [`limits::MAX_PATH_DEPTH`].
+    fn directory(&mut self, place: &Place) -> Result<()> {
+        let (fd, stat) = self.open_directory(place)?;
+        let names = self.names(&fd, place)?;
+        if names.is_empty() && place.depth > 0 {
+            self.warnings.push(format!(
+                "directory \"{}\" is empty and was left out",
+                printable_bytes(&place.path)
+            ));
+        }
+        let here = node(&stat);
+        self.ancestors.push(here);
+        for name in names {
+            let child = place.child(&name);
+            if self.skip.output_dir == Some(here) && is_temporary_name(&name) {
+                self.warnings.push(format!(
+                    "\"{}\" was left by an interrupted run and is not packed",
+                    printable_bytes(&child.path)
+                ));
+                continue;
+            }
+            self.entry(&fd, &name, child)?;
+        }
+        self.ancestors.pop();
+        Ok(())
+    }
+
+    fn open_directory(&self, place: &Place) -> Result<(OwnedFd, Stat)> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let location = if place.location.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            &place.location
+        };
+        let fd = rustix::fs::openat(self.root, location, flags, Mode::empty())
+            .map_err(|errno| self.failed("open", place, errno))?;
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed("read", place, errno))?;
+        Ok((fd, stat))
+    }
+
+    /// The names in a directory, sorted by their bytes.
+    fn names(&mut self, fd: &OwnedFd, place: &Place) -> Result<Vec<std::ffi::OsString>> {
+        let mut names = Vec::new();
+        let failed = |walker: &Self, errno| walker.failed("read", place, errno);
+        for entry in rustix::fs::Dir::read_from(fd).map_err(|errno| failed(self, errno))? {
+            let entry = entry.map_err(|errno| failed(self, errno))?;
+            let name = CStr::to_bytes(entry.file_name());
+            if name != b"." && name != b".." {
+                self.entries += 1;
+                if self.entries > limits::MAX_NODES {
+                    return Err(Error::refused(
+                        printable_path(self.root_path),
+                        format!(
+                            "holds more than {} files and directories",
+                            limits::MAX_NODES
+                        ),
+                    ));
+                }
+                names.push(OsStr::from_bytes(name).to_os_string());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn entry(&mut self, fd: &OwnedFd, name: &OsStr, mut place: Place) -> Result<()> {
+        let stat = rustix::fs::statat(fd.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| self.failed("read", &place, errno))?;
+        if self.skip.output == Some(node(&stat)) {
+            return Ok(());
+        }
+        if let Some(rule) = broken_rule(name, &place) {
+            self.refused
+                .push(format!("\"{}\" {rule}", printable_bytes(&place.path)));
+            place.refused = true;
+        }
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => self.file(&stat, place),
+            FileType::Directory if too_long(&place) => Ok(()),
+            FileType::Directory => self.directory(&place),
+            FileType::Symlink if place.refused => Ok(()),
+            FileType::Symlink => self.link(place),
+            special => Err(self.special(&place, special)),
+        }
+    }
+
+    fn file(&mut self, stat: &Stat, place: Place) -> Result<()> {
+        if place.refused {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&place.path);
+        let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+        if size > limits::MAX_FILE_BYTES {
+            return Err(self.refuse(
+                &place,
+                format!("has {size} bytes, the limit is {}", limits::MAX_FILE_BYTES),
+            ));
+        }
+        if self.files.len() >= limits::MAX_LAYERS {
+            return Err(Error::refused(
+                printable_path(self.root_path),
+                format!("holds more than {} files", limits::MAX_LAYERS),
+            ));
+        }
+        self.files.push(InputFile {
+            path: EntryPath::new(&text)?,
+            location: place.location,
+            executable: stat.st_mode & 0o111 != 0,
+            identity: Identity::of(stat),
+        });
+        Ok(())
+    }
+
+    /// A symbolic link stands for what it leads to.
+    fn link(&mut self, mut place: Place) -> Result<()> {
+        let target = fs::canonicalize(self.canonical.join(&place.location)).map_err(|error| {
+            match Errno::from_io_error(&error) {
+                Some(Errno::NOENT | Errno::NOTDIR) => {
+                    self.refuse(&place, "is a symbolic link that leads nowhere")
+                }
+                Some(Errno::LOOP) => {
+                    self.refuse(&place, "is a symbolic link that leads in a circle")
+                }
+                _ => Error::io("resolve", self.root_path.join(&place.location))(error),
+            }
+        })?;
+        let Ok(location) = target.strip_prefix(&self.canonical) else {
+            return Err(self.refuse(
+                &place,
+                format!(
+                    "is a symbolic link out of the model directory, to {}",
+                    printable_path(&target)
+                ),
+            ));
+        };
+        place.location = location.to_path_buf();
+        let stat = if location.as_os_str().is_empty() {
+            rustix::fs::fstat(self.root)
+        } else {
+            rustix::fs::statat(self.root, location, AtFlags::SYMLINK_NOFOLLOW)
+        };
+        let stat = stat.map_err(|errno| self.failed("read", &place, errno))?;
+        if self.skip.output == Some(node(&stat)) {
+            return Ok(());
+        }
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => self.file(&stat, place),
+            FileType::Directory if self.ancestors.contains(&node(&stat)) => {
+                Err(self.refuse(&place, "is a symbolic link to a directory that contains it"))
+            }
+            FileType::Directory => self.directory(&place),
+            special => Err(self.special(&place, special)),
+        }
+    }
+
+    fn special(&self, place: &Place, kind: FileType) -> Error {
+        let what = match kind {
+            FileType::Fifo => "a FIFO",
+            FileType::Socket => "a socket",
+            FileType::CharacterDevice | FileType::BlockDevice => "a device",
+            FileType::Symlink => return self.refuse(place, "changed while it was packed"),
+            _ => "of an unknown type",
+        };
+        self.refuse(
+            place,
+            format!("is {what}; only files, directories and links can be packed"),
+        )
+    }
+
+    fn refuse(&self, place: &Place, problem: impl std::fmt::Display) -> Error {
+        let path = self.root_path.join(OsStr::from_bytes(&place.path));
+        Error::refused(printable_path(&path), problem)
+    }
+
+    fn failed(&self, action: &'static str, place: &Place, errno: Errno) -> Error {
+        match errno {
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {
+                self.refuse(place, "vanished while it was packed")
+            }
+            errno => Error::io(action, self.root_path.join(OsStr::from_bytes(&place.path)))(
+                io::Error::from(errno),
+            ),
+        }
+    }
+}
+
+/// True for a directory so deep that it was refused itself: it is not searched.
+fn too_long(place: &Place) -> bool {
+    place.depth > limits::MAX_PATH_DEPTH || place.path.len() > limits::MAX_PATH_BYTES
+}
+
+/// Why the name cannot be packed; `None` when it can, or when a directory above is to blame.
+fn broken_rule(name: &OsStr, place: &Place) -> Option<String> {
+    let rule = |text: &str| match EntryPath::new(text) {
+        Err(Error::Malformed { rule, .. }) => Some(rule),
+        _ => None,
+    };
+    let Some(text) = name.to_str() else {
+        return Some("is not UTF-8".into());
+    };
+    match rule(text) {
+        None if place.refused => None,
+        None => rule(std::str::from_utf8(&place.path).ok()?),
+        broken => broken,
+    }
+}

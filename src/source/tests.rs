@@ -1,0 +1,215 @@
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::thread;
+
+use super::*;
+use crate::digest::Algorithm;
+use crate::error::ErrorKind;
+use crate::tar::write::{END_OF_ARCHIVE, file_header, padding};
+
+/// What every source in the conformance suite holds.
+struct Content {
+    blobs: Vec<(Digest, Vec<u8>)>,
+    documents: Vec<(&'static str, Vec<u8>)>,
+}
+
+fn content() -> Content {
+    let data = [
+        b"".to_vec(),
+        b"one".to_vec(),
+        (0..=255).cycle().take(70_000).collect(),
+    ];
+    let digest = |data: &[u8]| match data.len() {
+        3 => Digest::of(Algorithm::Sha512, data),
+        _ => Digest::sha256(data),
+    };
+    Content {
+        blobs: data.into_iter().map(|data| (digest(&data), data)).collect(),
+        documents: vec![
+            ("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
+            ("index.json", b"{}".to_vec()),
+            ("manifest.json", vec![b' '; 5000]),
+        ],
+    }
+}
+
+/// The contract of [`BlobSource`] and [`ReadAt`].
+fn conformance(source: &Arc<dyn BlobSource>) {
+    let Content { blobs, documents } = content();
+    assert!(!source.name().is_empty());
+
+    let mut listed = source.blobs();
+    listed.sort_unstable();
+    let mut expected: Vec<_> = blobs
+        .iter()
+        .map(|(d, data)| (*d, data.len() as u64))
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(listed, expected);
+
+    for (digest, data) in &blobs {
+        let blob = source.blob(digest).unwrap().unwrap();
+        let len = data.len();
+        assert_eq!((blob.len(), blob.is_empty()), (len as u64, len == 0));
+        let ranges = [
+            (0, len),
+            (len, 0),
+            (0, 0),
+            (len / 3, len / 2),
+            (len.saturating_sub(1), len.min(1)),
+        ];
+        for (offset, n) in ranges {
+            let mut buf = vec![0xaa; n];
+            blob.read_exact_at(&mut buf, offset as u64).unwrap();
+            assert_eq!(buf, data[offset..offset + n]);
+        }
+        // Never bytes beyond the blob, even where the storage has some.
+        for offset in [len as u64, len as u64 + 1, u64::MAX] {
+            let error = blob.read_exact_at(&mut [0], offset).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+        }
+        let error = blob.read_exact_at(&mut vec![0; len + 1], 0).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+    assert!(source.blob(&Digest::sha256(b"missing")).unwrap().is_none());
+    assert!(
+        source
+            .blob(&Digest::of(Algorithm::Blake3, b""))
+            .unwrap()
+            .is_none()
+    );
+
+    for (name, data) in &documents {
+        let size = data.len() as u64;
+        assert_eq!(source.document(name, size).unwrap().as_ref(), Some(data));
+        let error = source.document(name, size - 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    for name in [
+        "config.json",
+        "",
+        "blobs",
+        "../index.json",
+        "other.json",
+        "blobs/sha256",
+    ] {
+        assert!(source.document(name, 1 << 20).unwrap().is_none(), "{name}");
+    }
+
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for (digest, data) in &blobs {
+                    let blob = source.blob(digest).unwrap().unwrap();
+                    for offset in (0..data.len()).step_by(997) {
+                        let mut buf = vec![0; (data.len() - offset).min(1000)];
+                        blob.read_exact_at(&mut buf, offset as u64).unwrap();
+                        assert_eq!(buf, data[offset..offset + buf.len()]);
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn memory_conforms() {
+    let mut source = MemorySource::new();
+    for (digest, data) in content().blobs {
+        source.insert_as(digest, data);
+    }
+    for (name, data) in content().documents {
+        source.set_document(name, data);
+    }
+    source.set_document("other.json", "ignored");
+    conformance(&(Arc::new(source) as Arc<dyn BlobSource>));
+    let mut source = MemorySource::new();
+    assert_eq!(source.insert("abc"), Digest::sha256(b"abc"));
+}
+
+#[test]
+fn archive_conforms() {
+    let mut tar = Vec::new();
+    let mut add = |path: &str, data: &[u8]| {
+        tar.extend(file_header(path, data.len() as u64, 0o644, 0));
+        tar.extend(data);
+        tar.resize(tar.len() + padding(data.len() as u64), 0);
+    };
+    for (digest, data) in content().blobs {
+        add(&digest.blob_path(), &data);
+    }
+    for (name, data) in content().documents {
+        add(name, &data);
+    }
+    tar.extend(END_OF_ARCHIVE);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), tar).unwrap();
+    let source = open(file.path()).unwrap();
+    conformance(&source);
+    // In the archive's order.
+    let order: Vec<_> = source
+        .blobs()
+        .into_iter()
+        .map(|(digest, _)| digest)
+        .collect();
+    let expected: Vec<_> = content()
+        .blobs
+        .into_iter()
+        .map(|(digest, _)| digest)
+        .collect();
+    assert_eq!(order, expected);
+}
+
+#[test]
+fn layout_directory_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    for (digest, data) in content().blobs {
+        let path = dir.path().join(digest.blob_path());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, data).unwrap();
+    }
+    for (name, data) in content().documents {
+        fs::write(dir.path().join(name), data).unwrap();
+    }
+    fs::write(dir.path().join("other.json"), "ignored").unwrap();
+    fs::write(dir.path().join("blobs/sha256/not-a-digest"), "ignored").unwrap();
+    conformance(&open(dir.path()).unwrap());
+}
+
+#[test]
+fn t11_what_is_no_file_does_not_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    let mode = Mode::RUSR | Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let socket = dir.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for path in [
+        &*fifo,
+        &socket,
+        Path::new("/dev/null"),
+        Path::new("/dev/zero"),
+    ] {
+        let error = open(path).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+        let message = error.to_string();
+        assert!(
+            message.contains("neither a regular file nor a directory"),
+            "{message}"
+        );
+        assert!(
+            message.contains("expected an uncompressed tar"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_missing_archive_is_the_environments_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = open(&dir.path().join("missing.tar")).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Environment);
+    assert!(error.to_string().contains("missing.tar"), "{error}");
+}

@@ -1,0 +1,140 @@
+//! `modeloci inspect`
+
+use std::fs;
+
+use super::harness::{Sandbox, noise};
+
+#[test]
+fn prints_the_original_report() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    sandbox.run(&[
+        "pack",
+        "model",
+        "--name",
+        "llama",
+        "--version",
+        "1.0.0",
+        "--metadata",
+        "{\"license\":\"mit\"}",
+    ]);
+    let run = sandbox.run(&["inspect", "llama-1.0.0.tar"]).ok();
+    let lines: Vec<&str> = run.text().lines().collect();
+    assert_eq!(lines[0], "Model:     llama");
+    assert_eq!(lines[1], "Version:   1.0.0");
+    assert_eq!(lines[2], "Framework: pytorch");
+    assert_eq!(lines[3], "Arch:      transformer");
+    assert_eq!(lines[4], "Metadata:  {\"license\":\"mit\"}");
+    assert!(lines[5].starts_with("Digest:    sha256:"));
+    assert_eq!(lines[6], "Layers (3):");
+    assert!(
+        lines[7].starts_with("  config.json                13 B  sha256:"),
+        "{}",
+        lines[7]
+    );
+    assert!(
+        lines[9].starts_with("  weights.bin             3.15 MB  sha256:"),
+        "{}",
+        lines[9]
+    );
+    assert_eq!(lines[10], "All layers verified.");
+    assert_eq!(lines.len(), 11);
+
+    let list = sandbox
+        .run(&["inspect", "--archive", "llama-1.0.0.tar", "--no-verify"])
+        .ok();
+    assert_eq!(list.text().lines().collect::<Vec<_>>(), lines[..10]);
+}
+
+#[test]
+fn json_has_everything() {
+    let sandbox = Sandbox::new();
+    let files = sandbox.model();
+    let digest = sandbox.pack();
+    let json = sandbox.run(&["inspect", "m.tar", "--json"]).ok().json();
+    assert_eq!(json["manifest_digest"], digest.as_str());
+    assert_eq!(json["model"]["model_name"], "m");
+    assert_eq!(json["verified"], true);
+    for (i, (path, bytes)) in files.iter().enumerate() {
+        let layer = &json["layers"][i];
+        assert_eq!(layer["path"], *path);
+        assert_eq!(layer["size"], bytes.len());
+        assert_eq!(layer["digest"], modeloci::Digest::sha256(bytes).to_string());
+        assert_eq!(layer["compression"], "gzip");
+        assert_eq!(layer["seekable"], true);
+        assert_eq!(layer["verified"], true);
+        assert!(layer["error"].is_null());
+        assert!(layer["layer"]["annotations"].is_object());
+        assert!(layer["ratio"].is_number());
+    }
+    let json = sandbox
+        .run(&["inspect", "m.tar", "--json", "--no-verify"])
+        .ok()
+        .json();
+    assert!(json["verified"].is_null());
+    assert!(json["layers"][0]["verified"].is_null());
+}
+
+#[test]
+fn d2_another_manifest_than_the_pinned_exits_4() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    let digest = sandbox.pack();
+    sandbox.run(&["inspect", "m.tar", "--digest", &digest]).ok();
+    let other = format!("sha256:{}", "0".repeat(64));
+    for line in [
+        &["inspect", "m.tar", "--digest", &other][..],
+        &["unpack", "m.tar", "out", "--digest", &other],
+    ] {
+        sandbox.run(line).fails(4, &digest);
+    }
+    assert_eq!(sandbox.names(), ["m.tar", "model"]);
+}
+
+#[test]
+fn d3_a_flipped_bit_fails_its_layer_and_no_other() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    sandbox.pack();
+    let mut archive = fs::read(sandbox.path("m.tar")).unwrap();
+    let needle = &noise(2_000_064)[2_000_000..];
+    let at = archive
+        .windows(64)
+        .position(|window| window == needle)
+        .unwrap();
+    archive[at] ^= 1;
+    sandbox.write("m.tar", &archive);
+
+    let run = sandbox.run(&["inspect", "m.tar"]);
+    assert_eq!(run.code, Some(1));
+    let lines: Vec<&str> = run.stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", run.stderr);
+    assert!(lines[0].starts_with("error: "), "{}", run.stderr);
+    assert!(lines[0].contains("weights.bin"), "{}", run.stderr);
+    assert_eq!(lines[1], "error: 1 of 3 layers failed verification");
+    assert!(!run.text().contains("verified"));
+
+    let run = sandbox.run(&["inspect", "m.tar", "--json"]);
+    assert_eq!(run.code, Some(1));
+    let json = run.json();
+    assert_eq!(json["verified"], false);
+    assert_eq!(json["layers"][0]["verified"], true);
+    assert_eq!(json["layers"][2]["verified"], false);
+    assert!(json["layers"][2]["error"].is_string());
+    sandbox.run(&["inspect", "m.tar", "--no-verify"]).ok();
+}
+
+#[test]
+fn t11_what_is_no_archive_exits_3_and_what_is_absent_5() {
+    let sandbox = Sandbox::new();
+    sandbox.write("text.tar", "hello");
+    sandbox.write("empty.tar", "");
+    fs::create_dir(sandbox.path("dir")).unwrap();
+    for name in ["text.tar", "empty.tar", "dir"] {
+        sandbox.run(&["inspect", name]).fails(3, name);
+        sandbox.run(&["unpack", name, "out"]).fails(3, name);
+    }
+    sandbox
+        .run(&["inspect", "absent.tar"])
+        .fails(5, "absent.tar");
+}

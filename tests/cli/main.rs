@@ -1,0 +1,9 @@
+//! The command line, as a user meets it: exit codes, messages, files.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod harness;
+mod inspect;
+mod pack;
+mod unpack;
+mod usage;

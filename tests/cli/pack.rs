@@ -1,0 +1,210 @@
+//! `modeloci pack` and `add-layer`: what they print. (What they write is tested in the library.)
+
+use std::fs;
+use std::process::Stdio;
+
+use super::harness::Sandbox;
+
+#[test]
+fn names_the_archive_and_the_digest_to_pin() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    let run = sandbox
+        .run(&["pack", "model", "--name", "m", "--version", "1.0"])
+        .ok();
+    let lines: Vec<&str> = run.text().lines().collect();
+    assert_eq!(lines[0], "Packaged model: m-1.0.tar");
+    let digest = lines[1].strip_prefix("Digest:   ").unwrap();
+    assert!(
+        lines[2].starts_with("Files:    3 (3.16 MB)"),
+        "{}",
+        lines[2]
+    );
+    assert_eq!(sandbox.names(), ["m-1.0.tar", "model"]);
+    sandbox
+        .run(&["inspect", "m-1.0.tar", "--digest", digest])
+        .ok();
+}
+
+#[test]
+fn the_default_output_stands_beside_the_directory() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    let line = [
+        "pack",
+        "--name",
+        "m",
+        "--version",
+        "1",
+        "--quiet",
+        "--model-dir",
+    ];
+    for (dir, output) in [
+        ("model/nested/", "model/m-1.tar"),
+        ("model/nested/..", "m-1.tar"),
+    ] {
+        let args: Vec<&str> = line.iter().chain(&[dir]).copied().collect();
+        sandbox.run(&args).ok();
+        fs::remove_file(sandbox.path(output)).unwrap();
+    }
+}
+
+#[test]
+fn json_has_everything() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    fs::create_dir(sandbox.path("model/empty")).unwrap();
+    let run = sandbox.run(&["pack", "model", "--name", "m", "--version", "1", "--json"]);
+    assert_eq!(run.code, Some(0));
+    assert!(run.stderr.starts_with("warning: "), "{}", run.stderr);
+    let json = run.json();
+    let size = fs::metadata(sandbox.path("m-1.tar")).unwrap().len();
+    assert_eq!(json["archive"], "m-1.tar");
+    assert_eq!(json["files"], 3);
+    assert_eq!(json["bytes"], 13 + 10_000 + (3 << 20) + 17);
+    assert_eq!(json["archive_bytes"], size);
+    assert_eq!(json["layers"].as_array().unwrap().len(), 3);
+    assert_eq!(json["warnings"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn to_stdout_the_archive_is_the_same() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    sandbox.pack();
+    let line = [
+        "pack",
+        "model",
+        "--name",
+        "m",
+        "--version",
+        "1.0",
+        "--output",
+        "-",
+    ];
+    let run = sandbox.run(&line);
+    assert_eq!(run.code, Some(0));
+    assert!(run.stdout == fs::read(sandbox.path("m.tar")).unwrap());
+    assert!(
+        run.stderr.starts_with("Packaged model: -\n"),
+        "{}",
+        run.stderr
+    );
+    let line = [&line[..], &["--json"]].concat();
+    sandbox.run(&line).fails(2, "--json");
+}
+
+#[test]
+fn k10_an_existing_archive_needs_force() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    sandbox.write("m-1.tar", "precious");
+    let line = ["pack", "model", "--name", "m", "--version", "1"];
+    let run = sandbox.run(&line).fails(1, "m-1.tar");
+    assert!(run.stderr.contains("--force"), "{}", run.stderr);
+    assert_eq!(fs::read(sandbox.path("m-1.tar")).unwrap(), b"precious");
+    sandbox.run(&[&line[..], &["--force"]].concat()).ok();
+    sandbox.run(&["inspect", "m-1.tar"]).ok();
+}
+
+#[test]
+fn k12_bad_names_and_metadata_are_usage_errors() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    for metadata in ["", "[]", "{", "{\"a\":1,\"a\":2}", "null", "{} {}"] {
+        let line = [
+            "pack",
+            "model",
+            "--name",
+            "m",
+            "--version",
+            "1",
+            "--metadata",
+            metadata,
+        ];
+        sandbox.run(&line).fails(2, "--metadata");
+    }
+    for (name, version) in [
+        ("", "1"),
+        ("a/b", "1"),
+        ("../a", "1"),
+        ("a\nb", "1"),
+        ("a", ""),
+        ("a", "1/2"),
+    ] {
+        sandbox
+            .run(&["pack", "model", "--name", name, "--version", version])
+            .fails(2, "");
+    }
+    assert_eq!(sandbox.names(), ["model"]);
+}
+
+#[test]
+fn add_layer_keeps_the_archive_true() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    let before = sandbox.pack();
+    sandbox.write("extra.txt", "more");
+    let run = sandbox
+        .run(&[
+            "add-layer",
+            "m.tar",
+            "extra.txt",
+            "--path",
+            "docs/extra.txt",
+            "--json",
+        ])
+        .ok();
+    let after = run.json()["manifest_digest"].clone();
+    assert_ne!(after, before);
+    let json = sandbox.run(&["inspect", "m.tar", "--json"]).ok().json();
+    assert_eq!(json["manifest_digest"], after);
+    assert_eq!(json["files"], 4);
+    assert_eq!(json["verified"], true);
+    let run = sandbox
+        .run(&[
+            "add-layer",
+            "m.tar",
+            "extra.txt",
+            "--path",
+            "docs/extra.txt",
+        ])
+        .fails(1, "docs/extra.txt");
+    assert!(!run.stderr.contains("hint"), "{}", run.stderr);
+}
+
+#[test]
+fn a_closed_stdout_ends_quietly() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    sandbox.pack();
+    // `/dev/full` accepts an open and fails the write; a pipe without reader breaks.
+    for line in [
+        &["inspect", "m.tar"][..],
+        &["inspect", "m.tar", "--json"],
+        &["--help"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = sandbox
+            .command(line)
+            .stdin(Stdio::null())
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn();
+        let output = child.unwrap().wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{line:?}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{line:?}");
+    }
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut command = sandbox.command(&["inspect", "m.tar"]);
+    let output = command
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5));
+}

@@ -1,0 +1,325 @@
+//! The layers of the code, as `src/lib.rs` draws them, hold in every file of `src/`.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Layers that are one thing in several files: the vocabulary and the binary.
+const UNITED_LEVELS: [u32; 2] = [1, 7];
+
+/// Crates and items that only one part of the code knows: (what, where).
+const CONFINED: [(&str, &[&str]); 6] = [
+    ("fuser", &["mount"]),
+    ("libc::E", &["mount"]),
+    ("clap", &["main", "cli", "commands"]),
+    ("anyhow", &["main", "cli", "commands"]),
+    ("indicatif", &["main", "cli", "commands"]),
+    ("env_logger", &["main", "cli", "commands"]),
+];
+
+const MAX_LINES: usize = 800;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// One file of `src/`, without comments and unit tests.
+struct Source {
+    /// Its path below `src/`.
+    path: String,
+    /// The module of the crate that it belongs to: `oci` for `oci/json.rs`.
+    module: String,
+    /// How many `super` lead from it to the crate's root.
+    depth: usize,
+    code: String,
+}
+
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut dirs = vec![dir.to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+fn sources() -> Vec<Source> {
+    let src = root().join("src");
+    let mut sources = Vec::new();
+    for file in rust_files(&src) {
+        let path = file
+            .strip_prefix(&src)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_string();
+        let mut parts: Vec<_> = path.trim_end_matches(".rs").split('/').collect();
+        if parts.last() == Some(&"mod") {
+            parts.pop();
+        }
+        if parts.contains(&"tests") {
+            continue;
+        }
+        sources.push(Source {
+            module: parts[0].to_string(),
+            depth: if path == "lib.rs" || path == "main.rs" {
+                0
+            } else {
+                parts.len()
+            },
+            code: code_of(&fs::read_to_string(&file).unwrap()),
+            path,
+        });
+    }
+    assert!(sources.len() > 20, "the files of src/ are found");
+    sources
+}
+
+/// The text without whole-line comments, and without the unit tests that end a file.
+fn code_of(text: &str) -> String {
+    let text = match text.find("#[cfg(test)]\nmod tests {") {
+        Some(end) => &text[..end],
+        None => text,
+    };
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+/// The level of each module, out of the diagram in the crate's documentation.
+fn levels() -> BTreeMap<String, u32> {
+    let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let diagram = text.split("//! ```text").nth(1).unwrap();
+    let diagram = diagram.split("//! ```").next().unwrap();
+    let mut levels = BTreeMap::new();
+    let mut level = 7;
+    for line in diagram.lines() {
+        let line = line.trim_start_matches("//!");
+        // A row that continues the one above has no number.
+        let last = line.split(' ').next_back().unwrap_or_default();
+        level = last.parse().unwrap_or(level);
+        for name in line.split([' ', ',', '/']) {
+            let exists = |path: String| root().join("src").join(path).exists();
+            if !name.is_empty()
+                && (exists(format!("{name}.rs")) || exists(format!("{name}/mod.rs")))
+            {
+                levels.insert(name.to_string(), level);
+            }
+        }
+    }
+    assert!(levels.len() > 10, "the diagram of src/lib.rs is found");
+    levels
+}
+
+/// What the crate's root re-exports: item to module.
+fn re_exports() -> BTreeMap<String, String> {
+    let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let mut items = BTreeMap::new();
+    for statement in statements(&text, "pub use ") {
+        for path in expand(&statement) {
+            let (module, _) = path.split_once("::").unwrap_or((&path, ""));
+            let item = path.rsplit("::").next().unwrap();
+            items.insert(item.to_string(), module.to_string());
+        }
+    }
+    items
+}
+
+/// The texts between each `start` and the `;` that follows.
+fn statements(text: &str, start: &str) -> Vec<String> {
+    text.split(start)
+        .skip(1)
+        .filter_map(|rest| rest.split_once(';'))
+        .map(|(statement, _)| statement.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+/// The paths of a use tree: `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
+fn expand(tree: &str) -> Vec<String> {
+    let tree = tree.trim();
+    let Some((prefix, rest)) = tree.split_once('{') else {
+        let path = tree.split(" as ").next().unwrap().trim();
+        return vec![path.to_string()];
+    };
+    let inner = rest.trim_end().trim_end_matches('}');
+    // What was cut off too much: the brackets that the branches themselves close.
+    let open = inner.matches('{').count();
+    let inner = format!(
+        "{inner}{}",
+        "}".repeat(open - inner.matches('}').count().min(open))
+    );
+    let mut branches = vec![String::new()];
+    let mut depth = 0;
+    for c in inner.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                branches.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        branches.last_mut().unwrap().push(c);
+    }
+    branches
+        .iter()
+        .filter(|branch| !branch.trim().is_empty())
+        .flat_map(|branch| expand(branch))
+        .map(|path| format!("{}{path}", prefix.trim()))
+        .collect()
+}
+
+/// The modules and items of the crate's root that a file names, in `use` and in paths.
+fn names_used(source: &Source) -> BTreeSet<String> {
+    let to_root = match source.module.as_str() {
+        // The binary knows the library by its name, and its own modules as `crate`.
+        "main" | "cli" | "commands" => vec!["crate::".to_string(), "modeloci::".to_string()],
+        _ => vec!["crate::".to_string(), "super::".repeat(source.depth.max(1))],
+    };
+    let mut names = BTreeSet::new();
+    for start in &to_root {
+        for (at, _) in source.code.match_indices(start.as_str()) {
+            let before = source.code[..at].chars().next_back();
+            // `self::super::`, `pub(crate)`, or a longer chain of `super`.
+            if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+                continue;
+            }
+            let rest = &source.code[at + start.len()..];
+            let end = match rest.strip_prefix('{') {
+                Some(_) => rest.find(';').unwrap_or(rest.len()),
+                None => rest
+                    .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+                    .unwrap_or(rest.len()),
+            };
+            for path in expand(&rest[..end]) {
+                names.insert(path.split("::").next().unwrap().trim().to_string());
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn imports_point_downward() {
+    let levels = levels();
+    let re_exports = re_exports();
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|s| s.module != "lib") {
+        let Some(&own) = levels.get(&source.module) else {
+            wrong.push(format!(
+                "{} has no place in the diagram of src/lib.rs",
+                source.path
+            ));
+            continue;
+        };
+        for name in names_used(source) {
+            let module = re_exports.get(&name).unwrap_or(&name);
+            if *module == source.module || module == "self" || module == "super" {
+                continue;
+            }
+            let Some(&level) = levels.get(module) else {
+                wrong.push(format!(
+                    "{} uses {name}, which the diagram does not show",
+                    source.path
+                ));
+                continue;
+            };
+            let united = level == own && UNITED_LEVELS.contains(&level);
+            if level >= own && !united {
+                wrong.push(format!(
+                    "{} (level {own}) uses {name} (level {level})",
+                    source.path
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn interfaces_to_the_outside_stay_in_their_module() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (what, modules) in CONFINED {
+            let found = source.code.match_indices(what).any(|(at, _)| {
+                let mut around = source.code[..at].chars().rev();
+                let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+                let after = source.code[at + what.len()..].chars().next();
+                !word(around.next()) && (what.contains(':') || !word(after))
+            });
+            if found && !modules.contains(&source.module.as_str()) {
+                wrong.push(format!(
+                    "{} uses {what}, which belongs to {modules:?}",
+                    source.path
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_stay_readable() {
+    let mut wrong = Vec::new();
+    for dir in ["src", "tests"] {
+        for file in rust_files(&root().join(dir)) {
+            let lines = fs::read_to_string(&file).unwrap().lines().count();
+            if lines > MAX_LINES {
+                wrong.push(format!(
+                    "{} has {lines} lines, the limit is {MAX_LINES}",
+                    file.display()
+                ));
+            }
+            let stem = file.file_stem().unwrap().to_str().unwrap();
+            if ["utils", "util", "helpers", "common"].contains(&stem) {
+                wrong.push(format!(
+                    "{}: name the module after what it is",
+                    file.display()
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn use_trees_are_read() {
+    assert_eq!(expand("a::b"), ["a::b"]);
+    assert_eq!(expand("a::{b, c as d}"), ["a::b", "a::c"]);
+    assert_eq!(
+        expand("{a::{b, c::{d, e}}, f}"),
+        ["a::b", "a::c::d", "a::c::e", "f"]
+    );
+    let source = |code: &str| Source {
+        path: "oci/json.rs".into(),
+        module: "oci".into(),
+        depth: 2,
+        code: code.into(),
+    };
+    let used = |code: &str| {
+        names_used(&source(code))
+            .into_iter()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(
+        used("use crate::{cache::A,\n tar::{B, C}};\nfn x() -> crate::Error"),
+        "Error cache tar"
+    );
+    assert_eq!(
+        used("use super::super::mount::X; use super::fields;"),
+        "mount"
+    );
+}
