@@ -148,7 +148,7 @@ impl Filesystem for Memory {
             let _ = config.set_max_readahead(most);
         }
         let _ = config.set_max_background(self.knobs.background);
-        let _ = config.set_congestion_threshold(self.knobs.background);
+        let _ = config.set_congestion_threshold((self.knobs.background / 4 * 3).max(1));
         let _ = config.set_max_write(1 << 20);
         Ok(())
     }
