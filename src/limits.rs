@@ -54,3 +54,6 @@ pub const CHUNK_TABLE_MEMBER_BYTES: usize = 7_900;
 
 /// Decoded chunk cache when none is asked for, in bytes.
 pub const DEFAULT_CACHE_BYTES: u64 = 256 << 20;
+
+/// Largest zstd window, as a power of two: what the zstd tool itself accepts by default.
+pub const MAX_ZSTD_WINDOW_LOG: u32 = 27;

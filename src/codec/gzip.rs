@@ -1,1 +1,374 @@
-//! gzip framing (RFC 1952): headers, trailers, and empty members that carry data in FEXTRA.
+//! Decodes anyone's gzip (RFC 1952): any number of members, from the start or from a seek point.
+//!
+//! Guarantees: every CRC-32 and length that stands behind a member decoded from its start is
+//! checked, and so are header flags and header checksums; memory is bounded whatever the stream
+//! says. Refuses: bytes behind a member that are no further member, a missing trailer, reserved
+//! flags, headers of more than 1 MiB.
+
+use std::io::{self, Read};
+
+use super::CodecError;
+use super::inflate::{Inflate, Position, SLOP, Stop, WINDOW};
+use super::seek::{Checkpoint, Record, Resume};
+
+/// Input that is asked for at once.
+const INPUT: usize = 256 << 10;
+/// Longest member header.
+const MAX_HEADER: usize = 1 << 20;
+/// Output that is decoded at once.
+const OUTPUT: usize = 256 << 10;
+/// Length of a member's trailer.
+const TRAILER: usize = 8;
+
+/// A gzip stream, decoded as it is read. Its errors carry a [`CodecError`] with
+/// [`io::ErrorKind::InvalidData`], or are those of its input.
+pub(crate) struct Gunzip<'r, R> {
+    input: Input<R>,
+    at: At,
+    inflate: Inflate,
+    /// Checksum of the member so far; `None` when it was entered in the middle.
+    crc: Option<crc32fast::Hasher>,
+    /// Bytes of the member so far, counting a window it was entered with.
+    member_bytes: u64,
+    /// Offset in the output.
+    total: u64,
+    record: Option<&'r mut dyn Record>,
+    /// What was decoded: history, then what was not read yet.
+    buffer: Vec<u8>,
+    filled: usize,
+    read: usize,
+}
+
+/// Where in the framing the decoder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// Before a member; true before the first one.
+    Header(bool),
+    Body,
+    Trailer,
+    End,
+}
+
+impl<'r, R: Read> Gunzip<'r, R> {
+    /// At the start of `source`; tells `record` where the stream can be entered.
+    pub(crate) fn new(source: R, record: Option<&'r mut dyn Record>) -> Gunzip<'r, R> {
+        Gunzip {
+            input: Input::new(source),
+            at: At::Header(true),
+            inflate: Inflate::new(),
+            crc: None,
+            member_bytes: 0,
+            total: 0,
+            record,
+            buffer: Vec::new(),
+            filled: 0,
+            read: 0,
+        }
+    }
+
+    /// Decodes the `len` bytes behind a seek point; `source` starts with the byte that holds bit
+    /// `bit` of the stream. The result has the window in front.
+    ///
+    /// # Errors
+    /// When the stream does not have as much.
+    pub(crate) fn resume(
+        source: R,
+        bit: u64,
+        checkpoint: &Checkpoint,
+        len: usize,
+    ) -> io::Result<Vec<u8>> {
+        let mut gunzip = Gunzip::new(source, None);
+        gunzip.input.bit = bit % 8;
+        gunzip.input.more()?;
+        match &checkpoint.resume {
+            Resume::Member => {}
+            Resume::Block => gunzip.at = At::Body,
+            Resume::Symbols { header, bit } => {
+                gunzip.at = At::Body;
+                gunzip
+                    .inflate
+                    .resume_symbols(header, *bit)
+                    .map_err(invalid)?;
+            }
+            Resume::Stored { left, last } => {
+                gunzip.at = At::Body;
+                gunzip.inflate.resume_stored(*left, *last);
+            }
+        }
+        let window = checkpoint.window.len();
+        gunzip.member_bytes = window as u64;
+        let stop = window + len;
+        let mut out = vec![0; stop + SLOP];
+        if let Some(front) = out.get_mut(..window) {
+            front.copy_from_slice(&checkpoint.window);
+        }
+        let mut pos = window;
+        gunzip.decode(&mut out, &mut pos, stop)?;
+        if pos < stop {
+            return Err(invalid(CodecError::WrongLength { expected: len }));
+        }
+        out.truncate(stop);
+        Ok(out)
+    }
+
+    /// Decodes to `out[*pos..]` until `*pos >= stop`, or to the end of the last member.
+    fn decode(&mut self, out: &mut [u8], pos: &mut usize, stop: usize) -> io::Result<()> {
+        while *pos < stop {
+            match self.at {
+                At::Header(first) => self.header(first)?,
+                At::Body => self.body(out, pos, stop)?,
+                At::Trailer => self.trailer()?,
+                At::End => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn header(&mut self, first: bool) -> io::Result<()> {
+        let rest = self.input.rest();
+        if rest.is_empty() && self.input.last && !first {
+            self.at = At::End;
+            return Ok(());
+        }
+        match header_length(rest).map_err(invalid)? {
+            Some(length) => {
+                self.input.skip(length);
+                self.inflate.reset();
+                self.crc = Some(crc32fast::Hasher::new());
+                self.member_bytes = 0;
+                self.at = At::Body;
+                Ok(())
+            }
+            None if self.input.last => Err(invalid(CodecError::Truncated)),
+            None if rest.len() > MAX_HEADER => Err(invalid(CodecError::Invalid("gzip"))),
+            None => self.input.more(),
+        }
+    }
+
+    fn body(&mut self, out: &mut [u8], pos: &mut usize, stop: usize) -> io::Result<()> {
+        let mut stop = stop;
+        // The first window of the stream is its beginning, which needs no seek point.
+        if let Some(record) = &mut self.record {
+            if self.total >= record.next() && self.total > 0 {
+                let from = pos.saturating_sub(WINDOW.min(clamp(self.member_bytes)));
+                let checkpoint = Checkpoint {
+                    resume: match self.inflate.position() {
+                        Position::Symbols => {
+                            let (header, bit) = self.inflate.header();
+                            let header = header.to_vec();
+                            Resume::Symbols { header, bit }
+                        }
+                        Position::Stored(left) => Resume::Stored {
+                            left,
+                            last: self.inflate.in_last_block(),
+                        },
+                        Position::Boundary | Position::End => Resume::Block,
+                    },
+                    window: out.get(from..*pos).unwrap_or_default().to_vec(),
+                };
+                record.checkpoint(self.total, self.input.position(), checkpoint)?;
+            }
+            let until = clamp(record.next().saturating_sub(self.total));
+            stop = stop.min(pos.saturating_add(until.max(1)));
+        }
+        let before = *pos;
+        let history = pos.saturating_sub(clamp(self.member_bytes));
+        let input = &mut self.input;
+        let bytes = input.bytes.get(..input.filled).unwrap_or_default();
+        let result = self
+            .inflate
+            .run(bytes, &mut input.bit, input.last, out, pos, history, stop);
+        let decoded = out.get(before..*pos).unwrap_or_default();
+        if let Some(crc) = &mut self.crc {
+            crc.update(decoded);
+        }
+        self.member_bytes += decoded.len() as u64;
+        self.total += decoded.len() as u64;
+        match result.map_err(invalid)? {
+            Stop::Output => Ok(()),
+            Stop::Input => self.input.more(),
+            Stop::End => {
+                self.input.to_byte();
+                self.at = At::Trailer;
+                Ok(())
+            }
+        }
+    }
+
+    fn trailer(&mut self) -> io::Result<()> {
+        let Some(trailer) = self.input.rest().first_chunk::<TRAILER>() else {
+            return match self.input.last {
+                true => Err(invalid(CodecError::Truncated)),
+                false => self.input.more(),
+            };
+        };
+        let [c0, c1, c2, c3, l0, l1, l2, l3] = *trailer;
+        if let Some(crc) = self.crc.take() {
+            let length = self.member_bytes as u32; // modulo 2^32, as the format has it
+            if u32::from_le_bytes([c0, c1, c2, c3]) != crc.finalize()
+                || u32::from_le_bytes([l0, l1, l2, l3]) != length
+            {
+                return Err(invalid(CodecError::Invalid("gzip")));
+            }
+        }
+        self.input.skip(TRAILER);
+        self.at = At::Header(false);
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for Gunzip<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.read == self.filled && self.at != At::End {
+            if self.buffer.is_empty() {
+                self.buffer = vec![0; WINDOW + OUTPUT + SLOP];
+            }
+            let from = self.filled.saturating_sub(WINDOW);
+            self.buffer.copy_within(from..self.filled, 0);
+            self.filled -= from;
+            self.read = self.filled;
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let mut filled = self.filled;
+            let result = self.decode(&mut buffer, &mut filled, WINDOW + OUTPUT);
+            (self.buffer, self.filled) = (buffer, filled);
+            result?;
+        }
+        let rest = self.buffer.get(self.read..self.filled).unwrap_or_default();
+        let n = rest.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
+            to.copy_from_slice(from);
+        }
+        self.read += n;
+        Ok(n)
+    }
+}
+
+/// The part of the input that is in memory.
+struct Input<R> {
+    source: R,
+    bytes: Vec<u8>,
+    filled: usize,
+    /// Offset of the first byte in the stream.
+    offset: u64,
+    /// Bits of `bytes` that were used.
+    bit: u64,
+    /// True when the source has no more.
+    last: bool,
+}
+
+impl<R: Read> Input<R> {
+    fn new(source: R) -> Input<R> {
+        Input {
+            source,
+            bytes: Vec::new(),
+            filled: 0,
+            offset: 0,
+            bit: 0,
+            last: false,
+        }
+    }
+
+    /// What was not used yet; the position must be a byte's.
+    fn rest(&self) -> &[u8] {
+        self.bytes
+            .get(clamp(self.bit / 8)..self.filled)
+            .unwrap_or_default()
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.bit += bytes as u64 * 8;
+    }
+
+    fn to_byte(&mut self) {
+        self.bit = self.bit.next_multiple_of(8);
+    }
+
+    /// Bits used, from the start of the stream.
+    fn position(&self) -> u64 {
+        self.offset * 8 + self.bit
+    }
+
+    /// Forgets what was used and reads more.
+    fn more(&mut self) -> io::Result<()> {
+        let used = clamp(self.bit / 8).min(self.filled);
+        self.bytes.copy_within(used..self.filled, 0);
+        self.filled -= used;
+        self.offset += used as u64;
+        self.bit -= used as u64 * 8;
+        if self.bytes.is_empty() {
+            self.bytes = vec![0; INPUT];
+        }
+        if self.bytes.len() - self.filled < INPUT / 2 {
+            self.bytes.resize(self.filled + INPUT, 0);
+        }
+        loop {
+            let room = self.bytes.get_mut(self.filled..).unwrap_or_default();
+            match self.source.read(room) {
+                Ok(n) => {
+                    self.last = n == 0;
+                    self.filled += n;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// The length of the member header that `bytes` start with; `None` when they end within it.
+fn header_length(bytes: &[u8]) -> Result<Option<usize>, CodecError> {
+    const INVALID: CodecError = CodecError::Invalid("gzip");
+    const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+    const HEADER_CRC: u8 = 2;
+    const EXTRA: u8 = 4;
+    const RESERVED: u8 = 0xe0;
+    let magic = bytes.get(..bytes.len().min(MAGIC.len()));
+    if magic != MAGIC.get(..bytes.len().min(MAGIC.len())) {
+        return Err(INVALID);
+    }
+    let Some(&[_, _, _, flags, ..]) = bytes.first_chunk::<10>() else {
+        return Ok(None);
+    };
+    if flags & RESERVED != 0 {
+        return Err(INVALID);
+    }
+    let mut at = 10;
+    if flags & EXTRA != 0 {
+        let Some(length) = bytes.get(at..).and_then(<[u8]>::first_chunk) else {
+            return Ok(None);
+        };
+        at += 2 + usize::from(u16::from_le_bytes(*length));
+    }
+    for flag in [8, 16] {
+        // name, comment
+        if flags & flag != 0 {
+            let end = bytes.get(at..).and_then(|s| s.iter().position(|&b| b == 0));
+            let Some(length) = end else { return Ok(None) };
+            at += length + 1;
+        }
+    }
+    if flags & HEADER_CRC != 0 {
+        let Some(crc) = bytes.get(at..).and_then(<[u8]>::first_chunk) else {
+            return Ok(None);
+        };
+        let header = bytes.get(..at).unwrap_or_default();
+        if u16::from_le_bytes(*crc) != crc32fast::hash(header) as u16 {
+            return Err(INVALID);
+        }
+        at += 2;
+    }
+    Ok((at <= bytes.len()).then_some(at))
+}
+
+fn clamp(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+/// An error of the stream, as `Read` passes it on.
+fn invalid(error: CodecError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,9 @@
 
 pub mod decode;
 pub mod encode;
+pub(crate) mod frames;
 pub mod gzip;
+pub(crate) mod inflate;
 pub mod literal;
 pub mod seek;
 

@@ -1,0 +1,115 @@
+//! Decodes anyone's zstd (RFC 8878): any number of frames, skippable ones included.
+//!
+//! Guarantees: content checksums are checked where frames have them; a window over
+//! [`limits::MAX_ZSTD_WINDOW_LOG`](crate::limits::MAX_ZSTD_WINDOW_LOG) is refused. Refuses: bytes
+//! behind a frame that are no further frame, and a frame cut short.
+
+use std::io::{self, Read};
+
+use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
+
+use super::CodecError;
+use super::seek::Record;
+use crate::limits;
+
+/// Input that is asked for at once.
+const INPUT: usize = 128 << 10;
+
+/// A zstd stream, decoded as it is read. Its errors carry a [`CodecError`] with
+/// [`io::ErrorKind::InvalidData`], or are those of its input.
+pub(crate) struct Frames<'r, R> {
+    source: R,
+    decoder: Decoder<'static>,
+    bytes: Vec<u8>,
+    used: usize,
+    filled: usize,
+    /// Offset in the input of what is not in memory yet.
+    offset: u64,
+    /// Offset in the output.
+    total: u64,
+    between_frames: bool,
+    record: Option<&'r mut dyn Record>,
+}
+
+impl<'r, R: Read> Frames<'r, R> {
+    /// At the start of a frame; tells `record` where frames start, and what they hold.
+    ///
+    /// # Errors
+    /// When there is no memory for a decoder.
+    pub(crate) fn new(source: R, record: Option<&'r mut dyn Record>) -> io::Result<Self> {
+        let mut decoder = Decoder::new()?;
+        decoder.set_parameter(DParameter::WindowLogMax(limits::MAX_ZSTD_WINDOW_LOG))?;
+        Ok(Frames {
+            source,
+            decoder,
+            bytes: vec![0; INPUT],
+            used: 0,
+            filled: 0,
+            offset: 0,
+            total: 0,
+            between_frames: true,
+            record,
+        })
+    }
+
+    /// Reads more input when all of it is used; false at its end.
+    fn more(&mut self) -> io::Result<bool> {
+        while self.used == self.filled {
+            match self.source.read(&mut self.bytes) {
+                Ok(n) => {
+                    (self.used, self.filled) = (0, n);
+                    self.offset += n as u64;
+                    return Ok(n > 0);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl<R: Read> Read for Frames<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            // A frame may have output left although its input is used up: try before asking.
+            let more = self.more()?;
+            if !more && self.between_frames {
+                return Ok(0);
+            }
+            if let Some(record) = &mut self.record
+                && self.between_frames
+                && self.total >= record.next()
+            {
+                record.frame(self.total, self.offset - (self.filled - self.used) as u64)?;
+            }
+            let rest = self.bytes.get(self.used..self.filled).unwrap_or_default();
+            let mut input = InBuffer::around(rest);
+            let mut output = OutBuffer::around(&mut *buf);
+            let hint = self
+                .decoder
+                .run(&mut input, &mut output)
+                .map_err(|_| invalid(CodecError::Invalid("zstd")))?;
+            let (read, written) = (input.pos(), output.pos());
+            self.used += read;
+            self.total += written as u64;
+            self.between_frames = hint == 0;
+            if written > 0 {
+                if let Some(record) = &mut self.record {
+                    record.output(buf.get(..written).unwrap_or_default())?;
+                }
+                return Ok(written);
+            }
+            if !more && !self.between_frames {
+                return Err(invalid(CodecError::Truncated));
+            }
+        }
+    }
+}
+
+fn invalid(error: CodecError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

@@ -1,0 +1,789 @@
+//! Deflate decoding (RFC 1951) that can be stopped and resumed at any symbol, to the bit.
+//!
+//! Other inflate libraries keep their bit position to themselves, or give it only between blocks,
+//! which some writers make as long as the file. This one takes the position from its caller and
+//! gives it back, so a *seek point* (see [`seek`](super::seek)) can be anywhere.
+//!
+//! Accepts and refuses exactly the streams that zlib does. Never panics, never reads a byte before
+//! the history it was given, never writes beyond the buffer it was given.
+
+use super::CodecError;
+
+/// Room that [`Inflate::run`] needs in the output behind the position where it shall stop: the
+/// longest match, the literals of one round, and the width of the copies.
+pub(crate) const SLOP: usize = 258 + 8 + 16;
+/// Input below which a block header is not begun while more is to come: the longest one has 14 bits,
+/// 19 lengths of 3 bits, and 316 code lengths of up to 7 + 7 bits.
+const HEADER_BYTES: usize = 640;
+/// Input below which a symbol is not begun while more is to come: 48 bits, and the bits before them.
+const SYMBOL_BYTES: usize = 8;
+/// How far back a match reaches.
+pub(crate) const WINDOW: usize = 32 << 10;
+
+const INVALID: CodecError = CodecError::Invalid("deflate");
+
+/// Where the decoder stands in a stream of blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// Before a block.
+    Boundary,
+    /// Between two symbols of a compressed block.
+    Symbols,
+    /// Inside a stored block, with so many bytes to go.
+    Stored(u16),
+    /// After the last block; the bit position is where its last code ended.
+    End,
+}
+
+/// Why [`Inflate::run`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It needs more input than there is.
+    Input,
+    /// The output has reached the position asked for, at a symbol's end.
+    Output,
+    /// The last block has ended.
+    End,
+}
+
+/// A deflate decoder: the state between two symbols.
+pub(crate) struct Inflate {
+    position: Position,
+    last_block: bool,
+    tables: Box<Tables>,
+    /// The header of the compressed block it stands in, from the byte it begins in.
+    header: Vec<u8>,
+    header_bit: u8,
+}
+
+impl Inflate {
+    /// At the start of a stream.
+    pub(crate) fn new() -> Inflate {
+        Inflate {
+            position: Position::Boundary,
+            last_block: false,
+            tables: Box::default(),
+            header: Vec::new(),
+            header_bit: 0,
+        }
+    }
+
+    /// To the start of another stream.
+    pub(crate) fn reset(&mut self) {
+        (self.position, self.last_block) = (Position::Boundary, false);
+    }
+
+    /// Where it stands.
+    pub(crate) fn position(&self) -> Position {
+        self.position
+    }
+
+    /// True when the block it stands in is the last one.
+    pub(crate) fn in_last_block(&self) -> bool {
+        self.last_block
+    }
+
+    /// The header of the block it stands in: what [`resume_symbols`](Inflate::resume_symbols) needs.
+    pub(crate) fn header(&self) -> (&[u8], u8) {
+        (&self.header, self.header_bit)
+    }
+
+    /// Into a stored block with `left` bytes to go.
+    pub(crate) fn resume_stored(&mut self, left: u16, last_block: bool) {
+        (self.position, self.last_block) = (Position::Stored(left), last_block);
+    }
+
+    /// Into a compressed block whose header stands at bit `bit` of `header`.
+    ///
+    /// # Errors
+    /// When there is no such header.
+    pub(crate) fn resume_symbols(&mut self, header: &[u8], bit: u8) -> Result<(), CodecError> {
+        let mut bits = Bits::new(header, u64::from(bit));
+        self.block_header(&mut bits)?;
+        match (bits.overrun(), self.position) {
+            (false, Position::Symbols) => Ok(()),
+            _ => Err(INVALID),
+        }
+    }
+
+    /// Decodes from bit `*bit` of `input` to `out[*pos..]` until `*pos >= stop`; matches reach back
+    /// to `out[history]`. With `last`, nothing follows `input`; without, it stops with
+    /// [`Stop::Input`] when less than the longest unit is left. `out` needs [`SLOP`] bytes behind
+    /// `stop`; what stands behind `*pos` afterwards is unspecified.
+    ///
+    /// # Errors
+    /// [`CodecError::Invalid`], or [`CodecError::Truncated`] when `last` input ends too early.
+    pub(crate) fn run(
+        &mut self,
+        input: &[u8],
+        bit: &mut u64,
+        last: bool,
+        out: &mut [u8],
+        pos: &mut usize,
+        history: usize,
+        stop: usize,
+    ) -> Result<Stop, CodecError> {
+        if out.len() < stop.saturating_add(SLOP) || history > *pos {
+            return Err(CodecError::WrongLength { expected: stop });
+        }
+        let mut bits = Bits::new(input, *bit);
+        let result = self.blocks(&mut bits, last, out, pos, history, stop);
+        *bit = bits.consumed();
+        match result {
+            Ok(_) if bits.overrun() => Err(CodecError::Truncated),
+            // Zeros beyond the end can look like anything.
+            Err(_) if last && bits.overrun() => Err(CodecError::Truncated),
+            result => result,
+        }
+    }
+
+    fn blocks(
+        &mut self,
+        bits: &mut Bits<'_>,
+        last: bool,
+        out: &mut [u8],
+        pos: &mut usize,
+        history: usize,
+        stop: usize,
+    ) -> Result<Stop, CodecError> {
+        loop {
+            match self.position {
+                Position::End => return Ok(Stop::End),
+                _ if bits.overrun() => return Err(CodecError::Truncated),
+                Position::Boundary if self.last_block => self.position = Position::End,
+                _ if *pos >= stop => return Ok(Stop::Output),
+                Position::Boundary => {
+                    if !last && bits.left() < HEADER_BYTES {
+                        return Ok(Stop::Input);
+                    }
+                    self.block_header(bits)?;
+                }
+                Position::Stored(0) => self.position = Position::Boundary,
+                Position::Stored(left) => {
+                    let bytes = bits.take_bytes((left as usize).min(stop - *pos));
+                    if bytes.is_empty() {
+                        return match last {
+                            true => Err(CodecError::Truncated),
+                            false => Ok(Stop::Input),
+                        };
+                    }
+                    let end = *pos + bytes.len();
+                    out.get_mut(*pos..end)
+                        .ok_or(INVALID)?
+                        .copy_from_slice(bytes);
+                    *pos = end;
+                    self.position = Position::Stored(left - bytes.len() as u16);
+                }
+                Position::Symbols => {
+                    if self.tables.fast(bits, out, pos, history, stop)? {
+                        self.position = Position::Boundary;
+                        continue;
+                    }
+                    match self.tables.careful(bits, last, out, pos, history, stop)? {
+                        Symbols::EndOfBlock => self.position = Position::Boundary,
+                        Symbols::Pause => {}
+                        Symbols::Input => return Ok(Stop::Input),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads a block header, and the tables that a dynamic block brings.
+    fn block_header(&mut self, bits: &mut Bits<'_>) -> Result<(), CodecError> {
+        let start = bits.consumed();
+        bits.refill();
+        self.last_block = bits.take(1) == 1;
+        self.position = match bits.take(2) {
+            0 => {
+                bits.to_byte();
+                bits.refill();
+                let (length, complement) = (bits.take(16) as u16, bits.take(16) as u16);
+                if length != !complement {
+                    return Err(INVALID);
+                }
+                Position::Stored(length)
+            }
+            1 => {
+                self.tables.fixed()?;
+                Position::Symbols
+            }
+            2 => {
+                self.tables.dynamic(bits)?;
+                Position::Symbols
+            }
+            _ => return Err(INVALID),
+        };
+        if self.position == Position::Symbols {
+            let bytes = (start / 8) as usize..bits.consumed().div_ceil(8) as usize;
+            let header = bits.input.get(bytes).ok_or(CodecError::Truncated)?;
+            self.header.clear();
+            self.header.extend_from_slice(header);
+            self.header_bit = (start % 8) as u8;
+        }
+        Ok(())
+    }
+}
+
+/// Why decoding symbol by symbol stopped.
+enum Symbols {
+    EndOfBlock,
+    /// The output is where it shall stop, or the fast path has room again.
+    Pause,
+    Input,
+}
+
+/// Reads bits, least significant first. Beyond the end it reads zeros, and knows that it did.
+struct Bits<'a> {
+    input: &'a [u8],
+    /// The next byte to load; may lie beyond the end.
+    next: usize,
+    buffer: u64,
+    count: u32,
+}
+
+impl<'a> Bits<'a> {
+    fn new(input: &'a [u8], bit: u64) -> Bits<'a> {
+        let mut bits = Bits {
+            input,
+            next: usize::try_from(bit / 8).unwrap_or(usize::MAX / 2),
+            buffer: 0,
+            count: 0,
+        };
+        bits.refill();
+        bits.drop((bit % 8) as u32);
+        bits
+    }
+
+    /// To at least 56 bits.
+    #[inline(always)]
+    fn refill(&mut self) {
+        match self.input.get(self.next..).and_then(<[u8]>::first_chunk) {
+            Some(word) => {
+                // Bits above `count` may be loaded twice, to the same value.
+                self.buffer |= u64::from_le_bytes(*word) << self.count;
+                self.next += ((63 - self.count) >> 3) as usize;
+                self.count |= 56;
+            }
+            None => self.refill_slowly(),
+        }
+    }
+
+    #[cold]
+    fn refill_slowly(&mut self) {
+        // The fast path leaves bits above `count`; here they would be loaded by a later byte.
+        self.buffer &= (1u64 << self.count) - 1;
+        while self.count < 56 {
+            let byte = self.input.get(self.next).copied().unwrap_or(0);
+            self.buffer |= u64::from(byte) << self.count;
+            self.next += 1;
+            self.count += 8;
+        }
+    }
+
+    #[inline(always)]
+    fn drop(&mut self, n: u32) {
+        self.buffer >>= n;
+        self.count -= n;
+    }
+
+    /// `n` bits, at most 16, of those that a refill made sure of.
+    #[inline(always)]
+    fn take(&mut self, n: u32) -> u32 {
+        let value = (self.buffer & ((1 << n) - 1)) as u32;
+        self.drop(n);
+        value
+    }
+
+    fn to_byte(&mut self) {
+        self.drop(self.count % 8);
+    }
+
+    /// Bits read so far, from the start of the input.
+    fn consumed(&self) -> u64 {
+        (self.next as u64 * 8).saturating_sub(u64::from(self.count))
+    }
+
+    /// True when bits beyond the end of the input were read.
+    fn overrun(&self) -> bool {
+        self.consumed() > self.input.len() as u64 * 8
+    }
+
+    /// Whole bytes not yet read.
+    fn left(&self) -> usize {
+        let read = usize::try_from(self.consumed().div_ceil(8)).unwrap_or(usize::MAX);
+        self.input.len().saturating_sub(read)
+    }
+
+    /// Up to `n` whole bytes; the position must be a byte's.
+    fn take_bytes(&mut self, n: usize) -> &'a [u8] {
+        let start = usize::try_from(self.consumed() / 8).unwrap_or(usize::MAX);
+        let rest = self.input.get(start..).unwrap_or_default();
+        let bytes = rest.get(..n.min(rest.len())).unwrap_or_default();
+        (self.next, self.buffer, self.count) = (start + bytes.len(), 0, 0);
+        bytes
+    }
+}
+
+// A table entry: `length | payload << 8 | kind << 24`. The length is the number of bits of the code
+// (or codes); for a link it is that of the second lookup. The payload is 16 bits.
+const KIND_LITERAL: u32 = 0; // payload: the byte
+const KIND_PAIR: u32 = 1; // payload: two bytes; bits 28..32: length of the first code
+const KIND_COPY: u32 = 2; // payload: base; bits 28..32: number of extra bits
+const KIND_END: u32 = 3;
+const KIND_LINK: u32 = 4; // payload: where in `links`
+const KIND_INVALID: u32 = 5;
+
+const fn entry(kind: u32, payload: u32, length: u32) -> u32 {
+    length | payload << 8 | kind << 24
+}
+
+const fn kind(entry: u32) -> u32 {
+    entry >> 24 & 15
+}
+
+const fn payload(entry: u32) -> usize {
+    (entry >> 8 & 0xffff) as usize
+}
+
+/// The bits of the kind that are zero for literals and pairs.
+const NOT_LITERALS: u32 = 14 << 24;
+/// Stands where no code leads.
+const INVALID_ENTRY: u32 = entry(KIND_INVALID, 0, 1);
+const LITERAL_BITS: u32 = 11;
+const DISTANCE_BITS: u32 = 9;
+const LITERAL_SYMBOLS: usize = 288;
+const DISTANCE_SYMBOLS: usize = 32;
+
+/// The two codes of a block.
+struct Tables {
+    literals: Table<{ 1 << LITERAL_BITS }>,
+    distances: Table<{ 1 << DISTANCE_BITS }>,
+    /// True when they are those of fixed blocks.
+    are_fixed: bool,
+}
+
+impl Default for Tables {
+    fn default() -> Tables {
+        Tables {
+            literals: Table::new(),
+            distances: Table::new(),
+            are_fixed: false,
+        }
+    }
+}
+
+impl Tables {
+    fn fixed(&mut self) -> Result<(), CodecError> {
+        if self.are_fixed {
+            return Ok(());
+        }
+        let mut lengths = [8; LITERAL_SYMBOLS];
+        lengths[144..256].fill(9);
+        lengths[256..280].fill(7);
+        self.literals.build(&lengths, false, literal_entry)?;
+        self.distances
+            .build(&[5; DISTANCE_SYMBOLS], false, distance_entry)?;
+        self.are_fixed = true;
+        Ok(())
+    }
+
+    fn dynamic(&mut self, bits: &mut Bits<'_>) -> Result<(), CodecError> {
+        const ORDER: [usize; 19] = [
+            16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
+        ];
+        self.are_fixed = false;
+        bits.refill();
+        let literals = bits.take(5) as usize + 257;
+        let distances = bits.take(5) as usize + 1;
+        let precode = bits.take(4) as usize + 4;
+        if literals > 286 || distances > 30 {
+            return Err(INVALID);
+        }
+        let mut lengths = [0u8; 19];
+        for &symbol in ORDER.iter().take(precode) {
+            bits.refill();
+            if let Some(length) = lengths.get_mut(symbol) {
+                *length = bits.take(3) as u8;
+            }
+        }
+        let mut code: Table<128> = Table::new();
+        code.build(&lengths, false, |symbol, length| {
+            entry(KIND_LITERAL, symbol as u32, length)
+        })?;
+
+        let mut lengths = [0u8; 286 + 30];
+        let total = literals + distances;
+        let mut at = 0;
+        while at < total {
+            bits.refill();
+            let found = code.look_up(bits);
+            if kind(found) != KIND_LITERAL {
+                return Err(INVALID);
+            }
+            bits.drop(found & 0xff);
+            let (length, repeat) = match payload(found) {
+                16 => {
+                    let before = at.checked_sub(1).and_then(|i| lengths.get(i));
+                    (*before.ok_or(INVALID)?, 3 + bits.take(2))
+                }
+                17 => (0, 3 + bits.take(3)),
+                18 => (0, 11 + bits.take(7)),
+                length => (length as u8, 1),
+            };
+            let end = at + repeat as usize;
+            if end > total {
+                return Err(INVALID);
+            }
+            lengths.get_mut(at..end).ok_or(INVALID)?.fill(length);
+            at = end;
+        }
+        let (literals, distances) = lengths
+            .get(..total)
+            .and_then(|lengths| lengths.split_at_checked(literals))
+            .ok_or(INVALID)?;
+        if literals.get(256) == Some(&0) {
+            return Err(INVALID); // no end-of-block code
+        }
+        self.literals.build(literals, true, literal_entry)?;
+        self.literals.pair_up();
+        self.distances.build(distances, true, distance_entry)
+    }
+
+    /// Decodes as long as neither input nor output is near its end; true at the end of the block.
+    #[inline(never)]
+    fn fast(
+        &self,
+        bits: &mut Bits<'_>,
+        out: &mut [u8],
+        pos: &mut usize,
+        history: usize,
+        stop: usize,
+    ) -> Result<bool, CodecError> {
+        // One round writes at most four pairs and a match, and loads at most 16 bytes.
+        let room = stop.saturating_sub(ROUND_OUTPUT);
+        let loadable = bits.input.len().saturating_sub(ROUND_INPUT);
+        let mut at = *pos;
+        let mut end_of_block = false;
+        while at < room && bits.next < loadable {
+            bits.refill();
+            let mut found = self.literals.look_up(bits);
+            let mut lookups = 0;
+            while found & NOT_LITERALS == 0 && lookups < 4 {
+                let bytes = out.get_mut(at..).and_then(<[u8]>::first_chunk_mut);
+                *bytes.ok_or(INVALID)? = (payload(found) as u16).to_le_bytes();
+                at += 1 + (kind(found) as usize);
+                bits.drop(found & 0xff);
+                found = self.literals.look_up(bits);
+                lookups += 1;
+            }
+            if lookups == 4 {
+                continue;
+            }
+            // A match takes up to 48 bits.
+            bits.refill();
+            if kind(found) == KIND_LINK {
+                bits.drop(LITERAL_BITS);
+                found = self.literals.follow(found, bits);
+            }
+            bits.drop(found & 0xff);
+            match kind(found) {
+                KIND_LITERAL => {
+                    *out.get_mut(at).ok_or(INVALID)? = payload(found) as u8;
+                    at += 1;
+                }
+                KIND_COPY => {
+                    let length = payload(found) + bits.take(found >> 28) as usize;
+                    let distance = self.distance(bits)?;
+                    copy(out, at, distance, length, history)?;
+                    at += length;
+                }
+                KIND_END => {
+                    end_of_block = true;
+                    break;
+                }
+                _ => return Err(INVALID),
+            }
+        }
+        *pos = at;
+        Ok(end_of_block)
+    }
+
+    /// Decodes symbol by symbol until the fast way is open again.
+    #[inline(never)]
+    fn careful(
+        &self,
+        bits: &mut Bits<'_>,
+        last: bool,
+        out: &mut [u8],
+        pos: &mut usize,
+        history: usize,
+        stop: usize,
+    ) -> Result<Symbols, CodecError> {
+        loop {
+            if bits.overrun() {
+                return Err(CodecError::Truncated);
+            }
+            if *pos >= stop {
+                return Ok(Symbols::Pause);
+            }
+            if !last && bits.left() < SYMBOL_BYTES {
+                return Ok(Symbols::Input);
+            }
+            bits.refill();
+            let mut found = self.literals.look_up(bits);
+            if kind(found) == KIND_LINK {
+                bits.drop(LITERAL_BITS);
+                found = self.literals.follow(found, bits);
+            }
+            match kind(found) {
+                KIND_LITERAL | KIND_PAIR => {
+                    *out.get_mut(*pos).ok_or(INVALID)? = payload(found) as u8;
+                    *pos += 1;
+                    bits.drop(match kind(found) {
+                        KIND_PAIR => found >> 28,
+                        _ => found & 0xff,
+                    });
+                }
+                KIND_COPY => {
+                    bits.drop(found & 0xff);
+                    let length = payload(found) + bits.take(found >> 28) as usize;
+                    let distance = self.distance(bits)?;
+                    copy(out, *pos, distance, length, history)?;
+                    *pos += length;
+                    if *pos + ROUND_OUTPUT < stop && bits.next + ROUND_INPUT < bits.input.len() {
+                        return Ok(Symbols::Pause);
+                    }
+                }
+                KIND_END => {
+                    bits.drop(found & 0xff);
+                    return Ok(Symbols::EndOfBlock);
+                }
+                _ => return Err(INVALID),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn distance(&self, bits: &mut Bits<'_>) -> Result<usize, CodecError> {
+        let mut found = self.distances.look_up(bits);
+        if kind(found) == KIND_LINK {
+            bits.drop(DISTANCE_BITS);
+            found = self.distances.follow(found, bits);
+        }
+        if kind(found) != KIND_COPY {
+            return Err(INVALID);
+        }
+        bits.drop(found & 0xff);
+        Ok(payload(found) + bits.take(found >> 28) as usize)
+    }
+}
+
+/// Output of one round of the fast path: four pairs or three and a match, and what the last write
+/// may spill.
+const ROUND_OUTPUT: usize = 8 + 258 + 1;
+/// Input that one round of the fast path may load.
+const ROUND_INPUT: usize = 16;
+
+/// Copies `length` bytes from `distance` before `at`, which may overlap. Spills up to 7 bytes.
+#[inline(always)]
+fn copy(
+    out: &mut [u8],
+    at: usize,
+    distance: usize,
+    length: usize,
+    history: usize,
+) -> Result<(), CodecError> {
+    if distance > at - history {
+        return Err(INVALID);
+    }
+    let (mut from, mut to, end) = (at - distance, at, at + length);
+    if end + 8 > out.len() {
+        return Err(INVALID);
+    }
+    if distance >= 8 {
+        while to < end {
+            let word: [u8; 8] = *out
+                .get(from..)
+                .and_then(<[u8]>::first_chunk)
+                .ok_or(INVALID)?;
+            *out.get_mut(to..)
+                .and_then(<[u8]>::first_chunk_mut)
+                .ok_or(INVALID)? = word;
+            (from, to) = (from + 8, to + 8);
+        }
+    } else if distance == 1 {
+        let byte = *out.get(from).ok_or(INVALID)?;
+        out.get_mut(at..end).ok_or(INVALID)?.fill(byte);
+    } else {
+        while to < end {
+            let byte = *out.get(from).ok_or(INVALID)?;
+            *out.get_mut(to).ok_or(INVALID)? = byte;
+            (from, to) = (from + 1, to + 1);
+        }
+    }
+    Ok(())
+}
+
+/// A decoding table of `N` entries, with longer codes behind links.
+struct Table<const N: usize> {
+    main: [u32; N],
+    links: Vec<u32>,
+    link_bits: u32,
+    shortest: u32,
+}
+
+impl<const N: usize> Table<N> {
+    const BITS: u32 = N.trailing_zeros();
+
+    fn new() -> Table<N> {
+        Table {
+            main: [INVALID_ENTRY; N],
+            links: Vec::new(),
+            link_bits: 0,
+            shortest: 0,
+        }
+    }
+
+    /// The entry for the next bits.
+    #[inline(always)]
+    fn look_up(&self, bits: &Bits<'_>) -> u32 {
+        self.main[bits.buffer as usize & (N - 1)]
+    }
+
+    /// The entry behind a link, for the bits after the first [`BITS`](Self::BITS).
+    #[inline(always)]
+    fn follow(&self, link: u32, bits: &Bits<'_>) -> u32 {
+        let index = payload(link) + (bits.buffer & ((1 << self.link_bits) - 1)) as usize;
+        self.links.get(index).copied().unwrap_or(INVALID_ENTRY)
+    }
+
+    /// Builds the table of a canonical code (RFC 1951, 3.2.2) from its code lengths. Refuses what
+    /// zlib refuses: over-subscribed codes, and incomplete ones but for a single code of one bit.
+    fn build(
+        &mut self,
+        lengths: &[u8],
+        may_be_incomplete: bool,
+        make: impl Fn(usize, u32) -> u32,
+    ) -> Result<(), CodecError> {
+        let mut counts = [0u32; 16];
+        for &length in lengths {
+            if let Some(count) = counts.get_mut(length as usize) {
+                *count += 1;
+            }
+        }
+        counts[0] = 0;
+        let longest = counts.iter().rposition(|&n| n > 0).unwrap_or(0) as u32;
+        self.shortest = counts.iter().position(|&n| n > 0).unwrap_or(0) as u32;
+        self.main.fill(INVALID_ENTRY);
+        self.links.clear();
+        self.link_bits = longest.saturating_sub(Self::BITS);
+        let mut next = [0u32; 16];
+        let (mut left, mut code) = (1i32, 0);
+        for (next, &count) in next.iter_mut().zip(&counts).skip(1) {
+            *next = code;
+            code = (code + count) << 1;
+            left = (left << 1) - count as i32;
+            if left < 0 {
+                return Err(INVALID);
+            }
+        }
+        if left > 0 && !(may_be_incomplete && longest <= 1) {
+            return Err(INVALID);
+        }
+        for (symbol, &length) in lengths
+            .iter()
+            .enumerate()
+            .filter(|(_, length)| **length > 0)
+        {
+            let length = u32::from(length);
+            let next = next.get_mut(length as usize).ok_or(INVALID)?;
+            let code = (next.reverse_bits() >> (32 - length)) as usize;
+            *next += 1;
+            if length <= Self::BITS {
+                let entry = make(symbol, length);
+                for slot in self.main.iter_mut().skip(code).step_by(1 << length) {
+                    *slot = entry;
+                }
+            } else {
+                let link = self.main.get_mut(code & (N - 1)).ok_or(INVALID)?;
+                if kind(*link) != KIND_LINK {
+                    *link = entry(KIND_LINK, self.links.len() as u32, 0);
+                    let end = self.links.len() + (1 << self.link_bits);
+                    self.links.resize(end, INVALID_ENTRY);
+                }
+                let start = payload(*link);
+                let entry = make(symbol, length - Self::BITS);
+                let table = self.links.get_mut(start..).ok_or(INVALID)?;
+                let table = table.get_mut(..1 << self.link_bits).ok_or(INVALID)?;
+                let step = 1 << (length - Self::BITS);
+                for slot in table.iter_mut().skip(code >> Self::BITS).step_by(step) {
+                    *slot = entry;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes one entry of two literals wherever both codes fit into one lookup.
+    fn pair_up(&mut self) {
+        if self.shortest * 2 > Self::BITS {
+            return;
+        }
+        // Downwards: the second code is looked up at a smaller index, which is not paired yet.
+        for index in (0..N).rev() {
+            let first = self.main[index & (N - 1)];
+            let length = first & 0xff;
+            if kind(first) != KIND_LITERAL || length >= Self::BITS {
+                continue;
+            }
+            let second = self.main[index >> length & (N - 1)];
+            let both = length + (second & 0xff);
+            if kind(second) == KIND_LITERAL && both <= Self::BITS {
+                let bytes = (payload(first) | payload(second) << 8) as u32;
+                self.main[index & (N - 1)] = entry(KIND_PAIR, bytes, both) | length << 28;
+            }
+        }
+    }
+}
+
+/// The entry of a literal/length symbol (RFC 1951, 3.2.5).
+fn literal_entry(symbol: usize, length: u32) -> u32 {
+    const BASE: [u16; 29] = [
+        3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115,
+        131, 163, 195, 227, 258,
+    ];
+    const EXTRA: [u8; 29] = [
+        0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0,
+    ];
+    match symbol {
+        0..=255 => entry(KIND_LITERAL, symbol as u32, length),
+        256 => entry(KIND_END, 0, length),
+        _ => copy_entry(BASE.get(symbol - 257), EXTRA.get(symbol - 257), length),
+    }
+}
+
+/// The entry of a distance symbol.
+fn distance_entry(symbol: usize, length: u32) -> u32 {
+    const BASE: [u16; 30] = [
+        1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537,
+        2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577,
+    ];
+    const EXTRA: [u8; 30] = [
+        0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12,
+        13, 13,
+    ];
+    copy_entry(BASE.get(symbol), EXTRA.get(symbol), length)
+}
+
+fn copy_entry(base: Option<&u16>, extra: Option<&u8>, length: u32) -> u32 {
+    match (base, extra) {
+        (Some(&base), Some(&extra)) => {
+            entry(KIND_COPY, u32::from(base), length) | u32::from(extra) << 28
+        }
+        _ => entry(KIND_INVALID, 0, length),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
