@@ -200,3 +200,45 @@ fn an_archive_of_the_original_tool_becomes_an_image_layout() {
         "2.0"
     );
 }
+
+/// Archives that the original tool wrote.
+#[test]
+fn archives_of_the_original_tool() {
+    for name in ["added-1.0.0.tar", "zero-1.0.0.tar"] {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let dir = scratch(&[]);
+        let archive = dir.path().join("out.tar");
+        fs::copy(data.join(name), &archive).unwrap();
+        let old: Vec<(String, Vec<u8>)> = crate::source::open(&archive)
+            .and_then(|source| crate::model::resolve::resolve(&*source, None))
+            .map(|old| entries_of(&old.manifest, &archive))
+            .unwrap();
+        fs::write(dir.path().join("extra"), b"extra bytes").unwrap();
+        let added = add(&dir, Some("zz/extra"), &options()).unwrap();
+        assert_eq!(added.files, old.len() as u64 + 1, "{name}");
+        let written = Written::read(&archive);
+        for (layer, (title, blob)) in written.layers().iter().zip(&old) {
+            assert_eq!(
+                layer["annotations"]["org.opencontainers.image.title"],
+                **title
+            );
+            assert_eq!(written.blob(layer), blob);
+        }
+    }
+}
+
+/// Title and blob of each layer, by title.
+fn entries_of(manifest: &crate::OciManifest, archive: &Path) -> Vec<(String, Vec<u8>)> {
+    let source = crate::source::open(archive).unwrap();
+    let layers = manifest.layers.iter().cloned().map(ModelLayer::from);
+    let mut list: Vec<(String, Vec<u8>)> = layers
+        .map(|layer| {
+            let blob = source.blob(layer.digest()).unwrap().unwrap();
+            let mut bytes = vec![0; blob.len() as usize];
+            blob.read_exact_at(&mut bytes, 0).unwrap();
+            (layer.title().to_string(), bytes)
+        })
+        .collect();
+    list.sort();
+    list
+}

@@ -134,7 +134,7 @@ fn child_pack() {
 #[test]
 fn k2_permission_denied() {
     let dir = scratch(&[("a", b"1"), ("secret", b"2")]);
-    let mode = fs::Permissions::from_mode(0);
+    let mode = fs::Permissions::from_mode(0o000);
     fs::set_permissions(model_of(&dir).join("secret"), mode).unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     // Root reads everything, unless it gives up the capability.

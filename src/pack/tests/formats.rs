@@ -355,3 +355,26 @@ print(len(manifest['layers']))
         written.layers().len().to_string()
     );
 }
+
+/// What was packed is what a model gives back.
+#[test]
+fn the_model_reads_back_every_byte() {
+    for compression in [
+        Compression::Auto,
+        Compression::Gzip(6),
+        Compression::Zstd(3),
+        Compression::None,
+    ] {
+        let (dir, written) = packed_with(compression);
+        let archive = dir.path().join("out.tar");
+        let model = crate::Model::open(&archive, &Default::default()).unwrap();
+        assert_eq!(model.files().len(), written.layers().len());
+        for file in model.files() {
+            let content = fs::read(model_of(&dir).join(file.path.as_str())).unwrap();
+            let bytes = model.read_at(file.inode, 0, content.len() + 1).unwrap();
+            assert!(bytes == content, "{compression:?}: {}", file.path);
+            let digest = model.verify(file.inode).unwrap();
+            assert_eq!(digest, Digest::sha256(&content));
+        }
+    }
+}
