@@ -7,7 +7,6 @@ on reads (blkio.throttle or io.max), with reader and server in the group.
 
 import os
 
-from .. import workspace
 from ..control import Group
 from ..environment import Unavailable
 from ..measure import interleave
@@ -59,7 +58,8 @@ def decoded(bench, report, packed):
     })
     report.note("bf16 by auto, archive in the page cache:")
     report.timings(timings, lambda _: bench.medium)
-    report.target("bf16 beside the library", timings.ratio("seq, library", "seq, mount"), ">=", 0.85)
+    report.target("bf16 beside the library",
+                  timings.ratio("seq, library", "seq, mount"), ">=", 0.85)
 
 
 def disk(bench, report, stored, stored_model, packed, model):
@@ -122,4 +122,3 @@ def run(bench, report):
     decoded(bench, report, packed)
     disk(bench, report, stored, stored_model, packed, model)
     slow(bench, report, packed, model)
-    assert not workspace.is_mounted(bench.space.root)
