@@ -8,8 +8,8 @@ use crate::limits;
 
 /// The path of a file in a model: relative, `/` between components, UTF-8.
 ///
-/// Guarantees: no empty, `.` or `..` component, no leading or trailing `/`, no control character,
-/// no component over [`limits::MAX_NAME_BYTES`], no path over [`limits::MAX_PATH_BYTES`] or deeper
+/// Guarantees: no empty, `.` or `..` component, no leading or trailing `/`, no control character
+/// (but see [`of_original`](EntryPath::of_original)), no component over [`limits::MAX_NAME_BYTES`], no path over [`limits::MAX_PATH_BYTES`] or deeper
 /// than [`limits::MAX_PATH_DEPTH`]. A backslash is an ordinary character.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryPath(Box<str>);
@@ -20,7 +20,20 @@ impl EntryPath {
     /// # Errors
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the path and the rule.
     pub fn new(path: &str) -> Result<EntryPath> {
-        match broken_rule(path) {
+        EntryPath::checked(path, char::is_control)
+    }
+
+    /// As [`new`](EntryPath::new), but control characters other than NUL pass: for archives of the
+    /// original tool, which took every name that a Linux file system takes.
+    ///
+    /// # Errors
+    /// As [`new`](EntryPath::new).
+    pub fn of_original(path: &str) -> Result<EntryPath> {
+        EntryPath::checked(path, |c| c == '\0')
+    }
+
+    fn checked(path: &str, refused: impl Fn(char) -> bool) -> Result<EntryPath> {
+        match broken_rule(path, refused) {
             None => Ok(EntryPath(path.into())),
             Some(rule) => Err(Error::malformed(
                 format!("path \"{}\"", shorten(path)),
@@ -52,7 +65,7 @@ impl fmt::Display for EntryPath {
     }
 }
 
-fn broken_rule(path: &str) -> Option<String> {
+fn broken_rule(path: &str, refused: impl Fn(char) -> bool) -> Option<String> {
     if path.is_empty() {
         return Some("is empty".into());
     }
@@ -66,7 +79,7 @@ fn broken_rule(path: &str) -> Option<String> {
             limits::MAX_PATH_BYTES
         ));
     }
-    if path.chars().any(char::is_control) {
+    if path.chars().any(refused) {
         return Some("contains a control character".into());
     }
     let mut depth = 0;
@@ -180,6 +193,17 @@ mod tests {
     fn p2_refuses_control_characters() {
         for bad in ["a\0b", "a\nb", "\x1b[31m", "a\x7f", "a\u{85}"] {
             assert!(EntryPath::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_the_original_tool_pass_but_for_nul() {
+        assert_eq!(
+            EntryPath::of_original("new\nline").unwrap().to_string(),
+            "new\\u{a}line"
+        );
+        for bad in ["a\0b", "../a", "a//b"] {
+            assert!(EntryPath::of_original(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -82,6 +82,22 @@ pub enum Error {
         /// Where it was missing.
         problem: String,
     },
+    /// The system lacks something, or refuses it: `subject`, and what to do about it.
+    #[error("{subject}: {problem}")]
+    Environment {
+        /// The path, program or device.
+        subject: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An error that another process of ours met and reported.
+    #[error("{message}")]
+    Reported {
+        /// Its kind there.
+        kind: ErrorKind,
+        /// Its text there, printable.
+        message: String,
+    },
     /// The operating system refused `action` on `subject`.
     #[error("cannot {action} {subject}: {source}")]
     Io {
@@ -104,7 +120,8 @@ impl Error {
             Error::PinMismatch { .. } => ErrorKind::PinMismatch,
             Error::Refused { .. } => ErrorKind::Refused,
             Error::NotFound { .. } => ErrorKind::NotFound,
-            Error::Io { .. } => ErrorKind::Environment,
+            Error::Environment { .. } | Error::Io { .. } => ErrorKind::Environment,
+            Error::Reported { kind, .. } => *kind,
         }
     }
 
@@ -135,6 +152,14 @@ impl Error {
     /// An [`Error::NotFound`]; both strings are made printable.
     pub fn not_found(subject: impl fmt::Display, problem: impl fmt::Display) -> Error {
         Error::NotFound {
+            subject: printable(&subject.to_string()),
+            problem: printable(&problem.to_string()),
+        }
+    }
+
+    /// An [`Error::Environment`]; both strings are made printable.
+    pub fn environment(subject: impl fmt::Display, problem: impl fmt::Display) -> Error {
+        Error::Environment {
             subject: printable(&subject.to_string()),
             problem: printable(&problem.to_string()),
         }
@@ -177,7 +202,14 @@ impl Error {
                 subject: join(subject),
                 problem,
             },
-            other @ (Error::Usage(_) | Error::PinMismatch { .. } | Error::Io { .. }) => other,
+            Error::Environment { subject, problem } => Error::Environment {
+                subject: join(subject),
+                problem,
+            },
+            other @ (Error::Usage(_)
+            | Error::PinMismatch { .. }
+            | Error::Reported { .. }
+            | Error::Io { .. }) => other,
         }
     }
 }

@@ -6,12 +6,12 @@
 //! ```text
 //! main, cli, commands/         the binary                                  7
 //! mount/  pack/  unpack/       users of Model                              6
-//! verify
 //! model/                       a tree of files                             5
 //! layer/                       bytes of one file                           4
 //! source/                      where blobs are                             3
 //! oci/  tar/  codec/  cache    parsers of untrusted bytes                  2
-//! digest  entry_path  limits  error                                        1
+//! digest  entry_path  limits       vocabulary                              1
+//! error  progress
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -27,10 +27,10 @@ pub mod model;
 pub mod mount;
 pub mod oci;
 pub mod pack;
+pub mod progress;
 pub mod source;
 pub mod tar;
 pub mod unpack;
-pub mod verify;
 
 pub use codec::Compression;
 pub use digest::{Algorithm, Digest};
@@ -39,3 +39,8 @@ pub use model::Model;
 pub use oci::{OciConfig, OciManifest};
 pub use pack::{ModelLayer, ModelPackager};
 pub use unpack::ModelUnpackager;
+
+/// The examples of the README are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

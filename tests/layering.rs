@@ -6,14 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Modules of one layer that may know each other: (who, whom).
-const NEIGHBOURS: [(&str, &str); 3] = [
-    // All report progress in the same way.
-    ("unpack", "pack"),
-    ("verify", "pack"),
-    // Nothing is restored before it is verified.
-    ("unpack", "verify"),
-];
 /// Layers that are one thing in several files: the vocabulary and the binary.
 const UNITED_LEVELS: [u32; 2] = [1, 7];
 
@@ -244,9 +236,8 @@ fn imports_point_downward() {
                 ));
                 continue;
             };
-            let neighbours = NEIGHBOURS.contains(&(&source.module, module));
             let united = level == own && UNITED_LEVELS.contains(&level);
-            if level >= own && !neighbours && !united {
+            if level >= own && !united {
                 wrong.push(format!(
                     "{} (level {own}) uses {name} (level {level})",
                     source.path

@@ -4,13 +4,20 @@
 //! *segment* that decodes alone: no back-reference leaves it, and it ends on a byte boundary. A
 //! deflate segment followed by `03 00` is a complete deflate stream.
 
-pub mod decode;
-pub mod encode;
+mod bits;
+mod cpu;
+mod decode;
+mod deflate;
+mod encode;
 pub(crate) mod frames;
 pub mod gzip;
+mod huffman;
 pub(crate) mod inflate;
-pub mod literal;
+mod literal;
 pub mod seek;
+mod segment;
+mod stored;
+mod zstandard;
 
 pub use decode::Decoder;
 pub use encode::Encoder;
@@ -30,7 +37,7 @@ pub type SubOffsets = [u32; SUB_STREAMS - 1];
 pub enum ChunkKind {
     /// Deflate stored blocks.
     Stored = 0,
-    /// Six literal-only dynamic deflate blocks with one code; see [`literal`].
+    /// Six literal-only dynamic deflate blocks with one code (`docs/literal-deflate.md`).
     Literal = 1,
     /// Any deflate blocks.
     Deflate = 2,
@@ -78,20 +85,27 @@ impl std::str::FromStr for Compression {
             Some((name, level)) => (name, Some(level)),
             None => (s, None),
         };
-        let level = |default: u8, max: u8| match level {
-            None => Ok(default),
-            Some(text) => match text.parse::<u8>() {
-                Ok(n) if (1..=max).contains(&n) && text == n.to_string() => Ok(n),
-                _ => Err(Error::usage(format!(
-                    "compression level \"{text}\" is not a number from 1 to {max}"
-                ))),
-            },
+        let number = |default: u8, max: u8| match level {
+            None => Some(default),
+            Some(text) => (1..=max).find(|n| n.to_string() == text),
         };
-        match (name, s.contains(':')) {
-            ("auto", false) => Ok(Compression::Auto),
-            ("none", false) => Ok(Compression::None),
-            ("gzip", _) => Ok(Compression::Gzip(level(6, 9)?)),
-            ("zstd", _) => Ok(Compression::Zstd(level(3, 19)?)),
+        let bad_level = |max: u8| {
+            let text = level.unwrap_or_default();
+            Error::usage(format!(
+                "compression level \"{text}\" is not a number from 1 to {max}"
+            ))
+        };
+        match (name, level) {
+            ("auto", None) => Ok(Compression::Auto),
+            ("none", None) => Ok(Compression::None),
+            ("gzip", _) => match number(6, 9) {
+                Some(level) => Ok(Compression::Gzip(level)),
+                None => Err(bad_level(9)),
+            },
+            ("zstd", _) => match number(3, 19) {
+                Some(level) => Ok(Compression::Zstd(level)),
+                None => Err(bad_level(19)),
+            },
             _ => Err(Error::usage(format!(
                 "unknown compression \"{s}\"; use auto, gzip[:1-9], zstd[:1-19] or none"
             ))),
@@ -125,3 +139,6 @@ pub enum CodecError {
     #[error("is truncated")]
     Truncated,
 }
+
+#[cfg(test)]
+mod tests;

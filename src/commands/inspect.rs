@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use modeloci::entry_path::printable;
+use modeloci::model::verify::{LayerReport, verify};
 use modeloci::model::{FileInfo, OpenOptions};
 use modeloci::oci::{Descriptor, annotations, media_type};
-use modeloci::verify::{LayerReport, verify};
 use modeloci::{Model, Result};
 use serde_json::{Value, json};
 

@@ -1,41 +1,46 @@
-//! Log messages: to stderr or a file, one line each, made printable.
+//! Log messages: to stderr or where a mount sends them, one line each, made printable.
 
-use std::fs::File;
-use std::io::Write as _;
+use std::io::Write;
 
 use env_logger::{Builder, Target};
+use log::LevelFilter;
 use modeloci::entry_path::printable;
 
 use crate::cli::Verbosity;
 
-/// Starts logging; later calls change nothing. `MODELOCI_LOG` (`debug`, `modeloci::layer=trace`)
-/// overrides the level.
+/// Starts logging to stderr; later calls change nothing. `MODELOCI_LOG` (`debug`,
+/// `modeloci::layer=trace`) overrides the level.
 ///
-/// On stderr a line is `warning: …`; in a file it starts with the time. Writing never fails: a
-/// full or closed stderr must not stop what is being logged about.
-pub(crate) fn init(verbosity: Verbosity, file: Option<File>) {
+/// A line is `warning: …`. Writing never fails: a full or closed stderr must not stop what is
+/// being logged about.
+pub(crate) fn init(verbosity: Verbosity) {
+    let mut builder = builder(verbosity.level());
+    builder.format(|out, record| {
+        let message = printable(&record.args().to_string());
+        writeln!(out, "{}: {message}", label(record.level()))
+    });
+    let _ = builder.try_init();
+}
+
+/// Starts logging to `sink`, like [`init`], each line with its time.
+pub(crate) fn init_to(level: LevelFilter, sink: Box<dyn Write + Send>) {
+    let mut builder = builder(level);
+    builder.target(Target::Pipe(sink));
+    builder.format(|out, record| {
+        let message = printable(&record.args().to_string());
+        let (time, level) = (out.timestamp_millis(), label(record.level()));
+        writeln!(out, "{time} {level}: {message}")
+    });
+    let _ = builder.try_init();
+}
+
+fn builder(level: LevelFilter) -> Builder {
     let mut builder = Builder::new();
-    builder.filter_level(verbosity.level());
+    builder.filter_level(level);
     if let Ok(filter) = std::env::var("MODELOCI_LOG") {
         builder.parse_filters(&filter);
     }
-    match file {
-        Some(file) => {
-            builder.target(Target::Pipe(Box::new(file)));
-            builder.format(|out, record| {
-                let message = printable(&record.args().to_string());
-                let (time, level) = (out.timestamp_millis(), label(record.level()));
-                writeln!(out, "{time} {level}: {message}")
-            });
-        }
-        None => {
-            builder.format(|out, record| {
-                let message = printable(&record.args().to_string());
-                writeln!(out, "{}: {message}", label(record.level()))
-            });
-        }
-    }
-    let _ = builder.try_init();
+    builder
 }
 
 fn label(level: log::Level) -> &'static str {

@@ -23,7 +23,7 @@ mod unpack;
 pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let verbosity = cli.verbosity;
     if !matches!(cli.command, Command::Mount(_)) {
-        logging::init(verbosity, None);
+        logging::init(verbosity);
     }
     match cli.command {
         Command::Pack(args) => pack::run(&args, verbosity),

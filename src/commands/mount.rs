@@ -1,10 +1,112 @@
 //! `modeloci mount`
 
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context as _;
+use log::LevelFilter;
+use modeloci::Error;
+use modeloci::mount::{self, LogQueue, MountOptions};
+
+use super::logging;
 use crate::cli::{MountArgs, Verbosity};
 
 pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
-    let _ = (args, verbosity);
-    todo!()
+    let options = options(&args, verbosity)?;
+    if args.fake {
+        // mount(8): "perform everything except the actual system call".
+        logging::init(verbosity);
+        mount::check(&options)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !options.foreground {
+        if let Some(file) = &options.log_file {
+            // Said here, where somebody reads it, and not by the background process.
+            open_log(file)?;
+        }
+        mount::mount(&options)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let log = start_log(&options, verbosity)?;
+    let result = mount::mount(&options);
+    if let Err(error) = &result {
+        // In the background nobody sees stderr.
+        if options.log_file.is_some() {
+            log::error!("{error}");
+        }
+    }
+    log.flush(Duration::from_millis(500));
+    result?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<MountOptions> {
+    let mut options = MountOptions::new(&args.archive, &args.mountpoint);
+    options.digest = args.digest;
+    options.cache_bytes = args.cache_size;
+    options.foreground = args.foreground;
+    options.allow_other = args.allow_other;
+    options.uid = args.uid;
+    options.gid = args.gid;
+    options.prefetch = args.prefetch;
+    options.log_file = args.log_file.clone();
+    options.ready_fd = args.ready_fd;
+    options.index_dir = match (&args.index_dir, args.no_index) {
+        (_, true) => None,
+        (Some(dir), false) => Some(dir.clone()),
+        (None, false) => cache_dir(),
+    };
+    options.apply(&args.options.join(","), args.sloppy)?;
+    if options.ready_fd.is_some() && !options.foreground {
+        return Err(Error::usage("--ready-fd needs --foreground").into());
+    }
+    if verbosity.quiet {
+        options.extra_args.push("-q".into());
+    }
+    for _ in 0..verbosity.verbose {
+        options.extra_args.push(OsString::from("-v"));
+    }
+    Ok(options)
+}
+
+/// `$XDG_CACHE_HOME/modeloci`; nowhere for a user without a home. The specification says that a
+/// relative path is to be ignored.
+fn cache_dir() -> Option<PathBuf> {
+    let absolute = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|dir| dir.is_absolute())
+    };
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| Some(absolute("HOME")?.join(".cache")))
+        .map(|dir| dir.join("modeloci"))
+}
+
+fn open_log(file: &Path) -> anyhow::Result<File> {
+    File::options()
+        .append(true)
+        .create(true)
+        .open(file)
+        .map_err(Error::io("open the log file", file))
+        .context("--log-file")
+}
+
+/// A mount outlives the terminal that it was started from, so whatever it says goes through a
+/// queue that never blocks.
+fn start_log(options: &MountOptions, verbosity: Verbosity) -> anyhow::Result<LogQueue> {
+    let sink: Box<dyn Write + Send> = match &options.log_file {
+        Some(file) => Box::new(open_log(file)?),
+        None => Box::new(std::io::stderr()),
+    };
+    let (writer, queue) = LogQueue::start(sink).map_err(Error::io("start", "a thread"))?;
+    let level = match verbosity.level() {
+        LevelFilter::Warn => LevelFilter::Info,
+        level => level,
+    };
+    logging::init_to(level, Box::new(writer));
+    Ok(queue)
 }

@@ -46,10 +46,10 @@ pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
         Some(hinted) => (&hinted.error, Some(&hinted.hint)),
         None => (error, None),
     };
-    if let Some(io) = error.downcast_ref::<io::Error>() {
-        if io.kind() == io::ErrorKind::BrokenPipe {
-            return ExitCode::SUCCESS;
-        }
+    if let Some(io) = error.downcast_ref::<io::Error>()
+        && io.kind() == io::ErrorKind::BrokenPipe
+    {
+        return ExitCode::SUCCESS;
     }
     report_line(&format!("error: {}", message(error)));
     if let Some(hint) = hint {

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use modeloci::Error;
 use modeloci::entry_path::printable_path;
 use modeloci::oci::{Descriptor, OciConfig, json};
 use modeloci::pack::{Output, PackOptions, Packed};
-use modeloci::{Error, ErrorKind};
 use serde_json::{Map, Value};
 
 use super::output::{self, human_bytes, ratio};
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         },
     );
     drop(bar);
-    let packed = result.map_err(|error| advise(error, &output, args.force))?;
+    let packed = result?;
 
     for warning in &packed.warnings {
         output::report_line(&format!("warning: {warning}"));
@@ -110,24 +110,6 @@ fn default_output(args: &PackArgs) -> anyhow::Result<PathBuf> {
         Error::usage("there is nothing beside the root directory; name an --output")
     })?;
     Ok(parent.join(name))
-}
-
-fn advise(error: Error, output: &Output, force: bool) -> anyhow::Error {
-    let exists = matches!(output, Output::File(path) if path.symlink_metadata().is_ok());
-    if error.kind() == ErrorKind::Refused && exists && !force && names(&error, output) {
-        return output::hint(error, "--force replaces it, --output chooses another name");
-    }
-    error.into()
-}
-
-/// True when the error is about the output itself, not about something in the model directory.
-fn names(error: &Error, output: &Output) -> bool {
-    match (error, output) {
-        (Error::Refused { subject, .. }, Output::File(path)) => {
-            subject.contains(&printable_path(path))
-        }
-        _ => false,
-    }
 }
 
 /// The lines that tell the user what was written.

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use modeloci::mount;
+
 use crate::cli::UmountArgs;
 
 pub(crate) fn run(args: &UmountArgs) -> anyhow::Result<ExitCode> {
-    let _ = args;
-    todo!()
+    mount::unmount(&args.mountpoint, args.lazy)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! `modeloci unpack`
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use modeloci::entry_path::printable_path;
@@ -58,7 +59,7 @@ pub(crate) fn run(args: &UnpackArgs, verbosity: Verbosity) -> anyhow::Result<Exi
 
 fn advise(error: Error, args: &UnpackArgs) -> anyhow::Error {
     match error.kind() {
-        ErrorKind::Refused if !args.force && args.output().is_dir() => {
+        ErrorKind::Refused if !args.force && is_named_directory(args.output()) => {
             output::hint(error, "--force replaces the directory as a whole")
         }
         ErrorKind::NotFound if !args.include.is_empty() => {
@@ -66,4 +67,9 @@ fn advise(error: Error, args: &UnpackArgs) -> anyhow::Error {
         }
         _ => error.into(),
     }
+}
+
+/// True for what `--force` can replace: `/`, `.` and links have no name of their own to give away.
+fn is_named_directory(path: &Path) -> bool {
+    path.file_name().is_some() && path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
 }

@@ -17,11 +17,12 @@ pub(super) struct FileLayer {
     pub(super) table: Option<Digest>,
 }
 
-/// The files of a manifest, sorted by path.
+/// The files of a manifest, sorted by path. `original` says that the original tool wrote it, whose
+/// names are not ours to refuse.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the layer.
-pub(super) fn files(manifest: &OciManifest) -> Result<Vec<FileLayer>> {
+pub(super) fn files(manifest: &OciManifest, original: bool) -> Result<Vec<FileLayer>> {
     let mut files = Vec::with_capacity(manifest.layers.len());
     for (number, descriptor) in manifest.layers.iter().enumerate() {
         if descriptor.is_empty() {
@@ -38,7 +39,12 @@ pub(super) fn files(manifest: &OciManifest) -> Result<Vec<FileLayer>> {
                 ),
             )
         })?;
-        let path = EntryPath::new(path).map_err(|e| e.within(subject()))?;
+        let parse = if original {
+            EntryPath::of_original
+        } else {
+            EntryPath::new
+        };
+        let path = parse(path).map_err(|e| e.within(subject()))?;
         let digest = |key: &str| match descriptor.annotation(key) {
             None => Ok(None),
             Some(text) => match text.parse::<Digest>() {

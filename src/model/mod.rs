@@ -21,6 +21,7 @@ use crate::source::BlobSource;
 mod builder;
 pub mod resolve;
 mod tree;
+pub mod verify;
 
 use resolve::Resolved;
 use tree::Tree;
@@ -152,7 +153,7 @@ impl Model {
     pub fn from_source(source: Arc<dyn BlobSource>, options: &OpenOptions) -> Result<Model> {
         let within = |e: Error| e.within(source.name());
         let resolved = resolve::resolve(&*source, options.pin.as_ref()).map_err(within)?;
-        let layers = builder::files(&resolved.manifest).map_err(within)?;
+        let layers = builder::files(&resolved.manifest, resolved.original).map_err(within)?;
         let tree = Tree::build(layers.iter().map(|layer| &layer.path)).map_err(within)?;
         let context = Arc::new(Context::new(
             Arc::new(LruChunkCache::new(options.cache_bytes)),

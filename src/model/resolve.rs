@@ -31,6 +31,9 @@ pub struct Resolved {
     pub config: Option<OciConfig>,
     /// The config blob's bytes, whatever they are.
     pub config_bytes: Vec<u8>,
+    /// True for an archive of the original Python tool: no index, and a manifest in its spelling.
+    /// That tool took any file name and stored symbolic links as they were.
+    pub original: bool,
     /// What `inspect` should tell, one sentence each.
     pub notes: Vec<String>,
 }
@@ -70,6 +73,7 @@ pub fn resolve(source: &dyn BlobSource, pin: Option<&Digest>) -> Result<Resolved
         manifest_bytes: found.bytes,
         config,
         config_bytes,
+        original: found.original,
         notes: resolver.notes,
     })
 }
@@ -79,6 +83,7 @@ struct Found {
     manifest: OciManifest,
     digest: Digest,
     bytes: Vec<u8>,
+    original: bool,
 }
 
 struct Resolver<'a> {
@@ -116,7 +121,8 @@ impl Resolver<'_> {
             return Err(mismatch(pin, digest));
         }
         let subject = "manifest.json";
-        if json::parse(&bytes, subject)?.is_array() {
+        let document = json::parse(&bytes, subject)?;
+        if document.is_array() {
             let rule = "is a docker-archive's list of images, and there is no index.json; \
                         save the image as an OCI archive";
             return Err(Error::malformed(subject, rule));
@@ -126,6 +132,7 @@ impl Resolver<'_> {
             manifest,
             digest,
             bytes,
+            original: document.get("schema_version").is_some(),
         })
     }
 
@@ -257,6 +264,7 @@ impl Resolver<'_> {
             manifest,
             digest: descriptor.digest,
             bytes,
+            original: false,
         }))
     }
 

@@ -1,1 +1,43 @@
 //! The FUSE mount: the only part that knows `fuser` and errno.
+//!
+//! [`mount`] serves a [`Model`](crate::Model) at a directory, [`unmount`] ends that, [`status`]
+//! asks a mount what it has done. The parts, each usable and tested alone:
+//!
+//! ```text
+//! lifecycle   background process, readiness, signals, draining, unmounting
+//! session     the event loops of fuser, and how they end
+//! adapter     one short function per FUSE operation
+//! requests    what the operations answer: attributes, directories, xattrs, bytes
+//! attach      mount(2) or fusermount3; detaching again
+//! place       what a mount point may be; stale mounts
+//! ```
+//!
+//! fuser 0.18.0 has defects that a mount must not inherit. It is given nothing but an open
+//! `/dev/fuse` descriptor: mounting, unmounting, options and threads' deaths are handled here, and
+//! each workaround says which defect it is for.
+
+mod adapter;
+mod attach;
+mod errno;
+mod guard;
+mod lifecycle;
+mod log_queue;
+mod mountinfo;
+mod notify;
+mod options;
+mod place;
+mod prefetch;
+mod ready;
+mod requests;
+mod session;
+mod status;
+mod sys;
+
+pub use lifecycle::{check, mount};
+pub use log_queue::{LogQueue, LogWriter};
+pub use options::{MountOptions, parse_size};
+pub use place::unmount;
+pub use status::{Status, status};
+
+/// The type of our mounts in `/proc/self/mountinfo`.
+const FS_TYPE: &str = "fuse.modeloci";

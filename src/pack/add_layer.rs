@@ -192,17 +192,21 @@ impl OldArchive<'_> {
         }
 
         let mut tables = Vec::new();
-        for layer in &self.layers {
+        let mut layers = Vec::with_capacity(self.layers.len() + 1);
+        for layer in before {
             tables.extend(self.carry_over_table(layer.descriptor(), out)?);
+            layers.push(descriptor(layer));
         }
-        let mut layers: Vec<Descriptor> = before.iter().map(descriptor).collect();
         for layer in added {
             if let Some(table) = layer.table {
                 tables.push(out.blob(media_type::CHUNK_TABLE, &table)?);
             }
             layers.push(layer.descriptor);
         }
-        layers.extend(after.iter().map(descriptor));
+        for layer in after {
+            tables.extend(self.carry_over_table(layer.descriptor(), out)?);
+            layers.push(descriptor(layer));
+        }
 
         let manifest = self.manifest(layers);
         let config = &self.documents.config_bytes;

@@ -44,6 +44,8 @@ mod tests;
 pub use add_layer::add_layer;
 pub use packager::{ModelLayer, ModelPackager};
 
+pub use crate::progress::Progress;
+
 /// How to pack.
 #[derive(Debug, Clone)]
 pub struct PackOptions {
@@ -96,9 +98,6 @@ pub struct Packed {
     /// Things that the user should know: empty directories that were left out.
     pub warnings: Vec<String>,
 }
-
-/// Called with (bytes done, bytes in total) while work goes on, from any thread.
-pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
 /// Packs `model_dir` into an archive.
 ///

@@ -348,7 +348,7 @@ impl<'a> Reader<'a> {
         }
         Err(self.changed(
             file,
-            if now.node != was.node || now.size == was.size {
+            if !now.is_same_file(&was) || now.size == was.size {
                 "changed while it was packed"
             } else if now.size > was.size {
                 "grew while it was packed"

@@ -58,7 +58,9 @@ pub(super) struct InputFile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     /// Device and inode.
-    pub node: (u64, u64),
+    node: (u64, u64),
+    /// What it is: inode numbers are used again.
+    kind: FileType,
     /// Size in bytes.
     pub size: u64,
     /// Modification and status change times, in seconds and nanoseconds.
@@ -66,6 +68,11 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// True for what may be another version of the same file.
+    pub(super) fn is_same_file(&self, other: &Identity) -> bool {
+        self.node == other.node && self.kind == other.kind
+    }
+
     /// The identity that a stat describes.
     #[expect(
         clippy::unnecessary_cast,
@@ -74,6 +81,7 @@ impl Identity {
     pub(super) fn of(stat: &Stat) -> Identity {
         Identity {
             node: node(stat),
+            kind: FileType::from_raw_mode(stat.st_mode),
             size: u64::try_from(stat.st_size).unwrap_or(0),
             times: [
                 stat.st_mtime as i64,
@@ -389,9 +397,9 @@ impl Walker<'_> {
     }
 }
 
-/// True when nothing below the directory could have a valid path: it is not searched.
+/// True for a directory so deep that it was refused itself: it is not searched.
 fn too_long(place: &Place) -> bool {
-    place.depth >= limits::MAX_PATH_DEPTH || place.path.len() >= limits::MAX_PATH_BYTES
+    place.depth > limits::MAX_PATH_DEPTH || place.path.len() > limits::MAX_PATH_BYTES
 }
 
 /// Why the name cannot be packed; `None` when it can, or when a directory above is to blame.

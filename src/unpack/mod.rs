@@ -25,7 +25,7 @@ pub use unpackager::ModelUnpackager;
 
 use crate::error::Result;
 use crate::model::{FileInfo, Model};
-use crate::pack::Progress;
+use crate::progress::Progress;
 
 /// How to unpack.
 #[derive(Debug, Clone, Default)]

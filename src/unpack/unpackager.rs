@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::{UnpackOptions, Unpacked, unpack};
 use crate::error::Result;
+use crate::model::verify::{LayerReport, verify};
 use crate::model::{Model, OpenOptions};
-use crate::verify::{LayerReport, verify};
 
 /// Restores and verifies archives: the counterpart of [`ModelPackager`](crate::pack::ModelPackager).
 ///

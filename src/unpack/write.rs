@@ -19,9 +19,8 @@ use super::{UnpackOptions, Unpacked, beneath};
 use crate::digest::Hasher;
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
-use crate::model::{FileInfo, Model};
-use crate::pack::Progress;
-use crate::verify;
+use crate::model::{FileInfo, Model, verify};
+use crate::progress::Progress;
 
 /// Bytes that one thread writes of a file before it looks for other work.
 const RANGE_BYTES: u64 = 8 << 20;

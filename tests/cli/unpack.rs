@@ -134,11 +134,18 @@ fn u2_a_damaged_layer_leaves_nothing_and_the_old_output_whole() {
     assert_eq!(fs::read(sandbox.path("old/file")).unwrap(), b"old");
 }
 
+/// Packs a file that takes long enough to unpack to be interrupted.
+fn pack_large(sandbox: &Sandbox) {
+    let file = fs::File::create(sandbox.write("model/weights.bin", "")).unwrap();
+    file.set_len(256 << 20).unwrap();
+    let line = "pack model --name m --version 1 -o m.tar --compression none";
+    sandbox.run(&line.split(' ').collect::<Vec<_>>()).ok();
+}
+
 #[test]
 fn u2_an_interrupt_leaves_nothing() {
     let sandbox = Sandbox::new();
-    sandbox.write("model/weights.bin", noise(200 << 20));
-    sandbox.pack();
+    pack_large(&sandbox);
     for (signal, number) in [("INT", 2), ("TERM", 15)] {
         let mut child = sandbox
             .command(&["unpack", "m.tar", "out"])
@@ -180,8 +187,7 @@ fn u2_a_full_disk_leaves_nothing() {
 #[test]
 fn u2_a_kill_leaves_only_a_temporary_directory() {
     let sandbox = Sandbox::new();
-    sandbox.write("model/weights.bin", noise(64 << 20));
-    sandbox.pack();
+    pack_large(&sandbox);
     let mut child = sandbox
         .command(&["unpack", "m.tar", "out"])
         .spawn()

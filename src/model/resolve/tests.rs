@@ -224,7 +224,10 @@ fn j1_a_manifest_over_the_limit() {
     large
         .annotations
         .insert("a".into(), "x".repeat(limits::MAX_MANIFEST_BYTES as usize));
-    archive(&[&large]).refuses("bytes, the limit is 4194304");
+    archive(&[&large]).refuses(&format!(
+        "bytes, the limit is {}",
+        limits::MAX_MANIFEST_BYTES
+    ));
 }
 
 #[test]

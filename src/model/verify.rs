@@ -5,12 +5,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use super::{FileInfo, Model};
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
-use crate::model::{FileInfo, Model};
 use crate::oci::Descriptor;
-use crate::pack::Progress;
+use crate::progress::Progress;
 
 /// What verification found about one file and the layer that holds it.
 #[derive(Debug, Clone)]

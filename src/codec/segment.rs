@@ -1,0 +1,492 @@
+//! A strict inflate (RFC 1951) for one segment.
+//!
+//! A segment is correct when it is a sequence of blocks none of which is marked as the last, ends
+//! on a byte boundary where a block ends, and holds exactly the expected bytes. General decoders
+//! cannot tell: they stop at the first last block, or run over the end of the segment into
+//! whatever follows, so that a segment could mean one thing alone and another within its stream.
+//! This one knows where each block begins, and is as fast as the best of them; and it is safe code.
+//!
+//! It refuses what no encoder writes and decoders treat differently (an incomplete literal code),
+//! and otherwise accepts what zlib accepts.
+
+use super::CodecError;
+use super::bits::BitReader;
+use super::cpu::{Cpu, multiversion};
+use super::huffman::{DISTANCE_SYMBOLS, DynamicHeader, LITLEN_SYMBOLS, canonical_codes};
+
+const INVALID: CodecError = CodecError::Invalid("deflate");
+
+/// Bits that index the first level of a table; longer codes continue in a second level.
+const LITLEN_ROOT: u32 = 11;
+const DISTANCE_ROOT: u32 = 9;
+/// Sizes of the tables with their second levels: powers of two above the most that codes of 15
+/// bits can need (2,342 entries for 288 symbols and 594 for 32, by zlib's `enough`).
+const LITLEN_SIZE: usize = 4096;
+const DISTANCE_SIZE: usize = 1024;
+
+// Entries. The low five bits are always the number of bits of the code (within its level).
+//
+//   literal            31      | literal << 16
+//   length, distance   base << 16 (15 bits) | number of extra bits << 8
+//   link to 2nd level  LINK    | start << 16 | number of index bits << 8
+//   end of block       END
+//   no symbol          0 in all bits
+const LITERAL: u32 = 1 << 31;
+const LINK: u32 = 1 << 15;
+const END: u32 = 1 << 14;
+/// What marks a length (in the first table) or a distance (in the second).
+const MATCH: u32 = 1 << 13;
+
+/// Base and number of extra bits of the length symbols from 257 on (section 3.2.5).
+const LENGTHS: [(u32, u32); 29] = {
+    let mut table = [(0, 0); 29];
+    let (mut base, mut i) = (3, 0);
+    while i < 28 {
+        let extra = if i < 8 { 0 } else { i as u32 / 4 - 1 };
+        table[i] = (base, extra);
+        base += 1 << extra;
+        i += 1;
+    }
+    table[28] = (258, 0);
+    table
+};
+/// Base and number of extra bits of the distance symbols.
+const DISTANCES: [(u32, u32); 30] = {
+    let mut table = [(0, 0); 30];
+    let (mut base, mut i) = (1, 0);
+    while i < 30 {
+        let extra = if i < 4 { 0 } else { i as u32 / 2 - 1 };
+        table[i] = (base, extra);
+        base += 1 << extra;
+        i += 1;
+    }
+    table
+};
+
+/// The tables of one block, and the choice of the inner loop.
+pub(super) struct Inflater {
+    litlen: Box<[u32; LITLEN_SIZE]>,
+    distance: Box<[u32; DISTANCE_SIZE]>,
+    cpu: Cpu,
+}
+
+impl Default for Inflater {
+    fn default() -> Inflater {
+        Inflater::new(Cpu::detect())
+    }
+}
+
+/// Where the last block stands in a deflate stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LastBlock {
+    /// Its first bit: the mark that it is the last.
+    pub(super) start: usize,
+    /// The first bit after its end.
+    pub(super) end: usize,
+}
+
+impl Inflater {
+    /// An inflater that uses the given inner loop.
+    pub(super) fn new(cpu: Cpu) -> Inflater {
+        Inflater {
+            litlen: Box::new([0; LITLEN_SIZE]),
+            distance: Box::new([0; DISTANCE_SIZE]),
+            cpu,
+        }
+    }
+
+    /// Decodes the whole of a segment into the whole of `out`.
+    ///
+    /// # Errors
+    /// [`CodecError`] when `segment` is no correct segment of exactly `out.len()` bytes.
+    pub(super) fn segment(&mut self, segment: &[u8], out: &mut [u8]) -> Result<(), CodecError> {
+        let mut state = State::new(segment, out);
+        while state.bit < segment.len() * 8 {
+            if self.block(&mut state)? {
+                return Err(INVALID);
+            }
+        }
+        state.expect_full()
+    }
+
+    /// Decodes a complete stream into the whole of `out`, and says where its last block stands.
+    ///
+    /// # Errors
+    /// [`CodecError`] when `stream` does not begin with a deflate stream of `out.len()` bytes.
+    pub(super) fn stream(
+        &mut self,
+        stream: &[u8],
+        out: &mut [u8],
+    ) -> Result<LastBlock, CodecError> {
+        let mut state = State::new(stream, out);
+        loop {
+            let start = state.bit;
+            if self.block(&mut state)? {
+                state.expect_full()?;
+                let end = state.bit;
+                return Ok(LastBlock { start, end });
+            }
+        }
+    }
+
+    /// Decodes one block; true when it is marked as the last.
+    fn block(&mut self, state: &mut State<'_>) -> Result<bool, CodecError> {
+        let mut bits = BitReader::new(state.input, state.bit);
+        let last = bits.take(1) == 1;
+        let kind = bits.take(2);
+        bits.check()?;
+        match kind {
+            0b00 => {
+                bits.align();
+                let at = bits.position() / 8;
+                state.bit = state.stored(at)? * 8;
+                return Ok(last);
+            }
+            0b01 => {
+                let mut litlen = [8u8; LITLEN_SYMBOLS];
+                litlen[144..256].fill(9);
+                litlen[256..280].fill(7);
+                self.fill(&litlen, &[5; DISTANCE_SYMBOLS])?;
+            }
+            0b10 => {
+                let header = DynamicHeader::read(&mut bits)?;
+                self.fill(&header.litlen, &header.distance)?;
+            }
+            _ => return Err(INVALID),
+        }
+        state.bit = bits.position();
+        huffman_block(self.cpu, &self.litlen, &self.distance, state)?;
+        Ok(last)
+    }
+
+    fn fill(
+        &mut self,
+        litlen: &[u8; LITLEN_SYMBOLS],
+        distance: &[u8; DISTANCE_SYMBOLS],
+    ) -> Result<(), CodecError> {
+        fill_table(
+            &mut self.litlen[..],
+            LITLEN_ROOT,
+            litlen,
+            |symbol| match symbol {
+                0..256 => LITERAL | (symbol as u32) << 16,
+                256 => END,
+                _ => symbol_match(&LENGTHS, symbol - 257),
+            },
+        )?;
+        fill_table(&mut self.distance[..], DISTANCE_ROOT, distance, |symbol| {
+            symbol_match(&DISTANCES, symbol)
+        })
+    }
+}
+
+/// The entry for a length or distance; none for the two of each that the fixed code only reserves.
+fn symbol_match(table: &[(u32, u32)], index: usize) -> u32 {
+    match table.get(index) {
+        Some((base, extra)) => MATCH | base << 16 | extra << 8,
+        None => 0,
+    }
+}
+
+/// Fills a table for a prefix code of at most 15 bits.
+fn fill_table(
+    table: &mut [u32],
+    root: u32,
+    lengths: &[u8],
+    entry: impl Fn(usize) -> u32,
+) -> Result<(), CodecError> {
+    let root_size = 1usize << root;
+    table.fill(0);
+    let codes = canonical_codes(lengths);
+    // How many more bits the longest code with each root index has.
+    let mut deeper = [0u8; 1 << LITLEN_ROOT];
+    for (&length, &code) in lengths.iter().zip(&codes) {
+        let more = u32::from(length).saturating_sub(root);
+        let slot = &mut deeper[usize::from(code) & (root_size - 1)];
+        *slot = (*slot).max(more as u8);
+    }
+    let mut end = root_size;
+    for (index, &more) in deeper[..root_size].iter().enumerate() {
+        if more > 0 {
+            table[index] = LINK | (end as u32) << 16 | u32::from(more) << 8 | root;
+            end += 1 << more;
+        }
+    }
+    if end > table.len() {
+        return Err(INVALID);
+    }
+    for (symbol, (&length, &code)) in lengths.iter().zip(&codes).enumerate() {
+        let (length, code) = (u32::from(length), usize::from(code));
+        let value = entry(symbol);
+        if length == 0 || value == 0 {
+            continue;
+        }
+        let (level, index, bits) = if length <= root {
+            (&mut table[..root_size], code, length)
+        } else {
+            let link = table[code & (root_size - 1)];
+            let start = (link >> 16) as usize;
+            let size = 1 << (link >> 8 & 15);
+            (&mut table[start..start + size], code >> root, length - root)
+        };
+        for slot in level.iter_mut().skip(index).step_by(1 << bits) {
+            *slot = value | bits;
+        }
+    }
+    Ok(())
+}
+
+/// What is decoded, and how far.
+struct State<'a> {
+    input: &'a [u8],
+    /// The next bit of `input`.
+    bit: usize,
+    out: &'a mut [u8],
+    /// Where the next byte goes.
+    at: usize,
+}
+
+impl<'a> State<'a> {
+    fn new(input: &'a [u8], out: &'a mut [u8]) -> State<'a> {
+        State {
+            input,
+            bit: 0,
+            out,
+            at: 0,
+        }
+    }
+
+    /// Copies the stored block whose LEN stands at byte `from`; returns where it ends.
+    fn stored(&mut self, from: usize) -> Result<usize, CodecError> {
+        let rest = self.input.get(from..).ok_or(CodecError::Truncated)?;
+        let (&[a, b, c, d], rest) = rest.split_first_chunk().ok_or(CodecError::Truncated)?;
+        let len = u16::from_le_bytes([a, b]);
+        if len != !u16::from_le_bytes([c, d]) {
+            return Err(INVALID);
+        }
+        let len = usize::from(len);
+        let data = rest.get(..len).ok_or(CodecError::Truncated)?;
+        let wrong_length = self.wrong_length();
+        let to = self
+            .out
+            .get_mut(self.at..self.at + len)
+            .ok_or(wrong_length)?;
+        to.copy_from_slice(data);
+        self.at += len;
+        Ok(from + 4 + len)
+    }
+
+    fn wrong_length(&self) -> CodecError {
+        CodecError::WrongLength {
+            expected: self.out.len(),
+        }
+    }
+
+    fn expect_full(&self) -> Result<(), CodecError> {
+        if self.at != self.out.len() {
+            return Err(self.wrong_length());
+        }
+        Ok(())
+    }
+}
+
+multiversion! {
+    /// Decodes the symbols of one block, end of block included.
+    fn huffman_block(
+        litlen: &[u32; LITLEN_SIZE],
+        distance: &[u32; DISTANCE_SIZE],
+        state: &mut State<'_>,
+    ) -> Result<(), CodecError> = huffman_block_body
+}
+
+#[inline(always)]
+fn huffman_block_body(
+    litlen: &[u32; LITLEN_SIZE],
+    distance: &[u32; DISTANCE_SIZE],
+    state: &mut State<'_>,
+) -> Result<(), CodecError> {
+    if fast_symbols(litlen, distance, state)? {
+        return Ok(());
+    }
+    last_symbols(litlen, distance, state)
+}
+
+/// The entry for the code that `bits` begin with, without its link, and the bits after the code.
+#[inline(always)]
+fn lookup<const SIZE: usize>(table: &[u32; SIZE], root: u32, bits: u64) -> (u32, u32) {
+    let entry = table[bits as usize & ((1 << root) - 1)];
+    if entry & LINK != 0 {
+        let index = (bits >> root) as usize & ((1 << (entry >> 8 & 15)) - 1);
+        let entry = table[((entry >> 16) as usize + index) & (SIZE - 1)];
+        return (entry, root + (entry & 31));
+    }
+    (entry, entry & 31)
+}
+
+/// Bytes of output that the fast loop needs free before a symbol: two literals, the longest match,
+/// and what a copy by whole words may write beyond it.
+const MARGIN: usize = 2 + 258 + 16;
+
+/// Decodes symbols while neither buffer is near its end; true when the block ended.
+#[inline(always)]
+fn fast_symbols(
+    litlen: &[u32; LITLEN_SIZE],
+    distance: &[u32; DISTANCE_SIZE],
+    state: &mut State<'_>,
+) -> Result<bool, CodecError> {
+    let input = state.input;
+    let out = &mut *state.out;
+    let Some(last_start) = out.len().checked_sub(MARGIN) else {
+        return Ok(false);
+    };
+    let mut at = state.at;
+    // `bits` holds at least `count` bits from the position on; `next` is where more come from.
+    let mut next = state.bit / 8;
+    let (mut bits, mut count) = (0u64, 0u32);
+    macro_rules! refill {
+        ($otherwise:expr) => {
+            match input.get(next..).and_then(|rest| rest.first_chunk()) {
+                Some(word) => {
+                    bits |= u64::from_le_bytes(*word) << count;
+                    next += ((63 - count) >> 3) as usize;
+                    count |= 56;
+                }
+                None => $otherwise,
+            }
+        };
+    }
+    macro_rules! consume {
+        ($n:expr) => {
+            bits >>= $n;
+            count -= $n;
+        };
+    }
+    refill!(return Ok(false));
+    consume!(state.bit as u32 % 8);
+    let ended = loop {
+        // At most 48 bits are used before the next refill: a code and extra bits of both kinds.
+        if at > last_start {
+            break false;
+        }
+        refill!(break false);
+        let (mut entry, mut used) = lookup(litlen, LITLEN_ROOT, bits);
+        if entry & LITERAL != 0 {
+            consume!(used);
+            out[at] = (entry >> 16) as u8;
+            at += 1;
+            (entry, used) = lookup(litlen, LITLEN_ROOT, bits);
+            if entry & LITERAL != 0 {
+                consume!(used);
+                out[at] = (entry >> 16) as u8;
+                at += 1;
+                (entry, used) = lookup(litlen, LITLEN_ROOT, bits);
+                if entry & LITERAL != 0 {
+                    consume!(used);
+                    out[at] = (entry >> 16) as u8;
+                    at += 1;
+                    continue;
+                }
+            }
+            refill!(break false);
+        }
+        if entry & MATCH == 0 {
+            if entry & END == 0 {
+                return Err(INVALID);
+            }
+            count -= used;
+            break true;
+        }
+        consume!(used);
+        let extra = entry >> 8 & 31;
+        let length = (entry >> 16) as usize + (bits as usize & ((1 << extra) - 1));
+        consume!(extra);
+        let (entry, used) = lookup(distance, DISTANCE_ROOT, bits);
+        if entry & MATCH == 0 {
+            return Err(INVALID);
+        }
+        consume!(used);
+        let extra = entry >> 8 & 15;
+        let back = (entry >> 16) as usize + (bits as usize & ((1 << extra) - 1));
+        consume!(extra);
+        let from = at.checked_sub(back).ok_or(INVALID)?;
+        copy_match(out, from, at, length);
+        at += length;
+    };
+    state.bit = next * 8 - count as usize;
+    state.at = at;
+    Ok(ended)
+}
+
+/// Copies `length` bytes from `from` to `to`, where bytes just written count; may write up to 15
+/// bytes more.
+#[inline(always)]
+fn copy_match(out: &mut [u8], from: usize, to: usize, length: usize) {
+    let back = to - from;
+    if back >= 8 {
+        let mut done = 0;
+        while done < length {
+            let word: [u8; 8] = match out[from + done..].first_chunk() {
+                Some(word) => *word,
+                None => return,
+            };
+            if let Some(to) = out[to + done..].first_chunk_mut() {
+                *to = word;
+            }
+            done += 8;
+        }
+    } else if back == 1 {
+        let byte = out[from];
+        out[to..to + length].fill(byte);
+    } else {
+        for i in 0..length {
+            out[to + i] = out[from + i];
+        }
+    }
+}
+
+/// Decodes the symbols up to the end of the block, one by one, with every check.
+#[inline(never)]
+fn last_symbols(
+    litlen: &[u32; LITLEN_SIZE],
+    distance: &[u32; DISTANCE_SIZE],
+    state: &mut State<'_>,
+) -> Result<(), CodecError> {
+    let mut bits = BitReader::new(state.input, state.bit);
+    loop {
+        let (entry, used) = lookup(litlen, LITLEN_ROOT, bits.peek());
+        bits.skip(used);
+        bits.check()?;
+        if entry & LITERAL != 0 {
+            let wrong_length = state.wrong_length();
+            *state.out.get_mut(state.at).ok_or(wrong_length)? = (entry >> 16) as u8;
+            state.at += 1;
+            continue;
+        }
+        if entry & END != 0 {
+            state.bit = bits.position();
+            return Ok(());
+        }
+        if entry & MATCH == 0 {
+            return Err(INVALID);
+        }
+        let length = (entry >> 16) as usize + bits.take(entry >> 8 & 31) as usize;
+        let (entry, used) = lookup(distance, DISTANCE_ROOT, bits.peek());
+        if entry & MATCH == 0 {
+            return Err(INVALID);
+        }
+        bits.skip(used);
+        let back = (entry >> 16) as usize + bits.take(entry >> 8 & 15) as usize;
+        bits.check()?;
+        let from = state.at.checked_sub(back).ok_or(INVALID)?;
+        if length > state.out.len() - state.at {
+            return Err(state.wrong_length());
+        }
+        for i in 0..length {
+            state.out[state.at + i] = state.out[from + i];
+        }
+        state.at += length;
+    }
+}
+
+#[cfg(test)]
+mod tests;

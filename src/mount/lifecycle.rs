@@ -1,0 +1,290 @@
+//! The life of a mount: started in the background, ready, asked to end, drained, gone.
+//!
+//! The background process is a fresh execution of this program, not a fork, so that no thread or
+//! lock of the starter can be half copied. The starter waits on a pipe for "ready" or the error,
+//! and returns it as its own.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use super::adapter::Adapter;
+use super::attach::{self, Attached, Detached};
+use super::notify::Notifier;
+use super::options::MountOptions;
+use super::ready::{self, Reporter};
+use super::requests::Shared;
+use super::sys::{self, SignalSet};
+use super::{guard, place, prefetch, session};
+use crate::entry_path::printable_path;
+use crate::error::{Error, Result};
+use crate::model::{Model, OpenOptions};
+
+/// How long readers may go on after the mount was asked to end.
+const DRAIN: Duration = Duration::from_millis(4500);
+
+/// What the serving process waits for.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A signal arrived.
+    Signal(i32),
+    /// The FUSE connection has ended: unmounted, by us or by anyone.
+    Ended(io::Result<()>),
+    /// All event loops have died of panics.
+    LoopsDied,
+}
+
+/// Mounts a model and returns when it answers; or, in the foreground, when it was unmounted or a
+/// SIGINT or SIGTERM has ended it.
+///
+/// In the foreground this must be called before the process has started threads and opened files,
+/// because it takes over signals and `ready_fd`; threads of a logger do no harm.
+///
+/// # Errors
+/// Those of [`Model::open`], and [`ErrorKind::Environment`](crate::ErrorKind::Environment) when the
+/// mount point or the system does not allow the mount. Nothing stays mounted then.
+pub fn mount(options: &MountOptions) -> Result<()> {
+    if options.foreground {
+        let mut reporter = Reporter::new(options.ready_fd)?;
+        serve(options, &mut reporter).inspect_err(|error| reporter.failed(error))
+    } else {
+        start_background(options)
+    }
+}
+
+/// Checks everything that [`mount`] checks, and mounts nothing.
+///
+/// # Errors
+/// Those of [`mount`] that do not come from the mounting itself.
+pub fn check(options: &MountOptions) -> Result<()> {
+    place::prepare(options)?;
+    open_model(options).map(drop)
+}
+
+fn open_model(options: &MountOptions) -> Result<Model> {
+    Model::open(
+        &options.archive,
+        &OpenOptions {
+            pin: options.digest,
+            cache_bytes: options.cache_bytes,
+            index_dir: options.index_dir.clone(),
+            ..OpenOptions::default()
+        },
+    )
+}
+
+fn absolute(path: &std::path::Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(Error::io("use", path))
+}
+
+/// Starts a process that serves in its foreground, and waits until it reports.
+fn start_background(options: &MountOptions) -> Result<()> {
+    let mut options = options.clone();
+    options.archive = absolute(&options.archive)?;
+    options.mountpoint = absolute(&options.mountpoint)?;
+    for path in [&mut options.log_file, &mut options.index_dir] {
+        if let Some(path) = path {
+            *path = absolute(path)?;
+        }
+    }
+    let pipe_error = |e: rustix::io::Errno| Error::io("create", "a pipe")(e.into());
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(pipe_error)?;
+    // The one descriptor that the process inherits.
+    rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty()).map_err(pipe_error)?;
+    let number = std::os::fd::AsRawFd::as_raw_fd(&writer);
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .args(options.to_args(number))
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    std::os::unix::process::CommandExt::arg0(&mut command, "modeloci");
+    let mut child = sys::in_new_session(&mut command)
+        .spawn()
+        .map_err(Error::io("start", "the background process"))?;
+    drop(writer);
+    if let Some(report) = ready::receive(std::fs::File::from(reader)) {
+        return report;
+    }
+    let end = child.wait().map(|status| status.to_string());
+    Err(Error::environment(
+        "the background process",
+        format!(
+            "ended before the mount answered: {}",
+            end.unwrap_or_else(|error| error.to_string())
+        ),
+    ))
+}
+
+/// Serves until the mount ends.
+fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
+    // Before any thread starts, so that every thread inherits the mask.
+    let signals = SignalSet::block(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1])
+        .map_err(Error::io("block", "signals"))?;
+    let (events, inbox) = channel();
+    watch_signals(signals, events.clone())?;
+    report_dead_loops(options.threads, events.clone());
+
+    let notifier = Notifier::from_environment();
+    let mountpoint = place::prepare(options)?;
+    let model = open_model(options)?;
+    for note in model.notes() {
+        log::warn!("{note}");
+    }
+    let owner = (
+        options
+            .uid
+            .unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+        options
+            .gid
+            .unwrap_or_else(|| rustix::process::getegid().as_raw()),
+    );
+    let shared = Arc::new(Shared::new(
+        model,
+        mountpoint.clone(),
+        options.cache_bytes,
+        owner,
+    ));
+    let (fd, mut attached) = attach::attach(&mountpoint, options)?;
+    let adapter = Adapter::new(Arc::clone(&shared), options.threads, options.max_readahead);
+    session::start(adapter, fd, options.threads, events)?;
+    attach::raise_readahead(attached.device(), options.max_readahead);
+    wait_until_it_answers(&mountpoint, &inbox)?;
+    log::info!(
+        "mounted {} on {}",
+        crate::entry_path::printable(&shared.model.name()),
+        printable_path(&mountpoint)
+    );
+    // A starter that is gone did not get what it waited for: leave nothing behind.
+    reporter
+        .ready()
+        .map_err(Error::io("report to", "the process that started the mount"))?;
+    notifier.send(&format!(
+        "READY=1\nSTATUS=serving {}",
+        printable_path(&mountpoint)
+    ));
+    let prefetch = match options.prefetch {
+        true => Some(prefetch::start(Arc::clone(&shared))?),
+        false => None,
+    };
+
+    let result = run(&inbox, &shared, &mut attached, &notifier);
+    drop(prefetch);
+    log::info!(
+        "{}: {}",
+        printable_path(&mountpoint),
+        shared.status().summary()
+    );
+    result
+}
+
+/// The first answer through the mount proves everything from the kernel to the model.
+fn wait_until_it_answers(mountpoint: &std::path::Path, inbox: &Receiver<Event>) -> Result<()> {
+    rustix::fs::statfs(mountpoint).map_err(|e| Error::io("use", mountpoint)(e.into()))?;
+    // fuser starts its loops before it looks at errors: one that could not start is known by now.
+    match inbox.try_recv() {
+        Ok(Event::Ended(result)) => session::ended(result),
+        Ok(Event::LoopsDied) => Err(loops_died()),
+        // A signal that came this early; it is dealt with like any other.
+        Ok(Event::Signal(signal)) if signal != libc::SIGUSR1 => Err(Error::environment(
+            "mount",
+            "interrupted before it answered",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Waits for the end of the mount.
+fn run(
+    inbox: &Receiver<Event>,
+    shared: &Shared,
+    attached: &mut Attached,
+    notifier: &Notifier,
+) -> Result<()> {
+    loop {
+        // The senders live as long as this process.
+        let Ok(event) = inbox.recv() else {
+            return Ok(());
+        };
+        match event {
+            Event::Signal(libc::SIGUSR1) => log::info!("status: {}", shared.status().summary()),
+            Event::Signal(_) => {
+                notifier.send("STOPPING=1\nSTATUS=draining");
+                return drain(inbox, shared, attached);
+            }
+            Event::Ended(result) => {
+                notifier.send("STOPPING=1");
+                // After an abort of the connection the dead mount is still there.
+                if attached.detach(true)? == Detached::Done {
+                    log::warn!("the FUSE connection was aborted");
+                }
+                return session::ended(result);
+            }
+            Event::LoopsDied => {
+                attached.detach(true)?;
+                return Err(loops_died());
+            }
+        }
+    }
+}
+
+fn loops_died() -> Error {
+    // Ends the process, and with it the connection: readers get an error, and do not hang.
+    Error::environment("mount", "a bug has ended all event loops; the log names it")
+}
+
+/// r5: nobody new gets in, those who read may finish, and it ends within [`DRAIN`].
+fn drain(inbox: &Receiver<Event>, shared: &Shared, attached: &mut Attached) -> Result<()> {
+    if attached.detach(false)? == Detached::Busy {
+        // As root, fuser 0.18.0 gives up here. Detached lazily, the mount is out of sight at once
+        // and ends with its last user.
+        attached.detach(true)?;
+    }
+    let deadline = Instant::now() + DRAIN;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match inbox.recv_timeout(left) {
+            Ok(Event::Ended(result)) => return session::ended(result),
+            Ok(Event::LoopsDied) => return Err(loops_died()),
+            Ok(Event::Signal(libc::SIGUSR1)) => {}
+            // Asked again: now.
+            Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => break,
+        }
+    }
+    log::warn!(
+        "{}: files are still open; reads of them will fail from now on",
+        printable_path(&shared.mountpoint)
+    );
+    Ok(())
+}
+
+fn watch_signals(signals: SignalSet, events: Sender<Event>) -> Result<()> {
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            while let Ok(signal) = signals.wait() {
+                if events.send(Event::Signal(signal)).is_err() {
+                    break;
+                }
+            }
+        })
+        .map_err(Error::io("start", "a thread"))?;
+    Ok(())
+}
+
+/// fuser 0.18.0 does not notice that an event loop has died: the mount would hang once all have.
+fn report_dead_loops(threads: usize, events: Sender<Event>) {
+    let alive = AtomicUsize::new(threads);
+    guard::install_hook(move |thread| {
+        if session::is_event_loop(thread) && alive.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let _ = events.send(Event::LoopsDied);
+        }
+    });
+}

@@ -1,0 +1,129 @@
+//! How a serving process tells its starter that the mount answers, or why it does not.
+//!
+//! One line on an inherited descriptor: `READY=1`, or `ERROR=<kind> <message>`. A starter that
+//! reads neither before the end knows that the process died.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
+
+use super::sys;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Longest report that is read, in bytes.
+const MAX_REPORT_BYTES: u64 = 64 << 10;
+
+/// The serving process's end.
+pub(super) struct Reporter(Option<File>);
+
+impl Reporter {
+    /// Reports to the descriptor of that number; to nobody when there is none.
+    pub(super) fn new(fd: Option<i32>) -> Result<Reporter> {
+        let Some(fd) = fd else {
+            return Ok(Reporter(None));
+        };
+        let file = sys::inherit_fd(fd)
+            .map_err(|e| Error::usage(format!("--ready-fd {fd}: is no usable descriptor: {e}")))?;
+        Ok(Reporter(Some(File::from(file))))
+    }
+
+    /// The mount answers. Fails when the starter is gone.
+    pub(super) fn ready(&mut self) -> io::Result<()> {
+        match self.0.take() {
+            Some(mut pipe) => pipe.write_all(b"READY=1\n"),
+            None => Ok(()),
+        }
+    }
+
+    /// The mount will never answer. Does nothing after [`ready`](Reporter::ready).
+    pub(super) fn failed(&mut self, error: &Error) {
+        if let Some(mut pipe) = self.0.take() {
+            // A starter that is gone needs no report. The message is printable, so it has no
+            // line break.
+            let _ = writeln!(pipe, "ERROR={} {error}", name(error.kind()));
+        }
+    }
+}
+
+/// Waits for the report: `None` when the process ended without one.
+pub(super) fn receive(pipe: impl Read) -> Option<Result<()>> {
+    let mut line = String::new();
+    BufReader::new(pipe.take(MAX_REPORT_BYTES))
+        .read_line(&mut line)
+        .ok()?;
+    let line = line.strip_suffix('\n')?;
+    if line == "READY=1" {
+        return Some(Ok(()));
+    }
+    let (kind, message) = line.strip_prefix("ERROR=")?.split_once(' ')?;
+    Some(Err(Error::Reported {
+        kind: KINDS.into_iter().find(|k| name(*k) == kind)?,
+        message: message.to_string(),
+    }))
+}
+
+const KINDS: [ErrorKind; 7] = [
+    ErrorKind::Usage,
+    ErrorKind::Malformed,
+    ErrorKind::Corrupt,
+    ErrorKind::PinMismatch,
+    ErrorKind::Environment,
+    ErrorKind::Refused,
+    ErrorKind::NotFound,
+];
+
+fn name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Usage => "usage",
+        ErrorKind::Malformed => "malformed",
+        ErrorKind::Corrupt => "corrupt",
+        ErrorKind::PinMismatch => "pin-mismatch",
+        ErrorKind::Environment => "environment",
+        ErrorKind::Refused => "refused",
+        ErrorKind::NotFound => "not-found",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn report(act: impl FnOnce(&mut Reporter)) -> Option<Result<()>> {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut reporter = Reporter(Some(File::from(std::os::fd::OwnedFd::from(writer))));
+        act(&mut reporter);
+        drop(reporter);
+        receive(reader)
+    }
+
+    #[test]
+    fn readiness_and_every_kind_of_error_arrive() {
+        assert!(matches!(report(|r| r.ready().unwrap()), Some(Ok(()))));
+        for kind in KINDS {
+            let error = Error::Reported {
+                kind,
+                message: "layer a (sha256:00): is not in the archive".into(),
+            };
+            let received = report(|r| r.failed(&error)).unwrap().unwrap_err();
+            assert_eq!(received.kind(), kind);
+            assert_eq!(received.to_string(), error.to_string());
+        }
+    }
+
+    #[test]
+    fn silence_and_noise_are_no_report() {
+        assert!(report(|_| ()).is_none());
+        for noise in ["READY=1", "READY=2\n", "ERROR=odd x\n", "ERROR=usage\n"] {
+            assert!(receive(noise.as_bytes()).is_none(), "{noise}");
+        }
+    }
+
+    #[test]
+    fn a_starter_that_is_gone_is_noticed() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let mut reporter = Reporter(Some(File::from(std::os::fd::OwnedFd::from(writer))));
+        assert!(reporter.ready().is_err());
+    }
+}

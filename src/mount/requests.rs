@@ -1,0 +1,289 @@
+//! What the FUSE operations answer: attributes, directories, extended attributes and bytes.
+//!
+//! Everything here can be asked without a mount. Attributes and names never change, so every
+//! answer, also that a name is absent, may be kept for ever.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use fuser::{Errno, FileAttr, FileType, INodeNo};
+
+use super::errno;
+use super::status::Status;
+use crate::error::Error;
+use crate::model::{Attr, DirEntry, Inode, Model, NodeKind};
+
+/// How long the kernel may keep what it was told: 136 years. (The longest duration that the
+/// protocol can carry would be negative in the kernel's own time type.)
+pub(super) const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
+/// Block size that files report. Some readers allocate a buffer of it for every open file.
+pub(super) const BLOCK_BYTES: u32 = 4096;
+/// Largest value of an extended attribute (`XATTR_SIZE_MAX` of Linux).
+const MAX_XATTR_BYTES: usize = 64 << 10;
+/// Different failures that are logged at full level.
+const MAX_REPORTED: usize = 1024;
+
+const PREFIX: &str = "user.modeloci.";
+/// Answers [`status`](super::status); not listed, because its value is never the same twice.
+pub(super) const STATUS_XATTR: &str = "user.modeloci.status";
+
+/// A mounted model and what it has done: shared by event loops, prefetch and signals.
+pub(super) struct Shared {
+    pub(super) model: Model,
+    pub(super) counters: Counters,
+    pub(super) mountpoint: PathBuf,
+    pub(super) cache_bytes: u64,
+    uid: u32,
+    gid: u32,
+    started: Instant,
+    reported: Mutex<HashSet<u64>>,
+}
+
+/// Counts of a mount.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// Requests of any kind that reached this process.
+    pub(super) requests: AtomicU64,
+    /// Of these, reads of file content.
+    pub(super) reads: AtomicU64,
+    /// Requests that panicked.
+    pub(super) panics: AtomicU64,
+    /// Reads that are being answered now.
+    pub(super) reading: AtomicUsize,
+    /// When the last read ended, in milliseconds after the start.
+    last_read: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(
+        model: Model,
+        mountpoint: PathBuf,
+        cache_bytes: u64,
+        owner: (u32, u32),
+    ) -> Shared {
+        Shared {
+            model,
+            counters: Counters::default(),
+            mountpoint,
+            cache_bytes,
+            uid: owner.0,
+            gid: owner.1,
+            started: Instant::now(),
+            reported: Mutex::new(HashSet::new()),
+        }
+    }
+
+    /// The attributes of an inode.
+    pub(super) fn attr(&self, inode: INodeNo) -> Result<FileAttr, Errno> {
+        let attr = self.model.attr(Inode(inode.0)).ok_or(Errno::ESTALE)?;
+        Ok(self.fuse_attr(&attr))
+    }
+
+    /// The attributes of a name; `None` when the directory does not have it. `.` and `..` are
+    /// names only for an NFS server that opens a handle.
+    pub(super) fn lookup(&self, parent: INodeNo, name: &OsStr) -> Result<Option<FileAttr>, Errno> {
+        let directory = self.directory(parent)?;
+        let found = match name.to_str() {
+            Some("." | "..") => self
+                .model
+                .readdir(directory, 0)
+                .and_then(|mut entries| entries.find(|entry| name == entry.name))
+                .and_then(|entry| self.model.attr(entry.inode)),
+            _ => self.model.lookup(directory, name),
+        };
+        Ok(found.map(|attr| self.fuse_attr(&attr)))
+    }
+
+    /// Hands the entries of a directory from `offset` to `add` until it returns true: full.
+    pub(super) fn list(
+        &self,
+        inode: INodeNo,
+        offset: u64,
+        mut add: impl FnMut(&DirEntry<'_>) -> bool,
+    ) -> Result<(), Errno> {
+        let directory = self.directory(inode)?;
+        let entries = self
+            .model
+            .readdir(directory, offset)
+            .ok_or(Errno::ENOTDIR)?;
+        for entry in entries {
+            if add(&entry) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn directory(&self, inode: INodeNo) -> Result<Inode, Errno> {
+        match self.model.attr(Inode(inode.0)).ok_or(Errno::ESTALE)?.kind {
+            NodeKind::Directory => Ok(Inode(inode.0)),
+            NodeKind::File => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// The bytes of a file: exactly what was asked for up to its end, or an errno.
+    pub(super) fn read(&self, inode: INodeNo, offset: u64, size: u32) -> Result<Bytes, Errno> {
+        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        self.model
+            .read_at(Inode(inode.0), offset, size as usize)
+            .map_err(|error| {
+                self.report(Inode(inode.0), offset, &error);
+                errno::of(error.kind())
+            })
+    }
+
+    /// Logs a failure: once at full level, because readers repeat what failed.
+    fn report(&self, inode: Inode, offset: u64, error: &Error) {
+        let mut hasher = DefaultHasher::new();
+        error.to_string().hash(&mut hasher);
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = reported.len() < MAX_REPORTED && reported.insert(hasher.finish());
+        drop(reported);
+        let level = if first {
+            log::Level::Error
+        } else {
+            log::Level::Debug
+        };
+        match self.model.file(inode) {
+            Some(file) => log::log!(level, "read {} at {offset}: {error}", file.path),
+            None => log::log!(level, "read inode {} at {offset}: {error}", inode.0),
+        }
+    }
+
+    /// The value of an extended attribute.
+    pub(super) fn xattr(&self, inode: INodeNo, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        let name = name.to_str().ok_or(Errno::NO_XATTR)?;
+        if name == STATUS_XATTR && inode == INodeNo::ROOT {
+            return serde_json::to_vec(&self.status()).map_err(|_| Errno::EIO);
+        }
+        let name = name.strip_prefix(PREFIX).ok_or(Errno::NO_XATTR)?;
+        let found = self
+            .xattrs(Inode(inode.0))?
+            .into_iter()
+            .find(|(known, _)| *known == name);
+        match found {
+            Some((_, value)) if value.len() > MAX_XATTR_BYTES => Err(Errno::E2BIG),
+            Some((_, value)) => Ok(value.into_bytes()),
+            None => Err(Errno::NO_XATTR),
+        }
+    }
+
+    /// The names of all extended attributes, each with a zero byte after it.
+    pub(super) fn xattr_names(&self, inode: INodeNo) -> Result<Vec<u8>, Errno> {
+        let mut names = Vec::new();
+        for (name, value) in self.xattrs(Inode(inode.0))? {
+            if value.len() <= MAX_XATTR_BYTES {
+                names.extend_from_slice(PREFIX.as_bytes());
+                names.extend_from_slice(name.as_bytes());
+                names.push(0);
+            }
+        }
+        Ok(names)
+    }
+
+    fn xattrs(&self, inode: Inode) -> Result<Vec<(&'static str, String)>, Errno> {
+        let model = &self.model;
+        if inode == Inode::ROOT {
+            let mut all = vec![("manifest-digest", model.manifest_digest().to_string())];
+            if let Some(config) = model.config() {
+                let metadata = serde_json::to_string(&config.metadata).map_err(|_| Errno::EIO)?;
+                all.extend([
+                    ("name", config.model_name.clone()),
+                    ("version", config.version.clone()),
+                    ("framework", config.framework.clone()),
+                    ("architecture", config.architecture.clone()),
+                    ("metadata", metadata),
+                ]);
+            }
+            return Ok(all);
+        }
+        let Some(file) = model.file(inode) else {
+            // A directory has none; an unknown inode is an error.
+            return model.attr(inode).map(|_| Vec::new()).ok_or(Errno::ESTALE);
+        };
+        let mut all = vec![("digest", file.layer.digest.to_string())];
+        if let Some(digest) = &file.digest {
+            all.push(("sha256", digest.to_string()));
+        }
+        all.push(("media-type", file.layer.media_type.clone()));
+        all.push(("verified", model.verified(inode).to_string()));
+        Ok(all)
+    }
+
+    pub(super) fn fuse_attr(&self, attr: &Attr) -> FileAttr {
+        // A time that the system's clock cannot hold is as good as unknown.
+        let time = SystemTime::UNIX_EPOCH
+            .checked_add(Duration::from_secs(attr.mtime))
+            .unwrap_or(SystemTime::UNIX_EPOCH);
+        FileAttr {
+            ino: INodeNo(attr.inode.0),
+            size: attr.size,
+            blocks: attr.size.div_ceil(512),
+            atime: time,
+            mtime: time,
+            ctime: time,
+            crtime: time,
+            kind: kind(attr.kind),
+            perm: attr.mode,
+            nlink: attr.links,
+            uid: self.uid,
+            gid: self.gid,
+            rdev: 0,
+            blksize: BLOCK_BYTES,
+            flags: 0,
+        }
+    }
+
+    /// A negative entry: the name is absent, and the kernel may remember that.
+    pub(super) fn absent(&self) -> FileAttr {
+        FileAttr {
+            ino: INodeNo(0),
+            ..self.fuse_attr(&Attr {
+                inode: Inode(0),
+                kind: NodeKind::File,
+                size: 0,
+                mode: 0,
+                mtime: 0,
+                links: 0,
+            })
+        }
+    }
+
+    /// Marks a read as begun; [`read_ended`](Shared::read_ended) must follow.
+    pub(super) fn read_began(&self) -> usize {
+        self.counters.reading.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Marks a read as answered.
+    pub(super) fn read_ended(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.counters.last_read.store(now, Ordering::Relaxed);
+        self.counters.reading.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// True while readers wait, and for `pause` after the last.
+    pub(super) fn in_use(&self, pause: Duration) -> bool {
+        let last = self.counters.last_read.load(Ordering::Relaxed);
+        self.counters.reading.load(Ordering::Relaxed) > 0
+            || (last > 0 && self.started.elapsed() < Duration::from_millis(last) + pause)
+    }
+
+    /// What the mount has done so far.
+    pub(super) fn status(&self) -> Status {
+        Status::of(self, self.started.elapsed())
+    }
+}
+
+/// The type of an inode, as FUSE calls it.
+pub(super) fn kind(kind: NodeKind) -> FileType {
+    match kind {
+        NodeKind::Directory => FileType::Directory,
+        NodeKind::File => FileType::RegularFile,
+    }
+}

@@ -1,0 +1,153 @@
+//! What a mount has done: kept by the serving process, read through the mount itself.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::requests::{STATUS_XATTR, Shared};
+use super::{mountinfo, place};
+use crate::entry_path::printable_path;
+use crate::error::{Error, Result};
+
+/// Counters of a mount. All but the memory, the cache and the reads in flight only grow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the serving program.
+    pub modeloci: String,
+    /// The serving process.
+    pub pid: u32,
+    /// What is mounted.
+    pub archive: String,
+    /// Where it is mounted.
+    pub mountpoint: String,
+    /// The digest of its manifest.
+    pub manifest_digest: String,
+    /// Seconds since it was mounted.
+    pub uptime_seconds: u64,
+    /// Files of the model.
+    pub files: u64,
+    /// Bytes of all files.
+    pub total_bytes: u64,
+    /// Requests of any kind that reached the process.
+    pub requests: u64,
+    /// Of these, reads of file content.
+    pub read_requests: u64,
+    /// Reads being answered now.
+    pub reads_in_flight: u64,
+    /// Requests that panicked.
+    pub panics: u64,
+    /// Bytes handed to readers.
+    pub bytes_served: u64,
+    /// Chunks (or spans) whose compressed bytes were checked against their digest.
+    pub chunks_verified: u64,
+    /// Chunks (or spans) decoded.
+    pub chunks_decoded: u64,
+    /// Reads answered from the cache.
+    pub cache_hits: u64,
+    /// Reads that waited for a decode another reader had begun.
+    pub waits: u64,
+    /// Reads that failed.
+    pub failures: u64,
+    /// Bytes of decoded chunks kept now.
+    pub cache_used_bytes: u64,
+    /// Bytes of decoded chunks that may be kept.
+    pub cache_size_bytes: u64,
+    /// Resident memory of the process.
+    pub memory_bytes: u64,
+}
+
+/// Asks the mount at `mountpoint`.
+///
+/// # Errors
+/// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when no model is mounted there, or
+/// its process does not answer this user.
+pub fn status(mountpoint: &Path) -> Result<Status> {
+    let path = place::resolve(mountpoint)?;
+    place::find(&mountinfo::read()?, &path)?;
+    let fail = |problem: &str| Error::environment(printable_path(&path), problem);
+    let mut buf = vec![0u8; 64 << 10];
+    let len = rustix::fs::getxattr(&path, STATUS_XATTR, &mut buf[..]).map_err(|e| match e {
+        Errno::NOTCONN | Errno::CONNABORTED => {
+            fail("its process is gone; unmount it, or mount again on the same directory")
+        }
+        Errno::ACCESS | Errno::PERM => fail("was mounted by another user without --allow-other"),
+        Errno::NODATA | Errno::OPNOTSUPP => fail("its process keeps no status"),
+        e => Error::io("ask", &path)(e.into()),
+    })?;
+    serde_json::from_slice(buf.get(..len).unwrap_or_default())
+        .map_err(|_| fail("its process is of another version"))
+}
+
+impl Status {
+    pub(super) fn of(shared: &Shared, uptime: Duration) -> Status {
+        let model = &shared.model;
+        let stats = model.stats();
+        let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Status {
+            modeloci: env!("CARGO_PKG_VERSION").to_string(),
+            pid: std::process::id(),
+            archive: crate::entry_path::printable(&model.name()),
+            mountpoint: printable_path(&shared.mountpoint),
+            manifest_digest: model.manifest_digest().to_string(),
+            uptime_seconds: uptime.as_secs(),
+            files: model.files().len() as u64,
+            total_bytes: model.total_bytes(),
+            requests: get(&shared.counters.requests),
+            read_requests: get(&shared.counters.reads),
+            reads_in_flight: shared.counters.reading.load(Ordering::Relaxed) as u64,
+            panics: get(&shared.counters.panics),
+            bytes_served: get(&stats.bytes_served),
+            chunks_verified: get(&stats.chunks_verified),
+            chunks_decoded: get(&stats.chunks_decoded),
+            cache_hits: get(&stats.cache_hits),
+            waits: get(&stats.waits),
+            failures: get(&stats.failures),
+            cache_used_bytes: model.cache_used(),
+            cache_size_bytes: shared.cache_bytes,
+            memory_bytes: resident_bytes().unwrap_or(0),
+        }
+    }
+
+    /// Everything that moves, on one line.
+    pub fn summary(&self) -> String {
+        format!(
+            "up {} s, {} files, {} bytes served in {} reads, {} chunks verified, {} decoded, \
+             {} cache hits, {} waits, {} failures, {} requests, cache {} of {} bytes, memory {} \
+             bytes",
+            self.uptime_seconds,
+            self.files,
+            self.bytes_served,
+            self.read_requests,
+            self.chunks_verified,
+            self.chunks_decoded,
+            self.cache_hits,
+            self.waits,
+            self.failures,
+            self.requests,
+            self.cache_used_bytes,
+            self.cache_size_bytes,
+            self.memory_bytes,
+        )
+    }
+}
+
+/// `VmRSS` of this process.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_memory() {
+        assert!(resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
+    }
+}

@@ -1,0 +1,118 @@
+//! What the standard library and rustix have no safe interface for: signal masks, inherited
+//! descriptors and a new session for a child.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+/// Signals that are blocked in this thread and every thread it starts, to be waited for.
+#[derive(Clone, Copy)]
+pub(super) struct SignalSet(libc::sigset_t);
+
+impl SignalSet {
+    /// Blocks `signals`. Must be called before other threads start: a thread inherits the mask of
+    /// the one that started it. (`Command` gives children an empty mask.)
+    pub(super) fn block(signals: &[libc::c_int]) -> io::Result<SignalSet> {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: sigemptyset initialises the whole set that it is given, and is the only writer.
+        let mut set = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            set.assume_init()
+        };
+        for &signal in signals {
+            if signal == libc::SIGHUP && is_ignored(signal) {
+                continue; // started by nohup, which stays so
+            }
+            // SAFETY: `set` is an initialised set; an invalid number is an error, not undefined.
+            if unsafe { libc::sigaddset(&mut set, signal) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        // SAFETY: `set` is initialised, and the old mask may be null.
+        match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) } {
+            0 => Ok(SignalSet(set)),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+
+    /// Waits for the next of the signals.
+    pub(super) fn wait(&self) -> io::Result<libc::c_int> {
+        let mut signal = 0;
+        loop {
+            // SAFETY: both point to initialised memory of their types, alive during the call.
+            match unsafe { libc::sigwait(&self.0, &mut signal) } {
+                0 => return Ok(signal),
+                libc::EINTR => {}
+                error => return Err(io::Error::from_raw_os_error(error)),
+            }
+        }
+    }
+}
+
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: with a null new action, sigaction only writes the current one, which is read only
+    // when it says that it has.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Takes over a descriptor that the starter of this process left open for it. It is closed in
+/// children. Must be called before this process opens files of its own, and once per descriptor.
+pub(super) fn inherit_fd(fd: RawFd) -> io::Result<OwnedFd> {
+    if (0..=2).contains(&fd) {
+        // The standard streams belong to the standard library.
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: fcntl with F_SETFD takes an integer; a closed descriptor is EBADF.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is open, as fcntl has shown; the caller was told its number to take
+    // it over, so nothing else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes the child of `command` the leader of a session without a terminal, so that neither an
+/// interrupt at the terminal nor its closing reaches it.
+pub(super) fn in_new_session(command: &mut Command) -> &mut Command {
+    // SAFETY: setsid is async-signal-safe, and nothing else runs between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_standard_streams_and_closed_descriptors_are_not_taken() {
+        assert!(inherit_fd(-1).is_err());
+        assert!(inherit_fd(1).is_err());
+        assert!(inherit_fd(1_000_000).is_err());
+    }
+
+    #[test]
+    fn blocked_signals_are_waited_for() {
+        // A thread of its own: the mask must not leak into other tests.
+        let signal = std::thread::spawn(|| {
+            let set = SignalSet::block(&[libc::SIGUSR2]).unwrap();
+            // SAFETY: raises a signal in this thread, where it is blocked.
+            unsafe { libc::raise(libc::SIGUSR2) };
+            set.wait().unwrap()
+        });
+        assert_eq!(signal.join().unwrap(), libc::SIGUSR2);
+    }
+}

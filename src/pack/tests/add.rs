@@ -1,0 +1,244 @@
+//! Adding a layer.
+
+use super::*;
+
+/// A packed model in `out.tar`, and a file to add.
+fn packed(compression: Compression) -> tempfile::TempDir {
+    let dir = scratch(&[("b", &noise(200_000, 1)), ("d/e", b"text")]);
+    let options = PackOptions {
+        compression,
+        ..options()
+    };
+    pack_in(dir.path(), &options).unwrap();
+    fs::write(dir.path().join("extra"), b"extra bytes").unwrap();
+    dir
+}
+
+fn add(dir: &tempfile::TempDir, title: Option<&str>, options: &PackOptions) -> Result<Packed> {
+    let archive = dir.path().join("out.tar");
+    add_layer(&archive, &dir.path().join("extra"), title, options)
+}
+
+#[test]
+fn is_what_packing_all_together_gives() {
+    for compression in [Compression::Auto, Compression::Zstd(3), Compression::None] {
+        for title in ["a", "c", "d/a", "z/z"] {
+            let options = PackOptions {
+                compression,
+                ..options()
+            };
+            let dir = packed(compression);
+            let added = add(&dir, Some(title), &options).unwrap();
+            let result = fs::read(dir.path().join("out.tar")).unwrap();
+            assert_eq!(added.archive_bytes, result.len() as u64);
+            assert_eq!((added.files, added.file_bytes), (3, 200_015));
+            assert_eq!(listing(dir.path()), ["extra", "model", "out.tar"]);
+
+            let target = model_of(&dir).join(title);
+            fs::create_dir_all(target.parent().unwrap()).unwrap();
+            fs::copy(dir.path().join("extra"), target).unwrap();
+            let force = PackOptions {
+                force: true,
+                ..options
+            };
+            let together = pack_in(dir.path(), &force).unwrap();
+            assert_eq!(together.manifest_digest, added.manifest_digest);
+            assert!(
+                result == fs::read(dir.path().join("out.tar")).unwrap(),
+                "{title}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_title_is_the_base_name() {
+    let dir = packed(Compression::Auto);
+    add(&dir, None, &options()).unwrap();
+    let written = Written::read(&dir.path().join("out.tar"));
+    assert_eq!(written.titles(), ["b", "d/e", "extra"]);
+}
+
+#[test]
+fn to_a_model_without_files() {
+    let dir = scratch(&[]);
+    pack_in(dir.path(), &options()).unwrap();
+    fs::write(dir.path().join("extra"), b"extra bytes").unwrap();
+    add(&dir, None, &options()).unwrap();
+    let written = Written::read(&dir.path().join("out.tar"));
+    assert_eq!(written.titles(), ["extra"]);
+}
+
+#[test]
+fn p4_titles_that_collide() {
+    let dir = packed(Compression::Auto);
+    let before = fs::read(dir.path().join("out.tar")).unwrap();
+    for (title, rule) in [
+        ("b", "has a layer \"b\" already"),
+        (
+            "b/c",
+            "has a layer \"b\", which cannot stand beside \"b/c\"",
+        ),
+        ("d", "has a layer \"d/e\", which cannot stand beside \"d\""),
+    ] {
+        let text = problem(add(&dir, Some(title), &options()));
+        assert!(text.ends_with(rule), "{text}");
+    }
+    for title in ["", "/abs", "../up", "a//b", "new\nline"] {
+        let error = add(&dir, Some(title), &options()).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Usage, "{title:?}");
+    }
+    assert!(fs::read(dir.path().join("out.tar")).unwrap() == before);
+    assert_eq!(listing(dir.path()), ["extra", "model", "out.tar"]);
+}
+
+#[test]
+fn k4_a_fifo_is_refused_without_blocking() {
+    let dir = packed(Compression::Auto);
+    let fifo = dir.path().join("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let result = add_layer(&dir.path().join("out.tar"), &fifo, None, &options());
+    assert!(problem(result).ends_with("fifo: is not a regular file"));
+}
+
+#[test]
+fn d3_a_damaged_blob_is_not_carried_over() {
+    let dir = packed(Compression::Auto);
+    let path = dir.path().join("out.tar");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100_000] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let error = add(&dir, None, &options()).unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::Corrupt);
+    assert!(
+        fs::read(&path).unwrap() == bytes,
+        "the archive stays as it was"
+    );
+}
+
+#[test]
+fn keeps_permissions_links_and_the_reference_name() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let dir = packed(Compression::Auto);
+    let path = dir.path().join("out.tar");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("out.tar", dir.path().join("link.tar")).unwrap();
+    let link = dir.path().join("link.tar");
+    add_layer(&link, &dir.path().join("extra"), None, &options()).unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o640
+    );
+    let written = Written::read(&path);
+    assert_eq!(written.layers().len(), 3);
+    let index: Value = serde_json::from_slice(&written.entries["index.json"]).unwrap();
+    assert_eq!(
+        index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"],
+        "1.0.0"
+    );
+}
+
+/// The original tool's archive: snake-case keys, no index, a nameless directory entry.
+#[test]
+fn an_archive_of_the_original_tool_becomes_an_image_layout() {
+    let config = br#"{"model_name": "old", "version": "2.0", "framework": "f", "architecture": "a", "metadata": {}}"#;
+    let mut inner = ::tar::Builder::new(flate2::write::GzEncoder::new(
+        Vec::new(),
+        flate2::Compression::default(),
+    ));
+    let mut header = ::tar::Header::new_gnu();
+    header.set_size(3);
+    inner
+        .append_data(&mut header, "weights.bin", &b"old"[..])
+        .unwrap();
+    let layer = inner.into_inner().unwrap().finish().unwrap();
+    let manifest = json!({
+        "schema_version": 2,
+        "media_type": "application/vnd.oci.image.manifest.v1+json",
+        "config": {
+            "media_type": "application/vnd.oci.image.config.v1+json",
+            "digest": Digest::sha256(config).to_string(),
+            "size": config.len()
+        },
+        "layers": [{
+            "media_type": "application/vnd.oci.image.layer.v1.tar+gzip",
+            "digest": Digest::sha256(&layer).to_string(),
+            "size": layer.len(),
+            "annotations": {"org.opencontainers.image.title": "weights.bin"}
+        }],
+        "annotations": {}
+    });
+    let mut outer = ::tar::Builder::new(Vec::new());
+    let mut put = |path: &str, bytes: &[u8]| {
+        let mut header = ::tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        outer.append_data(&mut header, path, bytes).unwrap();
+    };
+    put(&Digest::sha256(&layer).blob_path(), &layer);
+    put(&Digest::sha256(config).blob_path(), config);
+    put("config.json", config);
+    put("manifest.json", manifest.to_string().as_bytes());
+    let dir = scratch(&[]);
+    fs::write(dir.path().join("out.tar"), outer.into_inner().unwrap()).unwrap();
+    fs::write(dir.path().join("extra"), b"extra bytes").unwrap();
+
+    add(&dir, None, &options()).unwrap();
+    let written = Written::read(&dir.path().join("out.tar"));
+    assert_eq!(written.layers().len(), 2);
+    assert_eq!(written.blob(&written.layers()[1]), layer);
+    assert_eq!(written.entries["config.json"], config);
+    assert_eq!(
+        written.manifest["config"]["mediaType"],
+        "application/vnd.modeloci.config.v1+json"
+    );
+    let index: Value = serde_json::from_slice(&written.entries["index.json"]).unwrap();
+    assert_eq!(
+        index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"],
+        "2.0"
+    );
+}
+
+/// Archives that the original tool wrote.
+#[test]
+fn archives_of_the_original_tool() {
+    for name in ["added-1.0.0.tar", "zero-1.0.0.tar"] {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/original");
+        let dir = scratch(&[]);
+        let archive = dir.path().join("out.tar");
+        fs::copy(data.join(name), &archive).unwrap();
+        let old: Vec<(String, Vec<u8>)> = crate::source::open(&archive)
+            .and_then(|source| crate::model::resolve::resolve(&*source, None))
+            .map(|old| entries_of(&old.manifest, &archive))
+            .unwrap();
+        fs::write(dir.path().join("extra"), b"extra bytes").unwrap();
+        let added = add(&dir, Some("zz/extra"), &options()).unwrap();
+        assert_eq!(added.files, old.len() as u64 + 1, "{name}");
+        let written = Written::read(&archive);
+        for (layer, (title, blob)) in written.layers().iter().zip(&old) {
+            assert_eq!(
+                layer["annotations"]["org.opencontainers.image.title"],
+                **title
+            );
+            assert_eq!(written.blob(layer), blob);
+        }
+    }
+}
+
+/// Title and blob of each layer, by title.
+fn entries_of(manifest: &crate::OciManifest, archive: &Path) -> Vec<(String, Vec<u8>)> {
+    let source = crate::source::open(archive).unwrap();
+    let layers = manifest.layers.iter().cloned().map(ModelLayer::from);
+    let mut list: Vec<(String, Vec<u8>)> = layers
+        .map(|layer| {
+            let blob = source.blob(layer.digest()).unwrap().unwrap();
+            let mut bytes = vec![0; blob.len() as usize];
+            blob.read_exact_at(&mut bytes, 0).unwrap();
+            (layer.title().to_string(), bytes)
+        })
+        .collect();
+    list.sort();
+    list
+}

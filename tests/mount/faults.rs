@@ -1,0 +1,206 @@
+//! Damage and trouble while mounted: one file fails, the rest goes on.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::FileExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::harness::{BINARY, Done, Mounted, Scene, Server, errno, mounts_at, shell, until};
+use crate::support;
+
+/// Flips a bit in the middle of the largest layer; returns where.
+fn damage(scene: &Scene) -> u64 {
+    let archive = fs::read(scene.path("m.tar")).unwrap();
+    // The weights do not compress, so their layer is most of the archive.
+    let at = archive.len() as u64 / 2;
+    flip(scene, at);
+    at
+}
+
+fn flip(scene: &Scene, at: u64) {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(scene.path("m.tar"))
+        .unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+}
+
+#[test]
+fn d3_one_damaged_layer_fails_alone() {
+    let scene = Scene::new();
+    damage(&scene);
+    let log = scene.path("log");
+    let mount = scene.mount(&["--log-file", log.to_str().unwrap()]);
+    for _ in 0..3 {
+        assert_eq!(errno(fs::read(mount.path("weights.bin"))), libc::EIO);
+    }
+    for (name, bytes) in scene.files.iter().filter(|(name, _)| name != "weights.bin") {
+        assert_eq!(&fs::read(mount.path(name)).unwrap(), bytes, "{name}");
+    }
+    assert!(mount.count("failures") > 0);
+    mount.umount(&[]).ok();
+    let log = fs::read_to_string(log).unwrap();
+    let lines: Vec<_> = log.lines().filter(|l| l.contains(" error: ")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(
+        lines[0].contains("weights.bin") && lines[0].contains("sha256:"),
+        "{log}"
+    );
+}
+
+#[test]
+fn r1_an_archive_cut_short_is_an_error() {
+    let scene = Scene::new();
+    let mount = scene.mount(&[]);
+    let file = OpenOptions::new()
+        .write(true)
+        .open(scene.path("m.tar"))
+        .unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    assert_eq!(errno(fs::read(mount.path("weights.bin"))), libc::EIO);
+    // What was overwritten in place is noticed too.
+    file.write_all_at(&[0; 4096], 0).unwrap();
+    let result = fs::read(mount.path("config.json"));
+    if let Ok(bytes) = result {
+        assert_eq!(bytes, scene.bytes("config.json"));
+    }
+}
+
+#[test]
+fn r2_an_archive_renamed_over_and_deleted_stays_readable() {
+    let scene = Scene::new();
+    let mount = scene.mount(&[]);
+    fs::write(scene.path("other"), "something else").unwrap();
+    fs::rename(scene.path("other"), scene.path("m.tar")).unwrap();
+    fs::remove_file(scene.path("m.tar")).unwrap();
+    for (name, bytes) in &scene.files {
+        assert!(&fs::read(mount.path(name)).unwrap() == bytes);
+    }
+}
+
+#[test]
+fn r3_what_is_healthy_again_is_served_again() {
+    let scene = Scene::new();
+    let at = damage(&scene);
+    let mount = scene.mount(&[]);
+    assert_eq!(errno(fs::read(mount.path("weights.bin"))), libc::EIO);
+    flip(&scene, at);
+    assert!(fs::read(mount.path("weights.bin")).unwrap() == scene.bytes("weights.bin"));
+}
+
+#[test]
+fn r8_few_descriptors_are_enough() {
+    let scene = Scene::new();
+    shell(
+        "cd \"$1\" && ulimit -n 32 && exec \"$2\" mount m.tar mnt --no-index",
+        &[scene.path("").as_os_str(), BINARY.as_ref()],
+    )
+    .ok();
+    let mount = Mounted(scene.path("mnt"));
+    for (name, bytes) in &scene.files {
+        assert!(&fs::read(mount.path(name)).unwrap() == bytes);
+    }
+}
+
+#[test]
+fn r11_a_reader_killed_in_a_read_leaks_nothing() {
+    let scene = Scene::of(vec![("big".into(), support::noise(3, 24 << 20))]);
+    let mount = scene.mount(&["--cache-size", "1MiB"]);
+    for _ in 0..10 {
+        let mut cat = Command::new("cat")
+            .arg(mount.path("big"))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        cat.kill().unwrap();
+        cat.wait().unwrap();
+    }
+    until("no read is left", || mount.count("reads_in_flight") == 0);
+    assert!(fs::read(mount.path("big")).unwrap() == scene.bytes("big"));
+    // Nothing holds the mount either.
+    mount.umount(&[]).ok();
+}
+
+/// Reads everything while the process wants to log each request.
+fn serves_everything(scene: &Scene, mut server: Server) {
+    for _ in 0..3 {
+        for n in 0..400 {
+            assert!(fs::metadata(server.mount.path(&format!("absent-{n}"))).is_err());
+        }
+        for (name, bytes) in &scene.files {
+            assert!(&fs::read(server.mount.path(name)).unwrap() == bytes);
+        }
+    }
+    server.signal(libc::SIGTERM);
+    assert_eq!(server.wait().0, Some(0));
+    assert_eq!(mounts_at(&server.mount.0), 0);
+}
+
+#[test]
+fn r13_a_full_stderr_blocks_nothing() {
+    let scene = Scene::new();
+    // A pipe that nobody reads.
+    let server = scene.serve(&["-vvv"]);
+    serves_everything(&scene, server);
+}
+
+#[test]
+fn r13_a_closed_stderr_blocks_nothing() {
+    let scene = Scene::new();
+    let mut server = scene.serve(&["-vvv"]);
+    drop(server.child.stderr.take());
+    serves_everything(&scene, server);
+
+    let mut command = Command::new("sh");
+    command
+        .args([
+            "-c",
+            "exec \"$1\" mount m.tar mnt -f -vvv 2>&- >&- <&-",
+            "sh",
+            BINARY,
+        ])
+        .current_dir(scene.path(""));
+    let server = Server::start(command, scene.path("mnt"));
+    serves_everything(&scene, server);
+}
+
+#[test]
+fn a_slow_layer_holds_up_nobody_else() {
+    // As many readers as there are event loops, and look-ups meanwhile.
+    let files = (0..6).map(|n| (format!("big-{n}"), support::noise(n, 8 << 20)));
+    let scene = Scene::of(files.collect());
+    let mount = scene.mount(&["-o", "threads=2"]);
+    std::thread::scope(|scope| {
+        for (name, bytes) in &scene.files {
+            let path = mount.path(name);
+            scope.spawn(move || {
+                let mut file = File::open(path).unwrap();
+                file.seek(SeekFrom::Start(7 << 20)).unwrap();
+                let mut tail = Vec::new();
+                file.read_to_end(&mut tail).unwrap();
+                assert!(tail == bytes[7 << 20..]);
+            });
+        }
+        for n in 0..50 {
+            assert!(fs::metadata(mount.path(&format!("absent-{n}"))).is_err());
+        }
+    });
+    assert_eq!(mount.count("panics"), 0);
+}
+
+#[test]
+fn a_full_log_disk_does_not_end_the_mount() {
+    let scene = Scene::new();
+    let mut command = scene.command(&["mount", "m.tar", "mnt", "--log-file", "/dev/full", "-vvv"]);
+    Done::of(&mut command).ok();
+    let mount = Mounted(scene.path("mnt"));
+    assert_eq!(
+        fs::read(mount.path("config.json")).unwrap(),
+        scene.bytes("config.json")
+    );
+}

@@ -1,0 +1,333 @@
+//! A directory with an archive and a mount point; mounts that end with the test.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support;
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_modeloci");
+/// Longest wait for anything.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A temporary directory with an archive `m.tar` and an empty directory `mnt`.
+pub(crate) struct Scene {
+    dir: tempfile::TempDir,
+    pub(crate) digest: String,
+    pub(crate) files: Vec<(String, Vec<u8>)>,
+}
+
+impl Scene {
+    /// An archive of several files, the largest of a few megabytes.
+    pub(crate) fn new() -> Scene {
+        Scene::of(vec![
+            ("config.json".into(), b"{\"layers\": 2}".to_vec()),
+            ("empty".into(), Vec::new()),
+            (
+                "nested/deep/run.sh".into(),
+                b"#!/bin/sh\necho served\n".to_vec(),
+            ),
+            (
+                "nested/tokenizer.json".into(),
+                b"[\"a\", \"b\"]".repeat(40_000),
+            ),
+            ("weights.bin".into(), support::noise(7, 5 * (1 << 20) + 123)),
+        ])
+    }
+
+    pub(crate) fn of(files: Vec<(String, Vec<u8>)>) -> Scene {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("mnt")).unwrap();
+        let list: Vec<_> = files
+            .iter()
+            .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+            .collect();
+        let digest = support::write_archive(&dir.path().join("m.tar"), &list);
+        Scene { dir, digest, files }
+    }
+
+    /// The canonical path of something in the directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().canonicalize().unwrap().join(name)
+    }
+
+    pub(crate) fn bytes(&self, name: &str) -> &[u8] {
+        &self.files.iter().find(|(n, _)| n == name).unwrap().1
+    }
+
+    /// The binary with arguments, in the directory, without a user's cache.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command
+            .args(args)
+            .current_dir(self.dir.path())
+            .env("XDG_CACHE_HOME", self.dir.path().join("cache"))
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("MODELOCI_LOG")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Done {
+        Done::of(&mut self.command(args))
+    }
+
+    /// Mounts `m.tar` on `mnt` in the background, with more options.
+    pub(crate) fn mount(&self, options: &[&str]) -> Mounted {
+        let mut args = vec!["mount", "m.tar", "mnt"];
+        args.extend(options);
+        self.run(&args).ok();
+        Mounted(self.path("mnt"))
+    }
+
+    /// The same in the foreground.
+    pub(crate) fn serve(&self, options: &[&str]) -> Server {
+        let mut args = vec!["mount", "m.tar", "mnt", "--foreground"];
+        args.extend(options);
+        let mut command = self.command(&args);
+        command.stderr(Stdio::piped());
+        Server::start(command, self.path("mnt"))
+    }
+}
+
+/// The end of a command.
+pub(crate) struct Done {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Done {
+    pub(crate) fn of(command: &mut Command) -> Done {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = command.output().unwrap();
+        Done {
+            code: status.code(),
+            out: String::from_utf8(stdout).unwrap(),
+            err: String::from_utf8(stderr).unwrap(),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn ok(self) -> Done {
+        assert_eq!(self.code, Some(0), "{}{}", self.out, self.err);
+        self
+    }
+
+    /// Failed with this exit code and one error line that contains `text`.
+    #[track_caller]
+    pub(crate) fn fails(self, code: i32, text: &str) {
+        assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
+        let errors = self.err.lines().filter(|l| l.starts_with("error: "));
+        assert_eq!(errors.count(), 1, "{}", self.err);
+        assert!(self.err.contains(text), "{}", self.err);
+    }
+}
+
+/// A mount; unmounted at the end of the test.
+pub(crate) struct Mounted(pub(crate) PathBuf);
+
+impl Mounted {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        let done = Done::of(
+            Command::new(BINARY)
+                .arg("status")
+                .arg(&self.0)
+                .arg("--json"),
+        );
+        serde_json::from_str(&done.ok().out).unwrap()
+    }
+
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        self.status()[name].as_u64().unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.status()["pid"].as_i64().unwrap() as i32
+    }
+
+    pub(crate) fn umount(&self, options: &[&str]) -> Done {
+        Done::of(
+            Command::new(BINARY)
+                .arg("umount")
+                .args(options)
+                .arg(&self.0),
+        )
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if mounts_at(&self.0) > 0 {
+            self.umount(&["--lazy"]);
+        }
+    }
+}
+
+/// A serving process in the foreground.
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) mount: Mounted,
+}
+
+impl Server {
+    /// Starts it and waits until the mount answers.
+    pub(crate) fn start(mut command: Command, mountpoint: PathBuf) -> Server {
+        let child = command.spawn().unwrap();
+        let server = Server {
+            child,
+            mount: Mounted(mountpoint),
+        };
+        until("the mount answers", || {
+            mounts_at(&server.mount.0) == 1 && fs::read_dir(&server.mount.0).is_ok()
+        });
+        server
+    }
+
+    pub(crate) fn signal(&self, signal: i32) {
+        kill(self.child.id() as i32, signal);
+    }
+
+    /// Waits for the end; returns the exit code and how long it took.
+    pub(crate) fn wait(&mut self) -> (Option<i32>, Duration) {
+        let start = Instant::now();
+        let mut code = None;
+        until("the process ends", || {
+            match self.child.try_wait().unwrap() {
+                Some(status) => {
+                    code = status.code();
+                    true
+                }
+                None => false,
+            }
+        });
+        (code, start.elapsed())
+    }
+
+    /// The next line on stderr that contains `text`.
+    pub(crate) fn stderr_line(&mut self, text: &str) -> String {
+        let lines = BufReader::new(self.child.stderr.take().unwrap()).lines();
+        lines
+            .map(|l| l.unwrap())
+            .find(|l| l.contains(text))
+            .unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn kill(pid: i32, signal: i32) {
+    // SAFETY: sends a signal to a process that this test has started.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+/// True while a process runs and is no zombie.
+pub(crate) fn lives(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
+}
+
+#[track_caller]
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "waited too long until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How many mounts of ours are on a directory.
+pub(crate) fn mounts_at(path: &Path) -> usize {
+    let escaped: String = path
+        .to_str()
+        .unwrap()
+        .chars()
+        .map(|c| match c {
+            ' ' | '\n' | '\\' | '\t' | '#' => format!("\\{:03o}", c as u32),
+            c => c.to_string(),
+        })
+        .collect();
+    fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(" - fuse.modeloci "))
+        .filter(|line| line.split(' ').nth(4) == Some(&escaped))
+        .count()
+}
+
+/// The errno of something that must fail.
+#[track_caller]
+pub(crate) fn errno<T>(result: std::io::Result<T>) -> i32 {
+    match result {
+        Ok(_) => panic!("should have failed"),
+        Err(error) => error.raw_os_error().unwrap(),
+    }
+}
+
+/// A file mapped for reading.
+pub(crate) struct Mapped(*mut libc::c_void, usize);
+
+impl Mapped {
+    pub(crate) fn new(path: &Path, flags: libc::c_int) -> Mapped {
+        let file = File::open(path).unwrap();
+        let len = file.metadata().unwrap().len() as usize;
+        // SAFETY: maps a file anew, read-only; the result is checked.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ,
+                flags,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        assert_ne!(start, libc::MAP_FAILED);
+        Mapped(start, len)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping is alive as long as `self`, and nobody writes to it.
+        unsafe { std::slice::from_raw_parts(self.0.cast(), self.1) }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: unmaps what `new` has mapped.
+        unsafe { libc::munmap(self.0, self.1) };
+    }
+}
+
+/// Runs a shell script.
+pub(crate) fn shell(script: &str, args: &[&OsStr]) -> Done {
+    Done::of(
+        Command::new("sh")
+            .arg("-c")
+            .arg(script)
+            .arg("sh")
+            .args(args),
+    )
+}

@@ -1,0 +1,289 @@
+//! Starting, readiness, signals, unmounting, and that nothing is left behind.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{
+    BINARY, Done, Mounted, Scene, Server, errno, is_root, kill, lives, mounts_at, shell, until,
+};
+
+#[test]
+fn the_starter_returns_when_the_mount_answers() {
+    let scene = Scene::new();
+    let done = scene.run(&["mount", "m.tar", "mnt"]).ok();
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("", ""));
+    let mount = Mounted(scene.path("mnt"));
+    assert!(mount.path("config.json").exists(), "at once");
+    let pid = mount.pid();
+    let report = Done::of(Command::new(BINARY).arg("status").arg(&mount.0))
+        .ok()
+        .out;
+    assert!(
+        report.contains(&format!("Process:          {pid}")),
+        "{report}"
+    );
+    mount.umount(&[]).ok();
+    until("the process ends", || !lives(pid));
+    assert_eq!(mounts_at(&mount.0), 0);
+}
+
+#[test]
+fn the_starter_reports_the_error_of_the_background_process() {
+    let scene = Scene::new();
+    fs::write(scene.path("text.tar"), "this is no archive").unwrap();
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    for (args, code) in [
+        (&["mount", "absent.tar", "mnt"][..], 5),
+        (&["mount", "text.tar", "mnt"], 3),
+        (&["mount", "m.tar", "mnt", "--digest", &wrong], 4),
+    ] {
+        let background = scene.run(args);
+        let mut foreground = args.to_vec();
+        foreground.push("--foreground");
+        let foreground = scene.run(&foreground);
+        assert_eq!(background.code, Some(code), "{}", background.err);
+        assert_eq!(foreground.code, Some(code));
+        let line = |done: &Done| {
+            let errors = done.err.lines().filter(|l| l.starts_with("error: "));
+            errors.map(str::to_string).collect::<Vec<_>>()
+        };
+        // The paths differ: the background process has absolute ones.
+        let absolute = |text: String| text.replace(scene.path("").to_str().unwrap(), "");
+        assert_eq!(line(&background).len(), 1, "{}", background.err);
+        assert_eq!(
+            line(&background)
+                .into_iter()
+                .map(absolute)
+                .collect::<Vec<_>>(),
+            line(&foreground)
+                .into_iter()
+                .map(absolute)
+                .collect::<Vec<_>>()
+        );
+    }
+    assert_eq!(mounts_at(&scene.path("mnt")), 0);
+    scene
+        .run(&["mount", "m.tar", "mnt", "--digest", &scene.digest])
+        .ok();
+    drop(Mounted(scene.path("mnt")));
+}
+
+#[test]
+fn readiness_is_told_to_whoever_asks() {
+    let scene = Scene::new();
+    let socket = UnixDatagram::bind(scene.path("notify")).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let ready = scene.path("ready");
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        .arg("exec \"$1\" mount m.tar mnt --foreground --ready-fd 9 9>\"$2\"")
+        .args(["sh", BINARY])
+        .arg(&ready)
+        .current_dir(scene.path(""))
+        .env("NOTIFY_SOCKET", scene.path("notify"))
+        .stderr(Stdio::null());
+    let mut server = Server::start(command, scene.path("mnt"));
+    let receive = || {
+        let mut buf = [0; 4096];
+        let n = socket.recv(&mut buf).unwrap();
+        String::from_utf8(buf[..n].to_vec()).unwrap()
+    };
+    assert!(receive().starts_with("READY=1\nSTATUS="));
+    assert_eq!(fs::read_to_string(&ready).unwrap(), "READY=1\n");
+    server.signal(libc::SIGTERM);
+    assert!(receive().starts_with("STOPPING=1"));
+    assert_eq!(server.wait().0, Some(0));
+
+    let bad = scene.run(&["mount", "m.tar", "mnt", "--foreground", "--ready-fd", "77"]);
+    bad.fails(2, "--ready-fd 77");
+}
+
+#[test]
+fn a_starter_that_dies_leaves_no_mount() {
+    let scene = Scene::new();
+    // The reader of the pipe is gone before the mount is ready.
+    let done = shell(
+        "cd \"$1\" && { \"$2\" mount m.tar mnt --foreground --ready-fd 9 9>&1 >/dev/null; \
+         echo $? >code; } | true; until test -s code; do sleep 0.05; done; cat code",
+        &[scene.path("").as_os_str(), BINARY.as_ref()],
+    );
+    assert_eq!(done.out.trim(), "5", "{}", done.err);
+    assert_eq!(mounts_at(&scene.path("mnt")), 0);
+}
+
+/// Readers that read files anew, uncached, until told to stop.
+fn with_readers(mount: &Mounted, names: &[&str], act: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for name in names {
+            let (path, stop) = (mount.path(name), &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = fs::read(&path);
+                }
+            });
+        }
+        thread::sleep(Duration::from_millis(100));
+        act();
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn r5_signals_during_reads_drain_and_unmount() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        let scene = Scene::new();
+        let mut server = scene.serve(&[]);
+        let mount = Mounted(scene.path("mnt"));
+        with_readers(&mount, &["weights.bin", "nested/tokenizer.json"], || {
+            server.signal(signal);
+            let (code, took) = server.wait();
+            assert_eq!(code, Some(0));
+            assert!(took < Duration::from_secs(5), "{took:?}");
+        });
+        assert_eq!(mounts_at(&mount.0), 0);
+    }
+}
+
+#[test]
+fn r5_an_open_file_is_served_while_draining() {
+    let scene = Scene::new();
+    let mut server = scene.serve(&[]);
+    let mut file = File::open(server.mount.path("config.json")).unwrap();
+    server.signal(libc::SIGTERM);
+    until("it is out of sight", || mounts_at(&server.mount.0) == 0);
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, scene.bytes("config.json"));
+    drop(file);
+    let (code, took) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn r5_a_file_that_stays_open_is_cut_off() {
+    let scene = Scene::new();
+    let mut server = scene.serve(&[]);
+    let mut file = File::open(server.mount.path("weights.bin")).unwrap();
+    let start = Instant::now();
+    server.signal(libc::SIGTERM);
+    assert_eq!(server.wait().0, Some(0));
+    let took = start.elapsed();
+    assert!(
+        took > Duration::from_secs(3) && took < Duration::from_secs(5),
+        "{took:?}"
+    );
+    let error = errno(file.read_to_end(&mut Vec::new()));
+    assert!(
+        [libc::ENOTCONN, libc::ECONNABORTED].contains(&error),
+        "{error}"
+    );
+}
+
+#[test]
+fn r6_a_killed_process_gives_errors_and_room_for_the_next() {
+    let scene = Scene::new();
+    let mut server = scene.serve(&[]);
+    let path = server.mount.path("weights.bin");
+    let mut file = File::open(&path).unwrap();
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+    let error = errno(file.read_to_end(&mut Vec::new()));
+    assert!(
+        [libc::ENOTCONN, libc::ECONNABORTED].contains(&error),
+        "{error}"
+    );
+    assert_eq!(errno(fs::metadata(&path)), libc::ENOTCONN);
+    let _mount = scene.mount(&[]);
+    assert!(fs::read(&path).unwrap() == scene.bytes("weights.bin"));
+}
+
+#[test]
+fn r12_a_busy_mount_is_not_unmounted_unless_lazily() {
+    let scene = Scene::new();
+    let mount = scene.mount(&[]);
+    let pid = mount.pid();
+    let mut file = File::open(mount.path("weights.bin")).unwrap();
+    mount.umount(&[]).fails(5, "is busy");
+    assert_eq!(mounts_at(&mount.0), 1);
+    mount.umount(&["--lazy"]).ok();
+    assert_eq!(mounts_at(&mount.0), 0);
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == scene.bytes("weights.bin"), "the open file goes on");
+    assert!(lives(pid));
+    drop(file);
+    until("the process ends", || !lives(pid));
+}
+
+#[test]
+fn an_unmount_by_others_ends_the_process_quietly() {
+    let scene = Scene::new();
+    let mut server = scene.serve(&["-q"]);
+    let mut umount = if is_root() {
+        Command::new("umount")
+    } else {
+        let mut command = Command::new("fusermount3");
+        command.arg("-u");
+        command
+    };
+    Done::of(umount.arg(&server.mount.0)).ok();
+    assert_eq!(server.wait().0, Some(0));
+    let mut said = String::new();
+    server
+        .child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert_eq!(said, "");
+}
+
+#[test]
+fn usr1_logs_the_counters() {
+    let scene = Scene::new();
+    let mut server = scene.serve(&[]);
+    fs::read(server.mount.path("config.json")).unwrap();
+    server.signal(libc::SIGUSR1);
+    let line = server.stderr_line("status: ");
+    assert!(
+        line.contains("5 files, 13 bytes served in 1 reads"),
+        "{line}"
+    );
+}
+
+#[test]
+fn cycles_leave_nothing_behind() {
+    let scene = Scene::new();
+    for round in 0..20 {
+        let mount = scene.mount(&[]);
+        let pid = mount.pid();
+        assert_eq!(
+            fs::read(mount.path("config.json")).unwrap(),
+            scene.bytes("config.json")
+        );
+        match round % 3 {
+            0 => {
+                mount.umount(&[]).ok();
+            }
+            1 => kill(pid, libc::SIGTERM),
+            _ => kill(pid, libc::SIGKILL),
+        }
+        until("the process ends", || !lives(pid));
+        assert_eq!(mounts_at(&mount.0), usize::from(round % 3 == 2));
+        // The next round clears what a kill has left.
+        std::mem::forget(mount);
+    }
+    drop(Mounted(scene.path("mnt")));
+    assert_eq!(mounts_at(&scene.path("mnt")), 0);
+}

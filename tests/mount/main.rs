@@ -1,0 +1,16 @@
+//! Real mounts, through the binary and the kernel. As root and as an ordinary user: the same tests,
+//! and the few that only one of them can run say so.
+//!
+//! They fail where a mount cannot be made: `/dev/fuse` must be there, and for users fuse3's
+//! `fusermount3` and a `/dev/fuse` of mode 0666.
+
+#![allow(clippy::unwrap_used, missing_docs, unsafe_code)]
+
+mod faults;
+mod harness;
+mod lifecycle;
+mod places;
+mod reading;
+#[path = "../support/mod.rs"]
+mod support;
+mod tree;

@@ -1,0 +1,229 @@
+//! Mount points, options and the environment: what is refused, and that it says why.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+
+use crate::harness::{BINARY, Done, Mounted, Scene, is_root, kill, lives, mounts_at, shell, until};
+
+#[test]
+fn m1_odd_names_are_escaped() {
+    let scene = Scene::new();
+    for odd in [
+        "comma,allow_other,x",
+        "back\\slash\\",
+        "a space",
+        "new\nline",
+        "#hash",
+        "ünï",
+        "-o",
+        "\\040",
+    ] {
+        let dir = scene.path("odd").join(odd);
+        fs::create_dir_all(dir.join("mnt")).unwrap();
+        let archive = dir.join(format!("{odd}.tar"));
+        fs::copy(scene.path("m.tar"), &archive).unwrap();
+        let mut command = scene.command(&["mount", "--"]);
+        Done::of(command.arg(&archive).arg(dir.join("mnt"))).ok();
+        let mount = Mounted(dir.join("mnt"));
+        assert_eq!(mounts_at(&mount.0), 1, "{odd:?}");
+        assert_eq!(
+            fs::read(mount.path("config.json")).unwrap(),
+            scene.bytes("config.json")
+        );
+        let info = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let ours: Vec<_> = info
+            .lines()
+            .filter(|l| l.contains(" - fuse.modeloci "))
+            .collect();
+        assert!(ours.iter().all(|l| !l.ends_with("allow_other")), "{ours:?}");
+        mount.umount(&[]).ok();
+        assert_eq!(mounts_at(&mount.0), 0, "{odd:?}");
+    }
+}
+
+#[test]
+fn m2_places_that_cannot_be_mounted_on() {
+    let scene = Scene::new();
+    scene
+        .run(&["mount", "m.tar", "missing"])
+        .fails(5, "does not exist");
+    scene
+        .run(&["mount", "m.tar", "m.tar"])
+        .fails(5, "is not a directory");
+    fs::create_dir_all(scene.path("full/x")).unwrap();
+    scene
+        .run(&["mount", "m.tar", "full"])
+        .fails(5, "is not empty");
+    scene
+        .run(&["mount", "m.tar", "full", "-o", "nonempty"])
+        .ok();
+    let over = Mounted(scene.path("full"));
+    assert!(over.path("config.json").exists());
+
+    let mount = scene.mount(&[]);
+    scene.run(&["mount", "m.tar", "mnt"]).fails(5, "is in use");
+    assert_eq!(mounts_at(&mount.0), 1);
+    mount.umount(&[]).ok();
+    mount.umount(&[]).fails(5, "no model is mounted there");
+}
+
+#[test]
+fn m2_a_stale_mount_is_cleared() {
+    let scene = Scene::new();
+    let mount = scene.mount(&[]);
+    let pid = mount.pid();
+    kill(pid, libc::SIGKILL);
+    until("it is dead", || !lives(pid));
+    assert_eq!(mounts_at(&mount.0), 1, "it left its mount");
+    let dead = Done::of(scene.command(&["status"]).arg(&mount.0));
+    dead.fails(5, "its process is gone");
+
+    let log = scene.path("log");
+    scene.mount(&["--log-file", log.to_str().unwrap()]);
+    let log = fs::read_to_string(log).unwrap();
+    assert!(
+        log.contains("cleared the mount of a process that was killed"),
+        "{log}"
+    );
+}
+
+#[test]
+fn m3_the_archive_may_not_lie_below_the_mount_point() {
+    let scene = Scene::new();
+    let below = |args: &[&str], what: &str| {
+        let mut all = vec!["mount"];
+        all.extend(args);
+        scene.run(&all).fails(5, what);
+    };
+    below(&["m.tar", ".", "-o", "nonempty"], "contains the archive");
+    below(
+        &["m.tar", "mnt", "--index-dir", "mnt/index"],
+        "contains the index directory",
+    );
+    fs::create_dir_all(scene.path("logs")).unwrap();
+    below(
+        &["m.tar", "logs", "-o", "nonempty", "--log-file", "logs/log"],
+        "contains the log file",
+    );
+}
+
+#[test]
+fn m4_others_are_let_in_only_if_fuse_conf_says_so() {
+    let scene = Scene::new();
+    if is_root() {
+        let mount = scene.mount(&["--allow-other"]);
+        let path = mount.path("config.json");
+        fs::set_permissions(scene.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut cat = std::process::Command::new("cat");
+        let seen = Done::of(cat.arg(&path).uid(65534).gid(65534)).ok();
+        assert_eq!(seen.out.as_bytes(), scene.bytes("config.json"));
+        mount.umount(&[]).ok();
+
+        let mount = scene.mount(&[]);
+        let mut cat = std::process::Command::new("cat");
+        let seen = Done::of(cat.arg(&path).uid(65534).gid(65534));
+        assert!(seen.err.contains("Permission denied"), "{}", seen.err);
+        mount.umount(&[]).ok();
+    }
+    let conf = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
+    if conf.lines().any(|line| line.trim() == "user_allow_other") {
+        return;
+    }
+    let mut command = scene.command(&["mount", "m.tar", "mnt", "--allow-other"]);
+    if is_root() {
+        fs::set_permissions(scene.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+        command.uid(65534).gid(65534);
+    }
+    Done::of(&mut command).fails(5, "root can allow it with a line \"user_allow_other\"");
+}
+
+#[test]
+fn m5_one_archive_mounted_twice() {
+    let scene = Scene::new();
+    let first = scene.mount(&[]);
+    fs::create_dir(scene.path("other")).unwrap();
+    scene.run(&["mount", "m.tar", "other"]).ok();
+    let second = Mounted(scene.path("other"));
+    for (name, bytes) in &scene.files {
+        assert!(&fs::read(first.path(name)).unwrap() == bytes);
+        assert!(&fs::read(second.path(name)).unwrap() == bytes);
+    }
+    assert_ne!(first.pid(), second.pid());
+    first.umount(&[]).ok();
+    assert!(second.path("config.json").exists());
+}
+
+/// Runs a script in a mount namespace of its own, where it may hide what it likes.
+fn hidden(script: &str, scene: &Scene) -> Done {
+    let dir = scene.path("");
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+    chown(scene.path("mnt"), Some(65534), Some(65534)).unwrap();
+    let args = [dir.as_os_str(), BINARY.as_ref()];
+    shell(
+        &format!("exec unshare --mount --propagation private sh -c '{script}' sh \"$@\""),
+        &args,
+    )
+}
+
+#[test]
+fn m6_without_fuse_it_says_what_to_install() {
+    if !is_root() {
+        // A user cannot hide either; the messages have unit tests.
+        return;
+    }
+    let scene = Scene::new();
+    hidden(
+        "mount -t tmpfs none /dev && exec \"$2\" mount \"$1/m.tar\" \"$1/mnt\" --foreground",
+        &scene,
+    )
+    .fails(5, "modprobe fuse");
+    hidden(
+        "cp \"$(command -v setpriv)\" \"$1\" && mount -t tmpfs none /usr/bin && \
+         exec \"$1/setpriv\" --reuid=65534 --regid=65534 --clear-groups \
+         \"$2\" mount \"$1/m.tar\" \"$1/mnt\" --no-index",
+        &scene,
+    )
+    .fails(5, "install the package fuse3");
+}
+
+#[test]
+fn options_are_checked() {
+    let scene = Scene::new();
+    for (option, why) in [
+        ("rw", "use ro"),
+        ("allow_root", "use allow_other"),
+        ("frobnicate", "is unknown"),
+        ("cache_size=much", "is not a size"),
+    ] {
+        scene
+            .run(&["mount", "m.tar", "mnt", "-o", option])
+            .fails(2, why);
+    }
+    let list = "defaults,ro,noexec,_netdev,x-systemd.automount,threads=2,max_readahead=1MiB";
+    let mount = scene.mount(&["-o", list]);
+    let run = std::process::Command::new(mount.path("nested/deep/run.sh")).output();
+    assert_eq!(crate::harness::errno(run), libc::EACCES);
+    if is_root() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dev = fs::metadata(&mount.0).unwrap().dev();
+        let bdi = format!(
+            "/sys/class/bdi/{}:{}/read_ahead_kb",
+            libc::major(dev),
+            libc::minor(dev)
+        );
+        assert_eq!(fs::read_to_string(bdi).unwrap().trim(), "1024");
+    }
+}
+
+#[test]
+fn what_is_no_model_is_left_alone() {
+    let scene = Scene::new();
+    scene.run(&["umount", "/proc"]).fails(5, "not a model");
+    scene
+        .run(&["umount", "mnt"])
+        .fails(5, "no model is mounted");
+    scene
+        .run(&["status", "mnt"])
+        .fails(5, "no model is mounted");
+}

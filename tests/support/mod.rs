@@ -1,0 +1,97 @@
+//! A small writer of archives as other tools make them: an OCI image layout in a tar, each file in
+//! a plain tar+gzip layer of its own. Independent of the crate, so that it shares none of its bugs.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+/// Writes an archive of `files` to `path`; returns the manifest's digest.
+pub(crate) fn write_archive(path: &Path, files: &[(&str, &[u8])]) -> String {
+    let mut archive = tar::Builder::new(File::create(path).unwrap());
+    let mut blob = |bytes: &[u8]| {
+        let hex = sha256(bytes);
+        append(&mut archive, &format!("blobs/sha256/{hex}"), bytes, 0o644);
+        format!("sha256:{hex}")
+    };
+    let mut layers = Vec::new();
+    for (name, bytes) in files {
+        let layer = layer(name, bytes);
+        layers.push(json!({
+            "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+            "digest": blob(&layer),
+            "size": layer.len(),
+            "annotations": { "org.opencontainers.image.title": name },
+        }));
+    }
+    let config = b"{}";
+    let manifest = serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": "application/vnd.example.model",
+        "config": {
+            "mediaType": "application/vnd.oci.empty.v1+json",
+            "digest": blob(config),
+            "size": config.len(),
+        },
+        "layers": layers,
+    }))
+    .unwrap();
+    let digest = blob(&manifest);
+    let index = serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": digest,
+            "size": manifest.len(),
+        }],
+    }))
+    .unwrap();
+    append(&mut archive, "index.json", &index, 0o644);
+    let layout = br#"{"imageLayoutVersion":"1.0.0"}"#;
+    append(&mut archive, "oci-layout", layout, 0o644);
+    archive.into_inner().unwrap().flush().unwrap();
+    digest
+}
+
+/// The layer of a file; names that end in `.sh` are executable.
+fn layer(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let mode = if name.ends_with(".sh") { 0o755 } else { 0o640 };
+    let mut layer = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    append(&mut layer, name, bytes, mode);
+    layer.into_inner().unwrap().finish().unwrap()
+}
+
+fn append(tar: &mut tar::Builder<impl std::io::Write>, name: &str, bytes: &[u8], mode: u32) {
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(mode);
+    header.set_mtime(1_600_000_000);
+    header.set_size(bytes.len() as u64);
+    tar.append_data(&mut header, name, bytes).unwrap();
+}
+
+/// The SHA-256 of bytes, in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Bytes that do not compress, the same for the same seed.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
