@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/mount.rs"]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
