@@ -26,7 +26,7 @@ impl ForeignFile {
         context: Arc<Context>,
         tuning: Tuning,
     ) -> Result<ForeignFile> {
-        let subject = spec.descriptor.digest;
+        let subject = format!("{} ({})", spec.path, spec.descriptor.digest);
         let looked = ForeignFile::look(blob, spec, context, tuning)?;
         looked.map_err(|target| Error::malformed(subject, format!("is a link: {target:?}")))
     }
