@@ -57,3 +57,17 @@ pub const DEFAULT_CACHE_BYTES: u64 = 256 << 20;
 
 /// Largest zstd window, as a power of two: what the zstd tool itself accepts by default.
 pub const MAX_ZSTD_WINDOW_LOG: u32 = 27;
+/// Most seek points, block digests or spooled pieces of one layer that has no chunk table; beyond,
+/// they lie further apart.
+pub const MAX_FOREIGN_SPANS: u64 = 1 << 18;
+/// Most decompressed bytes kept in a temporary file for one byte of a layer, beyond
+/// [`SPOOL_ALLOWANCE`]: what deflate reaches at best is 1,032.
+pub const MAX_SPOOL_RATIO: u64 = 1_100;
+/// Decompressed bytes that any layer may keep in a temporary file.
+pub const SPOOL_ALLOWANCE: u64 = 1 << 30;
+/// Most bytes of a layer read, and of its content decoded, to find its first file's header.
+pub const MAX_HEAD_BYTES: u64 = 1 << 20;
+/// Largest file that keeps what is known of one layer between runs.
+pub const MAX_INDEX_BYTES: u64 = 512 << 20;
+/// Most bytes that all of them may take; the oldest go first.
+pub const MAX_INDEX_DIR_BYTES: u64 = 1 << 30;

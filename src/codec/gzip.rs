@@ -103,7 +103,7 @@ impl<'r, R: Read> Gunzip<'r, R> {
             front.copy_from_slice(&checkpoint.window);
         }
         let mut pos = window;
-        gunzip.decode(&mut out, &mut pos, stop)?;
+        gunzip.decode(&mut out, &mut pos, stop, true)?;
         if pos < stop {
             return Err(invalid(CodecError::WrongLength { expected: len }));
         }
@@ -111,24 +111,40 @@ impl<'r, R: Read> Gunzip<'r, R> {
         Ok(out)
     }
 
-    /// Decodes to `out[*pos..]` until `*pos >= stop`, or to the end of the last member.
-    fn decode(&mut self, out: &mut [u8], pos: &mut usize, stop: usize) -> io::Result<()> {
+    /// Decodes to `out[*pos..]` until `*pos >= stop`, or to the end of the last member. Unless it
+    /// is `patient`, asks for no more input once it has decoded anything.
+    fn decode(
+        &mut self,
+        out: &mut [u8],
+        pos: &mut usize,
+        stop: usize,
+        patient: bool,
+    ) -> io::Result<()> {
+        let start = *pos;
         while *pos < stop {
-            match self.at {
+            let needs_more = match self.at {
                 At::Header(first) => self.header(first)?,
                 At::Body => self.body(out, pos, stop)?,
                 At::Trailer => self.trailer()?,
                 At::End => break,
+            };
+            if needs_more {
+                if !patient && *pos > start {
+                    break;
+                }
+                self.input.more()?;
             }
         }
         Ok(())
     }
 
-    fn header(&mut self, first: bool) -> io::Result<()> {
+    // Each of the following makes one step; true when it needs more input for the next.
+
+    fn header(&mut self, first: bool) -> io::Result<bool> {
         let rest = self.input.rest();
         if rest.is_empty() && self.input.last && !first {
             self.at = At::End;
-            return Ok(());
+            return Ok(false);
         }
         match header_length(rest).map_err(invalid)? {
             Some(length) => {
@@ -137,15 +153,15 @@ impl<'r, R: Read> Gunzip<'r, R> {
                 self.crc = Some(crc32fast::Hasher::new());
                 self.member_bytes = 0;
                 self.at = At::Body;
-                Ok(())
+                Ok(false)
             }
             None if self.input.last => Err(invalid(CodecError::Truncated)),
             None if rest.len() > MAX_HEADER => Err(invalid(CodecError::Invalid("gzip"))),
-            None => self.input.more(),
+            None => Ok(true),
         }
     }
 
-    fn body(&mut self, out: &mut [u8], pos: &mut usize, stop: usize) -> io::Result<()> {
+    fn body(&mut self, out: &mut [u8], pos: &mut usize, stop: usize) -> io::Result<bool> {
         let mut stop = stop;
         // The first window of the stream is its beginning, which needs no seek point.
         if let Some(record) = &mut self.record {
@@ -185,21 +201,21 @@ impl<'r, R: Read> Gunzip<'r, R> {
         self.member_bytes += decoded.len() as u64;
         self.total += decoded.len() as u64;
         match result.map_err(invalid)? {
-            Stop::Output => Ok(()),
-            Stop::Input => self.input.more(),
+            Stop::Output => Ok(false),
+            Stop::Input => Ok(true),
             Stop::End => {
                 self.input.to_byte();
                 self.at = At::Trailer;
-                Ok(())
+                Ok(false)
             }
         }
     }
 
-    fn trailer(&mut self) -> io::Result<()> {
+    fn trailer(&mut self) -> io::Result<bool> {
         let Some(trailer) = self.input.rest().first_chunk::<TRAILER>() else {
             return match self.input.last {
                 true => Err(invalid(CodecError::Truncated)),
-                false => self.input.more(),
+                false => Ok(true),
             };
         };
         let [c0, c1, c2, c3, l0, l1, l2, l3] = *trailer;
@@ -213,7 +229,7 @@ impl<'r, R: Read> Gunzip<'r, R> {
         }
         self.input.skip(TRAILER);
         self.at = At::Header(false);
-        Ok(())
+        Ok(false)
     }
 }
 
@@ -229,7 +245,7 @@ impl<R: Read> Read for Gunzip<'_, R> {
             self.read = self.filled;
             let mut buffer = std::mem::take(&mut self.buffer);
             let mut filled = self.filled;
-            let result = self.decode(&mut buffer, &mut filled, WINDOW + OUTPUT);
+            let result = self.decode(&mut buffer, &mut filled, WINDOW + OUTPUT, false);
             (self.buffer, self.filled) = (buffer, filled);
             result?;
         }

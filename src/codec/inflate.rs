@@ -786,4 +786,4 @@ fn copy_entry(base: Option<&u16>, extra: Option<&u8>, length: u32) -> u32 {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
