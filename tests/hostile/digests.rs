@@ -61,7 +61,11 @@ fn d1_a_bad_pin_is_wrong_usage() {
     sandbox.write("a.tar", Layout::sample().to_bytes());
     sandbox.mkdir("mnt");
     for bad in BAD {
-        for verb in [&["inspect", "a.tar"][..], &["unpack", "a.tar", "out"], &["mount", "a.tar", "mnt"]] {
+        for verb in [
+            &["inspect", "a.tar"][..],
+            &["unpack", "a.tar", "out"],
+            &["mount", "a.tar", "mnt"],
+        ] {
             let pin = format!("--digest={bad}");
             let args = [verb, &[&pin]].concat();
             sandbox.run_bounded(&args).fails(2, &["--digest"]);
@@ -199,7 +203,10 @@ fn d4_descriptor_and_entry_differ_in_size() {
     bytes.extend_from_slice(&Header::file(&name, 0).put(124, &size).seal());
     let path = sandbox.write("bad.tar", &bytes);
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-    if file.set_len(bytes.len() as u64 + (1 << 40) + 2 * BLOCK as u64).is_ok() {
+    if file
+        .set_len(bytes.len() as u64 + (1 << 40) + 2 * BLOCK as u64)
+        .is_ok()
+    {
         sandbox.refuses_path("bad.tar", 3, &["dir/b.txt", &digest, "1099511627776"]);
     }
 }
@@ -211,7 +218,10 @@ fn d5_a_blob_that_is_missing() {
         (sample.layer_name(0), "a.bin"),
         (sample.layer_name(1), "dir/b.txt"),
         (crate::forge::blob_name(sample.get("config.json")), "config"),
-        (crate::forge::blob_name(sample.get("manifest.json")), "manifest"),
+        (
+            crate::forge::blob_name(sample.get("manifest.json")),
+            "manifest",
+        ),
     ] {
         let mut layout = sample.clone();
         layout.remove(&name);
@@ -238,7 +248,10 @@ fn d6_one_digest_with_two_sizes() {
         again["size"] = json!(1);
         i["manifests"].as_array_mut().unwrap().push(again);
     });
-    refuses(&layout, &["index.json", &sample.manifest_digest(), "two sizes"]);
+    refuses(
+        &layout,
+        &["index.json", &sample.manifest_digest(), "two sizes"],
+    );
 }
 
 /// One blob under two names is no contradiction, where the layer's own name allows it.
@@ -251,6 +264,9 @@ fn d6_one_blob_with_two_paths() {
         again["annotations"] = json!({"org.opencontainers.image.title": "b/same.bin"});
         m["layers"].as_array_mut().unwrap().push(again);
     });
-    let files = [("a/same.bin", b"shared".to_vec()), ("b/same.bin", b"shared".to_vec())];
+    let files = [
+        ("a/same.bin", b"shared".to_vec()),
+        ("b/same.bin", b"shared".to_vec()),
+    ];
     Sandbox::new().accepts(layout.to_bytes(), &files);
 }

@@ -63,7 +63,16 @@ impl Tar {
     }
 
     pub(crate) fn file(self, name: impl AsRef<[u8]>, data: &[u8]) -> Tar {
-        self.entry(Header::file(name, data.len() as u64), data)
+        let name = name.as_ref();
+        let size = data.len() as u64;
+        match name.get(..100) {
+            None => self.entry(Header::file(name, size), data),
+            Some(start) => {
+                let path = std::str::from_utf8(name).unwrap();
+                self.pax("path", path)
+                    .entry(Header::file(start, size), data)
+            }
+        }
     }
 
     /// An extension header: `x`, `g`, `L` or `K`.

@@ -92,7 +92,10 @@ fn t3_pax_size_disagrees() {
     refuses(Tar::new().pax("size", "0").file("x", &smuggled), &words);
     let bigger = smuggled.len().to_string();
     let zero = Header::file("x", 0);
-    refuses(Tar::new().pax("size", &bigger).entry(zero, &smuggled), &words);
+    refuses(
+        Tar::new().pax("size", &bigger).entry(zero, &smuggled),
+        &words,
+    );
     // Said twice, and saying the same, is no lie.
     let sandbox = Sandbox::new();
     let same = Tar::new().pax("size", &bigger).file("x", &smuggled);
@@ -115,7 +118,10 @@ fn t4_malformed_extension_headers() {
     ] {
         refuses(pax(data), &["offset 512", "malformed pax record"]);
     }
-    refuses(pax(record("size", "-1").as_bytes()), &["pax size", "number"]);
+    refuses(
+        pax(record("size", "-1").as_bytes()),
+        &["pax size", "number"],
+    );
     refuses(pax(record("path", "").as_bytes()), &["pax path", "empty"]);
     let long = |data: &[u8]| Tar::new().extension(b'L', data).file("x", b"");
     refuses(long(b"\0"), &["long name", "empty"]);
@@ -248,9 +254,7 @@ fn t8_a_blob_that_is_no_regular_file() {
         for entry in [name.as_str(), "index.json", "oci-layout"] {
             let mut layout = layout.clone();
             layout.remove(entry);
-            let header = Header::file(entry, 0)
-                .kind(flag)
-                .link(layout.layer_name(1));
+            let header = Header::file(entry, 0).kind(flag).link(layout.layer_name(1));
             let archive = layout.tar().entry(header, b"").end();
             let sandbox = Sandbox::new();
             if flag == b'5' && entry != name {
@@ -391,7 +395,8 @@ fn t1_a_file_that_shrinks_to_a_hole() {
     let archive = Layout::sample().to_bytes();
     let mut file = File::create(sandbox.path("hole.tar")).unwrap();
     file.write_all(&archive[..BLOCK]).unwrap();
-    file.seek(SeekFrom::Start(archive.len() as u64 - 1)).unwrap();
+    file.seek(SeekFrom::Start(archive.len() as u64 - 1))
+        .unwrap();
     file.write_all(b"\0").unwrap();
     let run = sandbox.run_bounded(&["inspect", "hole.tar"]);
     assert_ne!(run.code, Some(0));

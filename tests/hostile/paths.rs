@@ -16,7 +16,11 @@ fn refuses(path: &str, words: &[&str]) {
     let sandbox = Sandbox::new();
     let layout = titled(path);
     let digest = layout.layer_digest(0);
-    sandbox.refuses(layout.to_bytes(), 3, &[&["bad.tar", &digest], words].concat());
+    sandbox.refuses(
+        layout.to_bytes(),
+        3,
+        &[&["bad.tar", &digest], words].concat(),
+    );
 }
 
 #[test]
@@ -38,7 +42,14 @@ fn p1_paths_that_are_not_plain_and_relative() {
 
 #[test]
 fn p2_control_characters() {
-    for path in ["a\0b", "a\nb", "a\tb", "\u{1b}[31mred", "a\u{7f}", "a\u{85}b"] {
+    for path in [
+        "a\0b",
+        "a\nb",
+        "a\tb",
+        "\u{1b}[31mred",
+        "a\u{7f}",
+        "a\u{85}b",
+    ] {
         refuses(path, &["control character"]);
     }
 }
@@ -54,9 +65,15 @@ fn p2_a_backslash_is_an_ordinary_character() {
 
 #[test]
 fn p3_paths_that_are_too_long() {
-    refuses(&"n".repeat(256), &["component of 256 bytes", "limit is 255"]);
+    refuses(
+        &"n".repeat(256),
+        &["component of 256 bytes", "limit is 255"],
+    );
     refuses(&"ü".repeat(128), &["component of 256 bytes"]);
-    refuses(&vec!["d"; 65].join("/"), &["65 components deep", "limit is 64"]);
+    refuses(
+        &vec!["d"; 65].join("/"),
+        &["65 components deep", "limit is 64"],
+    );
     let long = vec!["n".repeat(200); 21].join("/");
     refuses(&long, &["has 4220 bytes", "limit is 4095"]);
     // The longest of each that is allowed.
@@ -67,9 +84,8 @@ fn p3_paths_that_are_too_long() {
 
 #[test]
 fn p4_duplicates_and_files_that_are_directories() {
-    let of = |paths: [&'static str; 2]| {
-        Layout::of(paths.map(|path| (path, path.as_bytes()))).to_bytes()
-    };
+    let of =
+        |paths: [&'static str; 2]| Layout::of(paths.map(|path| (path, path.as_bytes()))).to_bytes();
     let twice = Layout::of_layers([("x", layer("x", b"1")), ("x", layer("x", b"2"))]);
     let sandbox = Sandbox::new();
     sandbox.refuses(twice.to_bytes(), 3, &["bad.tar", "\"x\"", "two layers"]);
@@ -150,7 +166,9 @@ fn p1_names_inside_a_layer_lead_nowhere() {
         let sandbox = Sandbox::new();
         let blob = gzip(&Tar::new().file(inner, b"content").end());
         sandbox.write("box/a.tar", Layout::of_layers([("x", blob)]).to_bytes());
-        let run = sandbox.run_bounded(&["unpack", "box/a.tar", "box/out"]).sober();
+        let run = sandbox
+            .run_bounded(&["unpack", "box/a.tar", "box/out"])
+            .sober();
         let mut names = crate::sandbox::names(&sandbox.path("box"));
         names.retain(|name| name != "a.tar");
         if run.code == Some(0) {

@@ -90,7 +90,9 @@ impl Sandbox {
         command
             .arg("-c")
             // A file that may not grow is an error, not a signal.
-            .arg(format!("trap '' XFSZ; ulimit {limits} && exec \"$0\" \"$@\""))
+            .arg(format!(
+                "trap '' XFSZ; ulimit {limits} && exec \"$0\" \"$@\""
+            ))
             .arg(env!("CARGO_BIN_EXE_modeloci"))
             .args(args);
         self.settle(&mut command);
