@@ -6,7 +6,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code)] // it serves other tests too
 mod support;
+#[path = "support/workspace.rs"]
+#[allow(dead_code)]
+mod workspace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -323,8 +327,9 @@ fn random_operations_on_a_mount_agree_with_a_map() {
         .run(&(files(), options(), threads), |(files, options, ops)| {
             let dir = tempfile::tempdir().unwrap();
             let archive = packed(dir.path(), &files, &options);
-            let mount = support::Mount::new(&archive);
-            on_threads(&ops, |op| check_mount(mount.path(), &files, op));
+            let place = workspace::Workspace::new();
+            let mount = place.mount(&archive);
+            on_threads(&ops, |op| check_mount(&mount.0, &files, op));
             Ok(())
         })
         .unwrap();
