@@ -38,6 +38,11 @@ pub const MAX_TAR_EXTENSION_BYTES: u64 = 64 << 10;
 /// Most bytes of padding and zero blocks accepted after the end of a tar (GNU tar's `-b` records).
 pub const MAX_TAR_TAIL_BYTES: u64 = 16 << 20;
 
+/// Largest layer that holds a link, in bytes: it is read as a whole when the model is opened.
+pub const MAX_LINK_LAYER_BYTES: u64 = 64 << 10;
+/// Most links from one to the next until a file (what Linux follows).
+pub const MAX_LINKS: usize = 40;
+
 /// Largest blob or file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 50;
 
@@ -57,3 +62,17 @@ pub const DEFAULT_CACHE_BYTES: u64 = 256 << 20;
 
 /// Largest zstd window, as a power of two: what the zstd tool itself accepts by default.
 pub const MAX_ZSTD_WINDOW_LOG: u32 = 27;
+/// Most seek points, block digests or spooled pieces of one layer that has no chunk table; beyond,
+/// they lie further apart.
+pub const MAX_FOREIGN_SPANS: u64 = 1 << 18;
+/// Most decompressed bytes kept in a temporary file for one byte of a layer, beyond
+/// [`SPOOL_ALLOWANCE`]: what deflate reaches at best is 1,032.
+pub const MAX_SPOOL_RATIO: u64 = 1_100;
+/// Decompressed bytes that any layer may keep in a temporary file.
+pub const SPOOL_ALLOWANCE: u64 = 1 << 30;
+/// Most bytes of a layer read, and of its content decoded, to find its first file's header.
+pub const MAX_HEAD_BYTES: u64 = 1 << 20;
+/// Largest file that keeps what is known of one layer between runs.
+pub const MAX_INDEX_BYTES: u64 = 512 << 20;
+/// Most bytes that all of them may take; the oldest go first.
+pub const MAX_INDEX_DIR_BYTES: u64 = 1 << 30;

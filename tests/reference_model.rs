@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/mount.rs"]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,9 +81,15 @@ fn files() -> impl Strategy<Value = Files> {
         // A path that is also a directory cannot be on a disk.
         let directories: BTreeSet<String> = files
             .keys()
-            .flat_map(|path| path.match_indices('/').map(|(end, _)| path[..end].to_string()))
+            .flat_map(|path| {
+                path.match_indices('/')
+                    .map(|(end, _)| path[..end].to_string())
+            })
             .collect();
-        files.into_iter().filter(|(path, _)| !directories.contains(path)).collect()
+        files
+            .into_iter()
+            .filter(|(path, _)| !directories.contains(path))
+            .collect()
     })
 }
 
@@ -163,7 +170,10 @@ fn range(content: &[u8], at: u16, len: usize) -> (u64, &[u8]) {
 }
 
 fn exists(files: &Files, path: &str) -> bool {
-    files.contains_key(path) || files.keys().any(|other| other.starts_with(&format!("{path}/")))
+    files.contains_key(path)
+        || files
+            .keys()
+            .any(|other| other.starts_with(&format!("{path}/")))
 }
 
 fn check_model(model: &Model, files: &Files, op: &Op) {
@@ -172,23 +182,36 @@ fn check_model(model: &Model, files: &Files, op: &Op) {
             assert_eq!(model.find(path).is_some(), exists(files, path), "{path}");
         }
         Op::Lookup(number, None) => {
-            let Some((path, content)) = pick(files, *number) else { return };
+            let Some((path, content)) = pick(files, *number) else {
+                return;
+            };
             let attr = model.find(path).unwrap();
-            assert_eq!((attr.kind, attr.size), (NodeKind::File, content.len() as u64), "{path}");
+            assert_eq!(
+                (attr.kind, attr.size),
+                (NodeKind::File, content.len() as u64),
+                "{path}"
+            );
             assert_eq!(model.file(attr.inode).unwrap().path.as_str(), path);
         }
         Op::List(number, step) => {
             let path = pick(files, *number).map_or("", |(path, _)| path);
-            let directory = model.find(path.rfind('/').map_or("", |end| &path[..end])).unwrap();
+            let directory = model
+                .find(path.rfind('/').map_or("", |end| &path[..end]))
+                .unwrap();
             let mut names = Vec::new();
             let mut offset = 0;
             loop {
-                let part: Vec<_> =
-                    model.readdir(directory.inode, offset).unwrap().take(*step).collect();
+                let part: Vec<_> = model
+                    .readdir(directory.inode, offset)
+                    .unwrap()
+                    .take(*step)
+                    .collect();
                 let Some(last) = part.last() else { break };
                 offset = last.next_offset;
                 for entry in &part {
-                    let found = model.lookup(directory.inode, OsStr::new(entry.name)).unwrap();
+                    let found = model
+                        .lookup(directory.inode, OsStr::new(entry.name))
+                        .unwrap();
                     assert_eq!((found.inode, found.kind), (entry.inode, entry.kind));
                     names.push(entry.name);
                 }
@@ -199,7 +222,9 @@ fn check_model(model: &Model, files: &Files, op: &Op) {
             assert_eq!(found, siblings(files, path));
         }
         Op::Read(number, at, len) => {
-            let Some((path, content)) = pick(files, *number) else { return };
+            let Some((path, content)) = pick(files, *number) else {
+                return;
+            };
             let inode = model.find(path).unwrap().inode;
             let (start, expected) = range(content, *at, *len);
             let found = model.read_at(inode, start, *len).unwrap();
@@ -214,9 +239,15 @@ fn check_mount(root: &Path, files: &Files, op: &Op) {
             assert_eq!(root.join(path).exists(), exists(files, path), "{path}");
         }
         Op::Lookup(number, None) => {
-            let Some((path, content)) = pick(files, *number) else { return };
+            let Some((path, content)) = pick(files, *number) else {
+                return;
+            };
             let found = fs::symlink_metadata(root.join(path)).unwrap();
-            assert_eq!((found.is_file(), found.size()), (true, content.len() as u64), "{path}");
+            assert_eq!(
+                (found.is_file(), found.size()),
+                (true, content.len() as u64),
+                "{path}"
+            );
         }
         Op::List(number, _) => {
             let path = pick(files, *number).map_or("", |(path, _)| path);
@@ -230,7 +261,9 @@ fn check_mount(root: &Path, files: &Files, op: &Op) {
             assert_eq!(found, siblings(files, path));
         }
         Op::Read(number, at, len) => {
-            let Some((path, content)) = pick(files, *number) else { return };
+            let Some((path, content)) = pick(files, *number) else {
+                return;
+            };
             let (start, expected) = range(content, *at, *len);
             let mut found = vec![0; expected.len()];
             let file = File::open(root.join(path)).unwrap();
@@ -250,27 +283,37 @@ fn on_threads(ops: &[Vec<Op>], check: impl Fn(&Op) + Sync) {
 }
 
 fn runner(cases: u32) -> TestRunner {
-    TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() })
+    TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    })
 }
 
 #[test]
 fn random_operations_on_a_model_agree_with_a_map() {
     let threads = prop::collection::vec(ops(), THREADS);
     runner(150)
-        .run(&(files(), options(), threads, 0u64..2_000_000), |(files, options, ops, cache)| {
-            let dir = tempfile::tempdir().unwrap();
-            let archive = packed(dir.path(), &files, &options);
-            let open = OpenOptions { cache_bytes: cache, ..OpenOptions::default() };
-            let model = Model::open(archive, &open).unwrap();
-            assert_eq!(model.files().len(), files.len());
-            assert_eq!(model.attr(Inode::ROOT).unwrap().kind, NodeKind::Directory);
-            on_threads(&ops, |op| check_model(&model, &files, op));
-            for file in model.files() {
-                model.verify(file.inode).unwrap();
-            }
-            assert!(model.cache_used() <= cache);
-            Ok(())
-        })
+        .run(
+            &(files(), options(), threads, 0u64..2_000_000),
+            |(files, options, ops, cache)| {
+                let dir = tempfile::tempdir().unwrap();
+                let archive = packed(dir.path(), &files, &options);
+                let open = OpenOptions {
+                    cache_bytes: cache,
+                    ..OpenOptions::default()
+                };
+                let model = Model::open(archive, &open).unwrap();
+                assert_eq!(model.files().len(), files.len());
+                assert_eq!(model.attr(Inode::ROOT).unwrap().kind, NodeKind::Directory);
+                on_threads(&ops, |op| check_model(&model, &files, op));
+                for file in model.files() {
+                    model.verify(file.inode).unwrap();
+                }
+                assert!(model.cache_used() <= cache);
+                Ok(())
+            },
+        )
         .unwrap();
 }
 

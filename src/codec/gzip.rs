@@ -8,7 +8,7 @@
 use std::io::{self, Read};
 
 use super::CodecError;
-use super::inflate::{Inflate, Position, SLOP, Stop, WINDOW};
+use super::inflate::{Inflate, Output, Position, SLOP, Stop, WINDOW};
 use super::seek::{Checkpoint, Record, Resume};
 
 /// Input that is asked for at once.
@@ -16,7 +16,7 @@ const INPUT: usize = 256 << 10;
 /// Longest member header.
 const MAX_HEADER: usize = 1 << 20;
 /// Output that is decoded at once.
-const OUTPUT: usize = 256 << 10;
+const ROOM: usize = 256 << 10;
 /// Length of a member's trailer.
 const TRAILER: usize = 8;
 
@@ -103,7 +103,7 @@ impl<'r, R: Read> Gunzip<'r, R> {
             front.copy_from_slice(&checkpoint.window);
         }
         let mut pos = window;
-        gunzip.decode(&mut out, &mut pos, stop)?;
+        gunzip.decode(&mut out, &mut pos, stop, true)?;
         if pos < stop {
             return Err(invalid(CodecError::WrongLength { expected: len }));
         }
@@ -111,24 +111,40 @@ impl<'r, R: Read> Gunzip<'r, R> {
         Ok(out)
     }
 
-    /// Decodes to `out[*pos..]` until `*pos >= stop`, or to the end of the last member.
-    fn decode(&mut self, out: &mut [u8], pos: &mut usize, stop: usize) -> io::Result<()> {
+    /// Decodes to `out[*pos..]` until `*pos >= stop`, or to the end of the last member. Unless it
+    /// is `patient`, asks for no more input once it has decoded anything.
+    fn decode(
+        &mut self,
+        out: &mut [u8],
+        pos: &mut usize,
+        stop: usize,
+        patient: bool,
+    ) -> io::Result<()> {
+        let start = *pos;
         while *pos < stop {
-            match self.at {
+            let needs_more = match self.at {
                 At::Header(first) => self.header(first)?,
                 At::Body => self.body(out, pos, stop)?,
                 At::Trailer => self.trailer()?,
                 At::End => break,
+            };
+            if needs_more {
+                if !patient && *pos > start {
+                    break;
+                }
+                self.input.more()?;
             }
         }
         Ok(())
     }
 
-    fn header(&mut self, first: bool) -> io::Result<()> {
+    // Each of the following makes one step; true when it needs more input for the next.
+
+    fn header(&mut self, first: bool) -> io::Result<bool> {
         let rest = self.input.rest();
         if rest.is_empty() && self.input.last && !first {
             self.at = At::End;
-            return Ok(());
+            return Ok(false);
         }
         match header_length(rest).map_err(invalid)? {
             Some(length) => {
@@ -137,15 +153,15 @@ impl<'r, R: Read> Gunzip<'r, R> {
                 self.crc = Some(crc32fast::Hasher::new());
                 self.member_bytes = 0;
                 self.at = At::Body;
-                Ok(())
+                Ok(false)
             }
             None if self.input.last => Err(invalid(CodecError::Truncated)),
             None if rest.len() > MAX_HEADER => Err(invalid(CodecError::Invalid("gzip"))),
-            None => self.input.more(),
+            None => Ok(true),
         }
     }
 
-    fn body(&mut self, out: &mut [u8], pos: &mut usize, stop: usize) -> io::Result<()> {
+    fn body(&mut self, out: &mut [u8], pos: &mut usize, stop: usize) -> io::Result<bool> {
         let mut stop = stop;
         // The first window of the stream is its beginning, which needs no seek point.
         if let Some(record) = &mut self.record {
@@ -175,9 +191,16 @@ impl<'r, R: Read> Gunzip<'r, R> {
         let history = pos.saturating_sub(clamp(self.member_bytes));
         let input = &mut self.input;
         let bytes = input.bytes.get(..input.filled).unwrap_or_default();
+        let mut output = Output {
+            bytes: out,
+            pos: before,
+            history,
+            stop,
+        };
         let result = self
             .inflate
-            .run(bytes, &mut input.bit, input.last, out, pos, history, stop);
+            .run(bytes, &mut input.bit, input.last, &mut output);
+        *pos = output.pos;
         let decoded = out.get(before..*pos).unwrap_or_default();
         if let Some(crc) = &mut self.crc {
             crc.update(decoded);
@@ -185,21 +208,21 @@ impl<'r, R: Read> Gunzip<'r, R> {
         self.member_bytes += decoded.len() as u64;
         self.total += decoded.len() as u64;
         match result.map_err(invalid)? {
-            Stop::Output => Ok(()),
-            Stop::Input => self.input.more(),
+            Stop::Output => Ok(false),
+            Stop::Input => Ok(true),
             Stop::End => {
-                self.input.to_byte();
+                self.input.skip_to_byte();
                 self.at = At::Trailer;
-                Ok(())
+                Ok(false)
             }
         }
     }
 
-    fn trailer(&mut self) -> io::Result<()> {
+    fn trailer(&mut self) -> io::Result<bool> {
         let Some(trailer) = self.input.rest().first_chunk::<TRAILER>() else {
             return match self.input.last {
                 true => Err(invalid(CodecError::Truncated)),
-                false => self.input.more(),
+                false => Ok(true),
             };
         };
         let [c0, c1, c2, c3, l0, l1, l2, l3] = *trailer;
@@ -213,7 +236,7 @@ impl<'r, R: Read> Gunzip<'r, R> {
         }
         self.input.skip(TRAILER);
         self.at = At::Header(false);
-        Ok(())
+        Ok(false)
     }
 }
 
@@ -221,7 +244,7 @@ impl<R: Read> Read for Gunzip<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.read == self.filled && self.at != At::End {
             if self.buffer.is_empty() {
-                self.buffer = vec![0; WINDOW + OUTPUT + SLOP];
+                self.buffer = vec![0; WINDOW + ROOM + SLOP];
             }
             let from = self.filled.saturating_sub(WINDOW);
             self.buffer.copy_within(from..self.filled, 0);
@@ -229,7 +252,7 @@ impl<R: Read> Read for Gunzip<'_, R> {
             self.read = self.filled;
             let mut buffer = std::mem::take(&mut self.buffer);
             let mut filled = self.filled;
-            let result = self.decode(&mut buffer, &mut filled, WINDOW + OUTPUT);
+            let result = self.decode(&mut buffer, &mut filled, WINDOW + ROOM, false);
             (self.buffer, self.filled) = (buffer, filled);
             result?;
         }
@@ -279,7 +302,7 @@ impl<R: Read> Input<R> {
         self.bit += bytes as u64 * 8;
     }
 
-    fn to_byte(&mut self) {
+    fn skip_to_byte(&mut self) {
         self.bit = self.bit.next_multiple_of(8);
     }
 

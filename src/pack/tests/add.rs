@@ -205,7 +205,7 @@ fn an_archive_of_the_original_tool_becomes_an_image_layout() {
 #[test]
 fn archives_of_the_original_tool() {
     for name in ["added-1.0.0.tar", "zero-1.0.0.tar"] {
-        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/original");
         let dir = scratch(&[]);
         let archive = dir.path().join("out.tar");
         fs::copy(data.join(name), &archive).unwrap();

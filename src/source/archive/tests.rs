@@ -89,7 +89,10 @@ fn ignores_other_entries() {
 
 #[test]
 fn reads_the_original_tools_archives() {
-    let source = open_bytes(include_bytes!("../../../tests/data/added-1.0.0.tar")).unwrap();
+    let source = open_bytes(include_bytes!(
+        "../../../tests/data/original/added-1.0.0.tar"
+    ))
+    .unwrap();
     assert_eq!(source.blobs().len(), 5);
     for (digest, len) in source.blobs() {
         let blob = source.blob(&digest).unwrap().unwrap();

@@ -134,10 +134,13 @@ fn r3_errors_of_the_storage_are_passed_on() {
 fn reads_the_original_tools_archives() {
     for (bytes, blobs) in [
         (
-            &include_bytes!("../../../tests/data/added-1.0.0.tar")[..],
+            &include_bytes!("../../../tests/data/original/added-1.0.0.tar")[..],
             5,
         ),
-        (include_bytes!("../../../tests/data/zero-1.0.0.tar"), 1),
+        (
+            include_bytes!("../../../tests/data/original/zero-1.0.0.tar"),
+            1,
+        ),
     ] {
         let entries = index_of(bytes).unwrap();
         assert_eq!(

@@ -1,0 +1,275 @@
+//! The one pass over a whole layer that must happen before its first byte is served.
+//!
+//! One thread reads the blob and hashes it, another decodes what the first has read and takes notes
+//! (see [`spans`](super::spans)), a few buffers apart; the slower of the two sets the pace. What was
+//! decoded counts only once the digest is the manifest's.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::{panic, thread};
+
+use super::scan::{self, FileDigests, Head, Packaging};
+use super::spans::{BlockHasher, Blocks, Recorder, Spans, Tuning, distance, lift};
+use crate::codec::seek::Record;
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::layer::LayerSpec;
+use crate::source::ReadAt;
+
+/// Size of a buffer.
+const BUFFER: usize = 1 << 20;
+/// Buffers that the hash may be ahead of the decoder.
+const AHEAD: usize = 4;
+/// Passes at a time, in the whole process: each takes some 10 MiB.
+const PASSES: usize = 4;
+
+/// What to go over.
+pub(super) struct Pass<'a> {
+    pub(super) blob: &'a dyn ReadAt,
+    pub(super) spec: &'a LayerSpec,
+    pub(super) subject: &'a str,
+    pub(super) packaging: Packaging,
+    /// What the layer's first bytes said.
+    pub(super) head: Head,
+    pub(super) tuning: &'a Tuning,
+    /// Where temporary files go.
+    pub(super) dir: Option<std::path::PathBuf>,
+}
+
+/// What a pass found out: the layer is what the manifest says.
+pub(super) struct Passed {
+    pub(super) blocks: Blocks,
+    pub(super) spans: Spans,
+    /// The file, when it is small.
+    pub(super) whole: Option<Vec<u8>>,
+    /// SHA-256 of the file, when it was asked for.
+    pub(super) file: Option<Digest>,
+}
+
+/// What the decoding side found.
+struct Decoded {
+    blocks: Option<Blocks>,
+    spans: Spans,
+    whole: Option<Vec<u8>>,
+    file: Option<Digest>,
+}
+
+impl Pass<'_> {
+    /// Goes over the layer. With `digests`, also computes and checks the file's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the blob is not what the manifest says
+    /// or its stream is damaged, [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when it does
+    /// not hold exactly the one file, [`ErrorKind::Environment`](crate::ErrorKind::Environment) when
+    /// it cannot be read.
+    pub(super) fn run(&self, digests: Option<FileDigests>) -> Result<Passed> {
+        let _turn = Turn::take();
+        // BLAKE3 is the business of the side that has less to do.
+        let (hashing, decoding) = match self.packaging {
+            Packaging::Raw | Packaging::Tar => {
+                let size = distance(self.tuning.plain_block, self.blob.len());
+                (None, Some(BlockHasher::new(size)))
+            }
+            Packaging::Gzip | Packaging::Zstd => {
+                let size = distance(self.tuning.packed_block, self.blob.len());
+                (Some(BlockHasher::new(size)), None)
+            }
+        };
+        let stop = &AtomicBool::new(false);
+        let (hashed, decoded) = thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(AHEAD);
+            let source = Buffers::new(receiver, stop, decoding);
+            let decoder = thread::Builder::new()
+                .name("layer-pass".into())
+                .spawn_scoped(scope, move || self.decode(source, digests))
+                .map_err(|source| Error::Io {
+                    action: "start a thread for",
+                    subject: self.subject.into(),
+                    source: Arc::new(source),
+                })?;
+            let hashed = self.hash(sender, hashing);
+            // What is left in the channel is of no use then.
+            stop.store(hashed.is_err(), Ordering::Relaxed);
+            match decoder.join() {
+                Ok(decoded) => Ok((hashed, decoded)),
+                Err(panic) => panic::resume_unwind(panic),
+            }
+        })?;
+        // A wrong digest explains whatever the decoder met.
+        let blocks = hashed?;
+        let decoded = decoded?;
+        Ok(Passed {
+            blocks: blocks.or(decoded.blocks).ok_or_else(|| {
+                Error::corrupt(self.subject, "no digests of its blocks were computed")
+            })?,
+            spans: decoded.spans,
+            whole: decoded.whole,
+            file: decoded.file,
+        })
+    }
+
+    /// Reads and hashes the blob, and sends on what it read.
+    fn hash(
+        &self,
+        sender: SyncSender<Arc<Vec<u8>>>,
+        mut blocks: Option<BlockHasher>,
+    ) -> Result<Option<Blocks>> {
+        let expected = self.spec.descriptor.digest;
+        let mut hasher = Hasher::new(expected.algorithm());
+        let mut sender = Some(sender);
+        let mut pool: VecDeque<Arc<Vec<u8>>> = VecDeque::new();
+        let mut offset = 0;
+        while offset < self.blob.len() {
+            let len = (self.blob.len() - offset).min(BUFFER as u64) as usize;
+            let mut buffer = match pool.pop_front() {
+                Some(buffer) if Arc::strong_count(&buffer) == 1 => buffer,
+                Some(busy) => {
+                    pool.push_front(busy);
+                    Arc::default()
+                }
+                None => Arc::default(),
+            };
+            if let Some(bytes) = Arc::get_mut(&mut buffer) {
+                if bytes.is_empty() {
+                    *bytes = vec![0; len];
+                }
+                bytes.truncate(len);
+                self.blob.read_exact_at(bytes, offset)?;
+            }
+            offset += len as u64;
+            // The decoder may have given up; the digest still decides what to say of the layer.
+            if let Some(open) = &sender
+                && open.send(Arc::clone(&buffer)).is_err()
+            {
+                sender = None;
+            }
+            hasher.update(&buffer);
+            if let Some(blocks) = &mut blocks {
+                blocks.update(&buffer);
+            }
+            pool.push_back(buffer);
+        }
+        let found = hasher.finish();
+        if found != expected {
+            return Err(Error::corrupt(
+                self.subject,
+                format!("the layer is {found}, the manifest says {expected}"),
+            ));
+        }
+        Ok(blocks.map(BlockHasher::finish))
+    }
+
+    /// Decodes what comes, and checks that it is the one file.
+    fn decode(&self, mut source: Buffers<'_>, mut digests: Option<FileDigests>) -> Result<Decoded> {
+        let (attr, subject) = (&self.head.attr, self.subject);
+        let mut whole = (attr.size <= self.tuning.whole).then(Vec::new);
+        let mut recorder = Recorder::new(self.tuning, attr.size, self.blob.len(), self.dir.clone());
+        if self.packaging == Packaging::Gzip {
+            recorder.start_gzip();
+        }
+        let record: &mut dyn Record = &mut recorder;
+        let stream = scan::unpack(&mut source, self.packaging, Some(record))
+            .map_err(|error| lift(error, subject))?;
+        let walked = scan::walk(stream, self.packaging, self.spec, subject, |bytes| {
+            if let Some(whole) = &mut whole {
+                whole.extend_from_slice(bytes);
+            }
+            if let Some(digests) = &mut digests {
+                digests.update(bytes);
+            }
+        })?;
+        if walked.is_some_and(|head| head != self.head) {
+            return Err(Error::corrupt(
+                subject,
+                "the layer's tar header changed since the layer was opened",
+            ));
+        }
+        Ok(Decoded {
+            blocks: source.blocks.map(BlockHasher::finish),
+            spans: recorder.finish().map_err(|error| lift(error, subject))?,
+            whole,
+            file: digests.map(|digests| digests.finish(subject)).transpose()?,
+        })
+    }
+}
+
+/// The blob as the hashing side sends it.
+struct Buffers<'a> {
+    receiver: Receiver<Arc<Vec<u8>>>,
+    stop: &'a AtomicBool,
+    blocks: Option<BlockHasher>,
+    current: Arc<Vec<u8>>,
+    used: usize,
+}
+
+impl<'a> Buffers<'a> {
+    fn new(
+        receiver: Receiver<Arc<Vec<u8>>>,
+        stop: &'a AtomicBool,
+        blocks: Option<BlockHasher>,
+    ) -> Buffers<'a> {
+        Buffers {
+            receiver,
+            stop,
+            blocks,
+            current: Arc::default(),
+            used: 0,
+        }
+    }
+}
+
+impl Read for &mut Buffers<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.used == self.current.len() {
+            // Gives the buffer back before waiting for the next.
+            self.current = Arc::default();
+            self.used = 0;
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(io::Error::other("the layer could not be read"));
+            }
+            // A closed channel is the end of the blob, or of the attempt to read it.
+            let Ok(next) = self.receiver.recv() else {
+                return Ok(0);
+            };
+            if let Some(blocks) = &mut self.blocks {
+                blocks.update(&next);
+            }
+            self.current = next;
+        }
+        let rest = self.current.get(self.used..).unwrap_or_default();
+        let n = rest.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
+            to.copy_from_slice(from);
+        }
+        self.used += n;
+        Ok(n)
+    }
+}
+
+/// One of the [`PASSES`] that may be under way.
+struct Turn;
+
+static UNDER_WAY: Mutex<usize> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
+
+impl Turn {
+    fn take() -> Turn {
+        let count = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = ENDED
+            .wait_while(count, |count| *count >= PASSES)
+            .unwrap_or_else(PoisonError::into_inner);
+        *count += 1;
+        Turn
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut count = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+        *count = count.saturating_sub(1);
+        ENDED.notify_one();
+    }
+}

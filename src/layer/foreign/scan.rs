@@ -1,0 +1,391 @@
+//! What a layer is, and what file it holds: by its bytes, never by its media type (FORMATS rule 2).
+//!
+//! One gzip, one zstd and one tar reader stand behind both the look at a layer's first kilobytes
+//! and the walk through all of it, so that they cannot read it differently.
+
+use std::io::{self, Read};
+
+use super::spans::lift;
+use crate::codec::frames::Frames;
+use crate::codec::gzip::Gunzip;
+use crate::codec::seek::Record;
+use crate::digest::{Digest, Hasher};
+use crate::entry_path::printable_bytes;
+use crate::error::{Error, ErrorKind, Result};
+use crate::layer::{FileAttr, LayerSpec, LinkTarget};
+use crate::limits;
+use crate::oci::annotations;
+use crate::source::ReadAt;
+use crate::tar::{EntryKind, Members};
+
+/// How a layer's file is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Packaging {
+    /// The blob is the file.
+    Raw = 0,
+    /// A tar.
+    Tar = 1,
+    /// A tar, compressed with gzip.
+    Gzip = 2,
+    /// A tar, compressed with zstd.
+    Zstd = 3,
+}
+
+/// What a layer's own header says of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Where the file starts in the (decompressed) layer.
+    pub(super) data_offset: u64,
+    pub(super) attr: FileAttr,
+}
+
+/// What the first bytes of a layer tell.
+pub(super) enum Look {
+    /// It holds a file.
+    File(Packaging, Head),
+    /// It holds a link and nothing else.
+    Link(LinkTarget),
+}
+
+/// Bytes in which a tar can be told from other content.
+const SNIFF: usize = 512;
+/// Largest expansion of deflate, rounded up: a header that declares more lies.
+const MAX_DEFLATE_RATIO: u64 = 1_040;
+
+/// Finds out what a layer is, from its first bytes.
+///
+/// # Errors
+/// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when a tar holds no single file of the
+/// right name, [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when a stream that must be a tar
+/// cannot be decoded.
+pub(super) fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str) -> Result<Look> {
+    let mut first = [0; SNIFF];
+    let len = SNIFF.min(usize::try_from(blob.len()).unwrap_or(SNIFF));
+    let first = first.get_mut(..len).unwrap_or_default();
+    blob.read_exact_at(first, 0)?;
+    let packaging = match first {
+        [0x1f, 0x8b, ..] => Packaging::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Packaging::Zstd,
+        _ if is_tar(first) => Packaging::Tar,
+        _ => Packaging::Raw,
+    };
+    if packaging == Packaging::Raw {
+        return Ok(Look::File(packaging, raw_head(blob, spec)));
+    }
+    let mut stream = unpack(Front::new(blob), packaging, None)
+        .map_err(|e| lift(e, subject))?
+        .take(limits::MAX_HEAD_BYTES);
+    let mut start = Vec::new();
+    let result = stream.by_ref().take(SNIFF as u64).read_to_end(&mut start);
+    let result = result.map_err(|error| lift(error, subject));
+    match result {
+        Ok(_) if is_tar(&start) => {}
+        Err(error) if error.kind() == ErrorKind::Environment => return Err(error),
+        // A compressed file that is no layer of ours, pushed as it is (`data.csv.gz`).
+        _ if !claims_compressed_tar(&spec.descriptor.media_type) => {
+            return Ok(Look::File(Packaging::Raw, raw_head(blob, spec)));
+        }
+        Err(error) => return Err(error),
+        Ok(_) => {
+            return Err(Error::malformed(
+                subject,
+                format!(
+                    "the media type {} says that it is a compressed tar, what it holds is none",
+                    spec.descriptor.media_type
+                ),
+            ));
+        }
+    }
+    let mut members = Members::new(start.chain(stream), subject);
+    let head = loop {
+        let Some(entry) = members.next_member()? else {
+            return Err(Error::malformed(subject, "the layer's tar holds no file"));
+        };
+        if matches!(entry.kind, EntryKind::Symlink | EntryKind::HardLink) {
+            return link(blob, packaging, spec, subject).map(Look::Link);
+        }
+        if let Some(head) = accept(&entry, spec, subject)? {
+            break head;
+        }
+    };
+    let possible = match packaging {
+        Packaging::Tar => blob.len(),
+        Packaging::Gzip => blob.len().saturating_mul(MAX_DEFLATE_RATIO),
+        Packaging::Zstd | Packaging::Raw => limits::MAX_FILE_BYTES,
+    };
+    if head.attr.size > possible.min(limits::MAX_FILE_BYTES) {
+        return Err(Error::corrupt(
+            subject,
+            format!(
+                "the tar header declares {} bytes, more than a layer of {} can hold",
+                head.attr.size,
+                blob.len()
+            ),
+        ));
+    }
+    Ok(Look::File(packaging, head))
+}
+
+/// The link that is the only member of a layer: verified and read as a whole, now, since it decides
+/// what the model's tree is.
+fn link(
+    blob: &dyn ReadAt,
+    packaging: Packaging,
+    spec: &LayerSpec,
+    subject: &str,
+) -> Result<LinkTarget> {
+    if blob.len() > limits::MAX_LINK_LAYER_BYTES {
+        let rule = format!("holds a link, and has {} bytes", blob.len());
+        return Err(Error::malformed(subject, rule));
+    }
+    let mut bytes = vec![0; blob.len() as usize];
+    blob.read_exact_at(&mut bytes, 0)?;
+    let found = Digest::of(spec.descriptor.digest.algorithm(), &bytes);
+    if found != spec.descriptor.digest {
+        return Err(Error::corrupt(subject, format!("the layer is {found}")));
+    }
+    let stream = unpack(&bytes[..], packaging, None).map_err(|e| lift(e, subject))?;
+    let mut members = Members::new(stream.take(limits::MAX_HEAD_BYTES), subject);
+    let mut target = None;
+    while let Some(entry) = members.next_member()? {
+        let symbolic = match entry.kind {
+            EntryKind::Directory => continue,
+            EntryKind::Symlink => true,
+            EntryKind::HardLink => false,
+            EntryKind::File | EntryKind::Special => return Err(several(subject)),
+        };
+        check_name(&entry, spec, subject)?;
+        let path = String::from_utf8(entry.link)
+            .map_err(|_| Error::malformed(subject, "holds a link whose target is not UTF-8"))?;
+        if target.replace(LinkTarget { path, symbolic }).is_some() {
+            return Err(several(subject));
+        }
+    }
+    members.finish()?;
+    target.ok_or_else(|| Error::malformed(subject, "the layer's tar holds no file"))
+}
+
+fn is_tar(bytes: &[u8]) -> bool {
+    bytes.get(257..262) == Some(b"ustar")
+}
+
+/// True for media types of compressed tar layers. A plain `tar` claims nothing: some tools give
+/// that type to every raw file.
+fn claims_compressed_tar(media_type: &str) -> bool {
+    ["tar+gzip", "tar+zstd", "tar.gzip", "tar.zstd"]
+        .iter()
+        .any(|suffix| media_type.ends_with(suffix))
+}
+
+fn raw_head(blob: &dyn ReadAt, spec: &LayerSpec) -> Head {
+    let mode = spec.descriptor.annotation(annotations::FILE_MODE);
+    let mode = mode.and_then(|mode| u32::from_str_radix(mode, 8).ok());
+    Head {
+        data_offset: 0,
+        attr: FileAttr {
+            size: blob.len(),
+            executable: mode.is_some_and(|mode| mode & 0o111 != 0),
+            mtime: 0,
+        },
+    }
+}
+
+/// The decompressed stream of a layer.
+pub(super) fn unpack<'r, R: Read + 'r>(
+    source: R,
+    packaging: Packaging,
+    record: Option<&'r mut dyn Record>,
+) -> io::Result<Box<dyn Read + 'r>> {
+    Ok(match packaging {
+        Packaging::Raw | Packaging::Tar => Box::new(source),
+        Packaging::Gzip => Box::new(Gunzip::new(source, record)),
+        Packaging::Zstd => Box::new(Frames::new(source, record)?),
+    })
+}
+
+/// The rules for a member of a layer's tar: directories are passed over (`None`), a file has the
+/// base name that the manifest gives it, and there is nothing else. Only its execute bits, its time
+/// and its bytes are taken: owner, set-id bits and extended attributes are not.
+fn accept(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Result<Option<Head>> {
+    let name = printable_bytes(&entry.path);
+    let refuse = |rule: &str| {
+        Err(Error::malformed(
+            subject,
+            format!("member \"{name}\" of the layer's tar {rule}"),
+        ))
+    };
+    match entry.kind {
+        EntryKind::Directory => return Ok(None),
+        EntryKind::File => {}
+        EntryKind::Symlink | EntryKind::HardLink => return refuse("is a link, not a file"),
+        EntryKind::Special => return refuse("is neither a file nor a directory"),
+    }
+    check_name(entry, spec, subject)?;
+    Ok(Some(Head {
+        data_offset: entry.data_offset,
+        attr: FileAttr {
+            size: entry.size,
+            executable: entry.mode & 0o111 != 0,
+            mtime: u64::try_from(entry.mtime).unwrap_or(0),
+        },
+    }))
+}
+
+/// The base name of a member must be that of the path in the manifest (FORMATS rule 3).
+fn check_name(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Result<()> {
+    let base = entry.path.rsplit(|byte| *byte == b'/').next();
+    if base == Some(spec.path.file_name().as_bytes()) {
+        return Ok(());
+    }
+    Err(Error::malformed(
+        subject,
+        format!(
+            "member \"{}\" of the layer's tar is not the manifest's \"{}\"",
+            printable_bytes(&entry.path),
+            spec.path.file_name()
+        ),
+    ))
+}
+
+/// Goes through the whole of a layer's stream, checks its structure to the end, and hands the
+/// file's bytes to `file`.
+///
+/// # Errors
+/// As [`look`]; and for whatever cannot be decoded.
+pub(super) fn walk(
+    mut stream: impl Read,
+    packaging: Packaging,
+    spec: &LayerSpec,
+    subject: &str,
+    mut file: impl FnMut(&[u8]),
+) -> Result<Option<Head>> {
+    let mut buffer = vec![0; 256 << 10];
+    if packaging == Packaging::Raw {
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return Ok(None),
+                Ok(n) => file(buffer.get(..n).unwrap_or_default()),
+                Err(error) => return Err(lift(error, subject)),
+            }
+        }
+    }
+    let mut members = Members::new(stream, subject);
+    let mut found = None;
+    while let Some(entry) = members.next_member()? {
+        let Some(head) = accept(&entry, spec, subject)? else {
+            continue;
+        };
+        if found.replace(head).is_some() {
+            return Err(several(subject));
+        }
+        loop {
+            match members.read_data(&mut buffer)? {
+                0 => break,
+                n => file(buffer.get(..n).unwrap_or_default()),
+            }
+        }
+    }
+    members.finish()?;
+    match found {
+        Some(head) => Ok(Some(head)),
+        None => Err(Error::malformed(subject, "the layer's tar holds no file")),
+    }
+}
+
+fn several(subject: &str) -> Error {
+    Error::malformed(
+        subject,
+        "the layer's tar holds several files; only layers of one file are supported",
+    )
+}
+
+/// Digests of a file, computed while it passes.
+pub(super) struct FileDigests {
+    sha256: Hasher,
+    /// The digest that the manifest states, where it is of another algorithm.
+    other: Option<Hasher>,
+    stated: Option<Digest>,
+}
+
+impl FileDigests {
+    /// For the file of `spec`.
+    ///
+    /// # Errors
+    /// When the manifest's digest is none.
+    pub(super) fn new(spec: &LayerSpec, subject: &str) -> Result<FileDigests> {
+        use crate::digest::Algorithm::Sha256;
+        let stated = spec
+            .descriptor
+            .annotation(annotations::FILE_DIGEST)
+            .map(str::parse::<Digest>)
+            .transpose()
+            .map_err(|error| error.within(subject))?;
+        let other = stated.map(|d| d.algorithm()).filter(|a| *a != Sha256);
+        Ok(FileDigests {
+            sha256: Hasher::new(Sha256),
+            other: other.map(Hasher::new),
+            stated,
+        })
+    }
+
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        if let Some(other) = &mut self.other {
+            other.update(bytes);
+        }
+    }
+
+    /// The SHA-256, once it is certain that the manifest agrees.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when it does not.
+    pub(super) fn finish(self, subject: &str) -> Result<Digest> {
+        let sha256 = self.sha256.finish();
+        let found = self.other.map_or(sha256, Hasher::finish);
+        match self.stated {
+            Some(stated) if stated != found => Err(Error::corrupt(
+                subject,
+                format!("the file is {found}, the manifest says {stated}"),
+            )),
+            _ => Ok(sha256),
+        }
+    }
+}
+
+/// Reads the front of a blob, a few kilobytes at a time.
+struct Front<'a> {
+    blob: &'a dyn ReadAt,
+    at: u64,
+}
+
+impl<'a> Front<'a> {
+    /// Read at once: the header of most files is in the first.
+    const STEP: u64 = 4 << 10;
+
+    fn new(blob: &'a dyn ReadAt) -> Front<'a> {
+        Front { blob, at: 0 }
+    }
+}
+
+impl Read for Front<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.at >= limits::MAX_HEAD_BYTES {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "no file begins in the first {} bytes",
+                    limits::MAX_HEAD_BYTES
+                ),
+            ));
+        }
+        let left = self.blob.len().saturating_sub(self.at).min(Front::STEP);
+        let n = buf.len().min(left as usize);
+        let buf = buf.get_mut(..n).unwrap_or_default();
+        self.blob
+            .read_exact_at(buf, self.at)
+            .map_err(io::Error::other)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}

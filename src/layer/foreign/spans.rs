@@ -1,0 +1,401 @@
+//! What one pass over a layer leaves behind, so that later reads decode and verify only a part.
+//!
+//! - The BLAKE3 of every *block* of the blob, a fixed power of two of compressed bytes: whatever is
+//!   read again is read in whole blocks and verified again before anything decodes it.
+//! - For compressed layers, *spans*: where the decompressed stream can be entered. A gzip stream can
+//!   be entered anywhere with a checkpoint (32 KiB, kept in the store), a zstd stream where a frame
+//!   starts; what a frame that is too long holds is kept in the store itself.
+//!
+//! The blob size and the declared file size choose the distances, so that neither memory nor the
+//! store grows beyond [`limits::MAX_FOREIGN_SPANS`] of them.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::store::{Piece, Store};
+use crate::codec::frames::Frames;
+use crate::codec::gzip::Gunzip;
+use crate::codec::seek::{Checkpoint, Record};
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::source::ReadAt;
+
+/// The distances, in bytes; a test takes smaller ones.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tuning {
+    /// Decompressed bytes between seek points.
+    pub(super) span: u64,
+    /// Compressed bytes of a block that is decoded.
+    pub(super) packed_block: u64,
+    /// Bytes of a block that is served as it is.
+    pub(super) plain_block: u64,
+    /// Decompressed bytes of zstd frames that are decoded again rather than kept in the store.
+    pub(super) frame: usize,
+    /// Largest file that is kept and decoded as a whole.
+    pub(super) whole: u64,
+    /// Smallest blob whose index is worth keeping between runs.
+    pub(super) persist: u64,
+}
+
+impl Tuning {
+    pub(super) const DEFAULT: Tuning = Tuning {
+        span: 4 << 20,
+        packed_block: 256 << 10,
+        plain_block: 1 << 20,
+        frame: 8 << 20,
+        whole: 2 << 20,
+        persist: 1 << 20,
+    };
+}
+
+/// `least`, or so much that `total` has no more than the allowed number of parts.
+pub(super) fn distance(least: u64, total: u64) -> u64 {
+    let needed = (total / limits::MAX_FOREIGN_SPANS).checked_next_power_of_two();
+    least.max(needed.unwrap_or(1 << 62))
+}
+
+/// Digests of all blocks of a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Blocks {
+    /// Size of a block, in bytes; the last one may be shorter.
+    pub(super) size: u64,
+    /// BLAKE3 of each.
+    pub(super) digests: Vec<[u8; 32]>,
+}
+
+impl Blocks {
+    /// Reads and verifies block `number`.
+    pub(super) fn read(&self, blob: &dyn ReadAt, number: u64, subject: &str) -> Result<Vec<u8>> {
+        let changed = |what: &str| {
+            let offset = number.saturating_mul(self.size);
+            Error::corrupt(subject, format!("the layer {what} at offset {offset}"))
+        };
+        let expected = usize::try_from(number)
+            .ok()
+            .and_then(|n| self.digests.get(n))
+            .ok_or_else(|| changed("has no bytes"))?;
+        let offset = number * self.size;
+        let mut bytes = vec![0; self.size.min(blob.len().saturating_sub(offset)) as usize];
+        blob.read_exact_at(&mut bytes, offset)?;
+        if blake3::hash(&bytes).as_bytes() != expected {
+            return Err(changed("changed since its digest was verified,"));
+        }
+        Ok(bytes)
+    }
+}
+
+/// Computes [`Blocks`] of a stream.
+pub(super) struct BlockHasher {
+    blocks: Blocks,
+    hasher: blake3::Hasher,
+    filled: u64,
+}
+
+impl BlockHasher {
+    pub(super) fn new(size: u64) -> BlockHasher {
+        BlockHasher {
+            blocks: Blocks {
+                size,
+                digests: Vec::new(),
+            },
+            hasher: blake3::Hasher::new(),
+            filled: 0,
+        }
+    }
+
+    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = usize::try_from(self.blocks.size - self.filled).unwrap_or(usize::MAX);
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.hasher.update(now);
+            self.filled += now.len() as u64;
+            bytes = later;
+            if self.filled == self.blocks.size {
+                self.end_block();
+            }
+        }
+    }
+
+    fn end_block(&mut self) {
+        self.blocks.digests.push(*self.hasher.finalize().as_bytes());
+        self.hasher.reset();
+        self.filled = 0;
+    }
+
+    pub(super) fn finish(mut self) -> Blocks {
+        if self.filled > 0 {
+            self.end_block();
+        }
+        self.blocks
+    }
+}
+
+/// Where and how the decompressed stream can be entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    /// Decompressed offset.
+    pub(super) out: u64,
+    pub(super) entry: Entry,
+}
+
+/// How a span's bytes are had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// From the start of a gzip stream.
+    GzipStart,
+    /// From bit `bit` of a gzip stream, with a [`Checkpoint`].
+    Gzip {
+        /// Bits from the start of the blob.
+        bit: u64,
+        /// The checkpoint's bytes.
+        checkpoint: Piece,
+    },
+    /// From a zstd frame that starts at this byte of the blob.
+    Frame(u64),
+    /// From the store.
+    Spooled(Piece),
+}
+
+/// The spans of a layer and what they need. Empty for layers that are not compressed.
+#[derive(Default)]
+pub(super) struct Spans {
+    pub(super) spans: Vec<Span>,
+    pub(super) store: Option<Store>,
+}
+
+impl Spans {
+    /// The span that holds decompressed offset `out`: its number, its start and its end, which is
+    /// `end` for the last one.
+    pub(super) fn locate(&self, out: u64, end: u64) -> Option<(usize, u64, u64)> {
+        let number = self
+            .spans
+            .partition_point(|span| span.out <= out)
+            .checked_sub(1)?;
+        let span = self.spans.get(number)?;
+        let end = self
+            .spans
+            .get(number + 1)
+            .map_or(end, |next| next.out.min(end));
+        Some((number, span.out, end))
+    }
+
+    /// True when a later run can use them too.
+    pub(super) fn outlive_the_store(&self) -> bool {
+        !self
+            .spans
+            .iter()
+            .any(|s| matches!(s.entry, Entry::Spooled(_)))
+    }
+
+    pub(super) fn piece(&self, piece: &Piece, subject: &str) -> Result<Vec<u8>> {
+        let store = self.store.as_ref().map(|store| store.read(piece));
+        match store {
+            Some(Ok(Some(bytes))) => Ok(bytes),
+            Some(Err(error)) => Err(Error::Io {
+                action: "read the temporary file of",
+                subject: subject.into(),
+                source: Arc::new(error),
+            }),
+            Some(Ok(None)) | None => Err(Error::corrupt(
+                subject,
+                "the temporary file changed since it was written",
+            )),
+        }
+    }
+
+    /// Decodes `len` bytes from the start of span `number`. `source` gives the verified blob from a
+    /// byte on. The result may have other bytes in front; the `len` last ones are meant.
+    pub(super) fn decode<R: Read>(
+        &self,
+        number: usize,
+        len: usize,
+        source: impl FnOnce(u64) -> R,
+        subject: &str,
+    ) -> Result<Vec<u8>> {
+        let fail = |error: io::Error| lift(error, subject);
+        let missing = || Error::corrupt(subject, "has no such span");
+        let span = self.spans.get(number).ok_or_else(missing)?;
+        match &span.entry {
+            Entry::GzipStart => {
+                Gunzip::resume(source(0), 0, &Checkpoint::start(), len).map_err(fail)
+            }
+            Entry::Gzip { bit, checkpoint } => {
+                let bytes = self.piece(checkpoint, subject)?;
+                let checkpoint =
+                    Checkpoint::from_bytes(&bytes).map_err(|e| Error::corrupt(subject, e))?;
+                Gunzip::resume(source(bit / 8), *bit, &checkpoint, len).map_err(fail)
+            }
+            Entry::Frame(byte) => {
+                let mut out = vec![0; len];
+                Frames::new(source(*byte), None)
+                    .and_then(|mut frames| frames.read_exact(&mut out))
+                    .map_err(fail)?;
+                Ok(out)
+            }
+            Entry::Spooled(piece) => {
+                let mut bytes = self.piece(piece, subject)?;
+                if bytes.len() < len {
+                    return Err(missing());
+                }
+                bytes.truncate(len);
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+/// What an error of a stream means: one of ours inside, damage, or the system's.
+pub(super) fn lift(error: io::Error, subject: &str) -> Error {
+    if let Some(inner) = error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
+        return inner.clone();
+    }
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+            Error::corrupt(subject, format!("cannot be decoded: {error}"))
+        }
+        _ => Error::Io {
+            action: "decode",
+            subject: subject.into(),
+            source: Arc::new(error),
+        },
+    }
+}
+
+/// Collects [`Spans`] while a stream is decoded.
+pub(super) struct Recorder {
+    spans: Spans,
+    next: u64,
+    spacing: u64,
+    /// Largest content of frames that is decoded again, and size of what is spooled at once.
+    frame: usize,
+    piece: usize,
+    /// Where the store goes.
+    dir: Option<PathBuf>,
+    /// Bytes that may still be spooled.
+    allowance: u64,
+    /// The frames since the last span, where they start, and what they yield; once there is too
+    /// much of it, that is spooled.
+    open: Option<(u64, u64)>,
+    pending: Vec<u8>,
+    spooling: bool,
+}
+
+impl Recorder {
+    /// For a stream that should hold a file of `size` bytes, in a blob of `blob_len`.
+    pub(super) fn new(tuning: &Tuning, size: u64, blob_len: u64, dir: Option<PathBuf>) -> Recorder {
+        let spacing = distance(tuning.span, size);
+        Recorder {
+            spans: Spans::default(),
+            next: 0,
+            spacing,
+            frame: tuning.frame,
+            piece: usize::try_from(distance(tuning.plain_block, size)).unwrap_or(usize::MAX),
+            dir,
+            allowance: blob_len
+                .saturating_mul(limits::MAX_SPOOL_RATIO)
+                .saturating_add(limits::SPOOL_ALLOWANCE),
+            open: None,
+            pending: Vec::new(),
+            spooling: false,
+        }
+    }
+
+    /// For a gzip stream: its start is the first span.
+    pub(super) fn start_gzip(&mut self) {
+        self.next = self.spacing;
+        self.spans.spans.push(Span {
+            out: 0,
+            entry: Entry::GzipStart,
+        });
+    }
+
+    /// All spans, at the end of the stream.
+    pub(super) fn finish(mut self) -> io::Result<Spans> {
+        self.close()?;
+        Ok(self.spans)
+    }
+
+    fn store(&mut self, bytes: &[u8]) -> io::Result<Piece> {
+        let store = match &mut self.spans.store {
+            Some(store) => store,
+            empty => empty.insert(Store::create(self.dir.as_deref())?),
+        };
+        store.append(bytes)
+    }
+
+    /// Ends the frames since the last span.
+    fn close(&mut self) -> io::Result<()> {
+        if self.spooling {
+            self.spool(1)?;
+            self.spooling = false;
+        } else if let (Some((out, byte)), false) = (self.open, self.pending.is_empty()) {
+            let entry = Entry::Frame(byte);
+            self.spans.spans.push(Span { out, entry });
+        }
+        self.open = None;
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Moves what is pending to the store, in pieces, as long as `least` bytes are.
+    fn spool(&mut self, least: usize) -> io::Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        let mut rest = &pending[..];
+        while rest.len() >= least {
+            let (piece, later) = rest.split_at(self.piece.min(rest.len()));
+            self.allowance = match self.allowance.checked_sub(piece.len() as u64) {
+                Some(left) => left,
+                None => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "one frame expands beyond what can be kept in a temporary file",
+                    ));
+                }
+            };
+            let stored = self.store(piece)?;
+            if let Some((out, _)) = &mut self.open {
+                self.spans.spans.push(Span {
+                    out: *out,
+                    entry: Entry::Spooled(stored),
+                });
+                *out += piece.len() as u64;
+            }
+            rest = later;
+        }
+        self.pending = rest.to_vec();
+        Ok(())
+    }
+}
+
+impl Record for Recorder {
+    fn next(&self) -> u64 {
+        self.next
+    }
+
+    fn checkpoint(&mut self, out: u64, bit: u64, checkpoint: Checkpoint) -> io::Result<()> {
+        let checkpoint = self.store(&checkpoint.to_bytes())?;
+        self.next = out.saturating_add(self.spacing);
+        self.spans.spans.push(Span {
+            out,
+            entry: Entry::Gzip { bit, checkpoint },
+        });
+        Ok(())
+    }
+
+    fn frame(&mut self, out: u64, byte: u64) -> io::Result<()> {
+        self.close()?;
+        self.open = Some((out, byte));
+        self.next = out.saturating_add(self.spacing);
+        Ok(())
+    }
+
+    fn output(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.pending.extend_from_slice(bytes);
+        self.spooling |= self.pending.len() > self.frame;
+        if self.spooling && self.pending.len() >= self.piece {
+            self.spool(self.piece)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! Indexes that are kept between runs: what they save, and when they are not used.
+
+use super::*;
+
+type Pack = fn(&[u8]) -> Vec<u8>;
+
+struct Kept {
+    dir: tempfile::TempDir,
+    data: Vec<u8>,
+    blob: Vec<u8>,
+}
+
+impl Kept {
+    fn new(pack: Pack) -> Kept {
+        let data = sample(300_000);
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        Kept {
+            dir,
+            blob: pack(&tar_of(&data)),
+            data,
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.dir.path().join("indexes")
+    }
+
+    fn open(&self) -> (Arc<Fickle>, ForeignFile) {
+        let source = Fickle::new(&self.blob);
+        let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
+        let context = context(0, Some(self.dir()));
+        let file = ForeignFile::open(reader, spec_of(&self.blob), context, SMALL).unwrap();
+        (source, file)
+    }
+
+    /// Reads 10 bytes anew; true when that took no pass over the blob.
+    fn is_used(&self) -> bool {
+        let (source, file) = self.open();
+        assert!(file.read_at(200_000, 10).unwrap() == self.data[200_000..200_010]);
+        source.read_bytes.load(Ordering::SeqCst) < self.blob.len() / 2
+    }
+
+    fn index(&self) -> PathBuf {
+        let hex = Digest::sha256(&self.blob).hex();
+        self.dir().join(format!("sha256-{hex}.idx"))
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn a_second_run_reads_at_random_at_once_and_still_verifies() {
+    let packs: [Pack; 4] = [
+        |t| t.to_vec(),
+        |t| gzip(t, 6),
+        |t| t.chunks(9_000).flat_map(|c| gzip(c, 1)).collect(),
+        |t| t.chunks(9_000).flat_map(|c| zstd(c, 3)).collect(),
+    ];
+    for pack in packs {
+        let kept = Kept::new(pack);
+        assert!(!kept.is_used(), "there is none yet");
+        assert_eq!((mode(&kept.dir()), mode(&kept.index())), (0o700, 0o600));
+        assert!(kept.is_used());
+        let (_, file) = kept.open();
+        assert_reads(&file, &kept.data, "with an index");
+
+        let (source, file) = kept.open();
+        let half = kept.blob.len() / 2;
+        for byte in &mut source.data.write().unwrap()[half..] {
+            *byte ^= 1;
+        }
+        assert_eq!(
+            file.read_at(290_000, 10).unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
+        assert!(file.read_at(0, 10).unwrap() == kept.data[..10]);
+    }
+}
+
+#[test]
+fn the_run_that_wrote_an_index_reads_on_from_it() {
+    let kept = Kept::new(|t| gzip(t, 6));
+    let (_, file) = kept.open();
+    assert_reads(&file, &kept.data, "from the new index");
+    assert!(kept.index().exists());
+    fs::remove_file(kept.index()).unwrap();
+    assert!(
+        file.read_at(0, 300_000).unwrap() == kept.data,
+        "an unlinked index still serves"
+    );
+}
+
+#[test]
+fn every_damaged_byte_is_noticed() {
+    let kept = Kept::new(|t| gzip(t, 6));
+    assert!(!kept.is_used());
+    let good = fs::read(kept.index()).unwrap();
+    let step = good.len() / 60 + 1;
+    for at in (0..good.len())
+        .step_by(step)
+        .chain([8, 9, 20, 152, 160, 192, good.len() - 1])
+    {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        fs::write(kept.index(), &bad).unwrap();
+        assert!(!kept.is_used(), "byte {at}");
+        assert!(
+            fs::read(kept.index()).unwrap() == good,
+            "written anew after byte {at}"
+        );
+    }
+    for len in [0, 1, 199, 200, 300, good.len() - 1] {
+        fs::write(kept.index(), &good[..len]).unwrap();
+        assert!(!kept.is_used(), "cut to {len}");
+    }
+    fs::write(kept.index(), [&good[..], b"x"].concat()).unwrap();
+    assert!(!kept.is_used(), "one byte more");
+    assert!(kept.is_used());
+}
+
+#[test]
+fn an_index_that_was_forged_breaks_nothing() {
+    // With a right checksum, as only someone who can write to the directory could make one.
+    let kept = Kept::new(|t| gzip(t, 6));
+    assert!(!kept.is_used());
+    let good = fs::read(kept.index()).unwrap();
+    let blocks = kept.blob.len().div_ceil(SMALL.packed_block as usize);
+    let spans = 200 + 32 * blocks;
+    for at in [
+        200,
+        spans + 64,
+        spans + 72,
+        spans + 80,
+        spans + 88,
+        spans + 92,
+        spans + 96,
+    ] {
+        let mut bad = good.clone();
+        for row in 0..4 {
+            bad[at + row * 64] ^= 4;
+        }
+        let body = bad.len() - 32;
+        let sum = Digest::sha256(&bad[..body]);
+        bad[body..].copy_from_slice(sum.as_bytes());
+        fs::write(kept.index(), &bad).unwrap();
+        let (_, file) = kept.open();
+        for offset in (0..300_000).step_by(20_000) {
+            if let Ok(bytes) = file.read_at(offset, 20_000) {
+                assert_eq!(bytes.len(), 20_000, "row byte {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_that_others_could_have_written_is_not_used() {
+    let kept = Kept::new(|t| gzip(t, 6));
+    assert!(!kept.is_used());
+    for bits in [0o620, 0o602] {
+        fs::set_permissions(kept.index(), fs::Permissions::from_mode(bits)).unwrap();
+        assert!(!kept.is_used(), "file mode {bits:o}");
+        assert!(kept.is_used(), "written anew");
+    }
+    for bits in [0o720, 0o702, 0o777] {
+        fs::set_permissions(kept.dir(), fs::Permissions::from_mode(bits)).unwrap();
+        assert!(!kept.is_used(), "directory mode {bits:o}");
+        assert!(
+            !kept.is_used(),
+            "nothing is kept in such a directory either"
+        );
+    }
+    fs::set_permissions(kept.dir(), fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(kept.is_used());
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(kept.index(), Some(1), None).unwrap();
+        assert!(!kept.is_used(), "another user's file");
+        std::os::unix::fs::chown(kept.dir(), Some(1), None).unwrap();
+        assert!(!kept.is_used(), "another user's directory");
+    }
+}
+
+#[test]
+fn a_link_or_fifo_in_its_place_is_not_used() {
+    let kept = Kept::new(|t| gzip(t, 6));
+    assert!(!kept.is_used());
+    let elsewhere = kept.dir.path().join("elsewhere");
+    fs::rename(kept.index(), &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, kept.index()).unwrap();
+    assert!(!kept.is_used());
+    assert!(kept.is_used(), "the link was replaced");
+    fs::remove_file(kept.index()).unwrap();
+    let fifo = kept.index();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
+    assert!(!kept.is_used());
+}
+
+#[test]
+fn one_of_another_layer_is_not_used() {
+    let kept = Kept::new(|t| gzip(t, 6));
+    assert!(!kept.is_used());
+    let other = Kept {
+        blob: gzip(&tar_of(&kept.data), 9),
+        data: kept.data.clone(),
+        dir: kept.dir,
+    };
+    let hex = Digest::sha256(&gzip(&tar_of(&other.data), 6)).hex();
+    let of_first = other.dir().join(format!("sha256-{hex}.idx"));
+    fs::rename(of_first, other.index()).unwrap();
+    assert!(!other.is_used());
+}
+
+#[test]
+fn no_index_no_file() {
+    let kept = Kept::new(|t| zstd(t, 3));
+    assert!(!kept.is_used());
+    assert!(
+        !kept.index().exists(),
+        "what one long frame holds is not kept"
+    );
+    assert!(!kept.is_used());
+}

@@ -1,0 +1,277 @@
+//! Good layers of every producer, read at every place.
+
+use super::*;
+
+fn producers(tar: &[u8]) -> Vec<(String, Vec<u8>)> {
+    use zlib_rs::Strategy;
+    let mut all = vec![
+        ("tar".into(), tar.to_vec()),
+        ("gzip stored".into(), gzip(tar, 0)),
+        ("gzip 1".into(), gzip(tar, 1)),
+        ("gzip 6".into(), gzip(tar, 6)),
+        ("gzip 9".into(), gzip(tar, 9)),
+        ("gzip fixed".into(), gzip_with(tar, Strategy::Fixed)),
+        ("gzip rle".into(), gzip_with(tar, Strategy::Rle)),
+        ("gzip huffman".into(), gzip_with(tar, Strategy::HuffmanOnly)),
+        ("libdeflate 1".into(), libdeflate(tar, 1)),
+        ("libdeflate 12".into(), libdeflate(tar, 12)),
+        (
+            "members".into(),
+            tar.chunks(70_001).flat_map(|c| gzip(c, 6)).collect(),
+        ),
+        (
+            "small members".into(),
+            tar.chunks(500).flat_map(|c| gzip(c, 6)).collect(),
+        ),
+        ("zstd 1, one frame".into(), zstd(tar, 1)),
+        ("zstd 19, one frame".into(), zstd(tar, 19)),
+        (
+            "zstd frames".into(),
+            tar.chunks(9_000).flat_map(|c| zstd(c, 3)).collect(),
+        ),
+        (
+            "zstd long frames".into(),
+            tar.chunks(100_000).flat_map(|c| zstd(c, 3)).collect(),
+        ),
+    ];
+    let skippable = b"\x50\x2a\x4d\x18\x03\0\0\0abc";
+    let frames = tar
+        .chunks(50_000)
+        .flat_map(|c| [&zstd(c, 3)[..], skippable].concat());
+    all.push(("zstd skippable".into(), frames.collect()));
+    all
+}
+
+/// Programs of this machine, where they are installed.
+fn programs(tar: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let python = "import sys,zlib\n\
+        c=zlib.compressobj(6,zlib.DEFLATED,31,9,int(sys.argv[1]))\n\
+        o=sys.stdout.buffer;o.write(c.compress(sys.stdin.buffer.read()));o.write(c.flush())";
+    let commands: [&[&str]; 14] = [
+        &["gzip", "-1"],
+        &["gzip", "-6"],
+        &["gzip", "-9"],
+        &["pigz", "-1"],
+        &["pigz", "-b", "128"],
+        &["pigz", "-9", "-i"],
+        &["igzip", "-0"],
+        &["igzip", "-3"],
+        &["zstd", "-3"],
+        &["zstd", "-19", "--long=27"],
+        &["python3", "-c", python, "1"],
+        &["python3", "-c", python, "2"],
+        &["python3", "-c", python, "3"],
+        &["python3", "-c", python, "4"],
+    ];
+    let run = |command: &&[&str]| {
+        let name = [&command[..2], &command[command.len() - 1..]]
+            .concat()
+            .join(" ");
+        Some((name, piped(command, tar)?))
+    };
+    commands.iter().filter_map(run).collect()
+}
+
+#[test]
+fn every_producer_is_read_byte_for_byte() {
+    let data = sample(600_000);
+    let tar = tar_of(&data);
+    for (name, blob) in producers(&tar).into_iter().chain(programs(&tar)) {
+        let file = open_small(&blob);
+        assert_reads(&file, &data, &name);
+        let spans = file.known().unwrap().spans.spans.len();
+        match file.packaging {
+            Packaging::Gzip => assert!(spans >= 13, "{name}: {spans} spans"),
+            Packaging::Zstd => assert!(spans >= 5, "{name}: {spans} spans"),
+            Packaging::Tar | Packaging::Raw => assert_eq!(spans, 0),
+        }
+    }
+}
+
+#[test]
+fn attributes_come_from_the_layer_itself() {
+    let blob = gzip(&tar_of(b"data"), 6);
+    let file = open_small(&blob);
+    let attr = file.head.attr;
+    assert_eq!(
+        (attr.size, attr.executable, attr.mtime),
+        (4, true, 1_700_000_000)
+    );
+}
+
+#[test]
+fn l6_owner_and_set_id_bits_are_not_taken() {
+    let mut tar = file_header(NAME, 4, 0o644, 0);
+    let mut set = |at: usize, text: &[u8]| tar[at..at + text.len()].copy_from_slice(text);
+    set(100, b"0006666\0"); // setuid, setgid, writable by all
+    set(148, b"        ");
+    let sum: u32 = tar[..512].iter().map(|&b| u32::from(b)).sum();
+    tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    tar.extend_from_slice(b"data");
+    tar.resize(1024, 0);
+    tar.extend_from_slice(&END_OF_ARCHIVE);
+    let file = open_small(&gzip(&tar, 6));
+    assert!(!file.head.attr.executable);
+    assert_eq!(file.read_at(0, 10).unwrap(), &b"data"[..]);
+}
+
+#[test]
+fn l8_sizes_around_every_distance() {
+    let span = SMALL.span as usize;
+    let block = SMALL.plain_block as usize;
+    let whole = SMALL.whole as usize;
+    for around in [1, whole, block, span - 512, span, 2 * span] {
+        for size in [around - 1, around, around + 1] {
+            let data = sample(size);
+            let tar = tar_of(&data);
+            for blob in [tar.clone(), gzip(&tar, 6), zstd(&tar, 3)] {
+                let file = open_small(&blob);
+                assert_eq!(file.verify().unwrap(), Digest::sha256(&data));
+                assert!(file.read_at(0, size + 5).unwrap() == data, "{size}");
+                let tail = file.read_at(size.saturating_sub(3) as u64, 9).unwrap();
+                assert!(tail == data[size.saturating_sub(3)..], "{size}");
+            }
+        }
+    }
+}
+
+#[test]
+fn raw_files_are_served_as_they_are() {
+    let data = sample(100_000);
+    for mut spec in [spec_of(&data), spec_of(&data)] {
+        spec.descriptor.media_type = "application/octet-stream".into();
+        let file = open_spec(&data, spec, SMALL).unwrap();
+        assert_reads(&file, &data, "raw");
+    }
+    // A compressed file that holds no tar is the file, unless it is said to hold one.
+    for blob in [
+        gzip(&data, 6),
+        zstd(&data, 3),
+        [&b"\x1f\x8b"[..], &data[..]].concat(),
+    ] {
+        for media_type in ["text/csv", "application/vnd.oci.image.layer.v1.tar"] {
+            let mut spec = spec_of(&blob);
+            spec.descriptor.media_type = media_type.into();
+            assert_reads(&open_spec(&blob, spec, SMALL).unwrap(), &blob, media_type);
+        }
+        assert!(open_spec(&blob, spec_of(&blob), SMALL).is_err());
+    }
+    assert_reads(&open_small(b""), b"", "empty");
+}
+
+#[test]
+fn every_digest_algorithm_of_the_manifest_is_checked() {
+    let data = sample(50_000);
+    let blob = gzip(&tar_of(&data), 6);
+    for algorithm in [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3] {
+        let mut spec = spec_of(&blob);
+        spec.descriptor.digest = Digest::of(algorithm, &blob);
+        assert_reads(
+            &open_spec(&blob, spec.clone(), SMALL).unwrap(),
+            &data,
+            algorithm.name(),
+        );
+        spec.descriptor.digest = Digest::of(algorithm, b"other");
+        let file = open_spec(&blob, spec, SMALL).unwrap();
+        assert_eq!(file.read_at(0, 1).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
+fn directories_before_the_file_and_long_names_are_read() {
+    let name = format!("{}/{NAME}", vec!["component".repeat(9); 3].join("/"));
+    let tar = tar_as(&name, b"data");
+    let mut dir = file_header("dir/", 0, 0o755, 0);
+    dir[156] = b'5';
+    dir[148..156].copy_from_slice(b"        ");
+    let sum: u32 = dir.iter().map(|&b| u32::from(b)).sum();
+    dir[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let file = open_small(&gzip(&[dir, tar].concat(), 6));
+    assert_eq!(file.read_at(0, 10).unwrap(), &b"data"[..]);
+}
+
+#[test]
+fn opening_reads_only_the_first_kilobytes() {
+    let blob = gzip(&tar_of(&sample(400_000)), 6);
+    let source = Fickle::new(&blob);
+    let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
+    ForeignFile::open(reader, spec_of(&blob), context(0, None), SMALL).unwrap();
+    let read = source.read_bytes.load(Ordering::SeqCst);
+    assert!(read <= 10 << 10, "{read} bytes");
+}
+
+#[test]
+fn a_later_read_costs_one_span() {
+    let data = sample(600_000);
+    for blob in [gzip(&tar_of(&data), 6), tar_of(&data)] {
+        let source = Fickle::new(&blob);
+        let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
+        let file = ForeignFile::open(reader, spec_of(&blob), context(0, None), SMALL).unwrap();
+        file.read_at(0, 1).unwrap();
+        source.read_bytes.store(0, Ordering::SeqCst);
+        assert!(file.read_at(300_000, 10).unwrap() == data[300_000..300_010]);
+        let read = source.read_bytes.load(Ordering::SeqCst) as u64;
+        assert!(read <= SMALL.span + 2 * SMALL.packed_block, "{read} bytes");
+        let stats = &file.context.stats;
+        assert_eq!(stats.chunks_decoded.load(Ordering::Relaxed), 2);
+    }
+}
+
+#[test]
+fn r10_readers_of_a_cold_layer_share_one_pass_and_one_decode() {
+    let data = sample(300_000);
+    let blob = gzip(&tar_of(&data), 6);
+    let source = Fickle::new(&blob);
+    let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
+    let file = ForeignFile::open(reader, spec_of(&blob), context(1 << 20, None), SMALL).unwrap();
+    source.read_bytes.store(0, Ordering::SeqCst);
+    let start = Barrier::new(200);
+    std::thread::scope(|scope| {
+        for _ in 0..200 {
+            scope.spawn(|| {
+                start.wait();
+                assert!(file.read_at(100_000, 5_000).unwrap() == data[100_000..105_000]);
+            });
+        }
+    });
+    let stats = &file.context.stats;
+    assert_eq!(stats.chunks_decoded.load(Ordering::Relaxed), 1);
+    let read = source.read_bytes.load(Ordering::SeqCst);
+    assert!(
+        read < blob.len() + 50_000,
+        "one pass and one span, {read} bytes"
+    );
+}
+
+#[test]
+fn small_files_need_no_second_decode() {
+    let blob = gzip(&tar_of(&sample(900)), 6);
+    let source = Fickle::new(&blob);
+    let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
+    let file = ForeignFile::open(reader, spec_of(&blob), context(1 << 20, None), SMALL).unwrap();
+    file.read_at(0, 10).unwrap();
+    let reads = source.reads.load(Ordering::SeqCst);
+    assert!(file.read_at(0, 900).unwrap() == sample(900));
+    assert_eq!(source.reads.load(Ordering::SeqCst), reads);
+    assert!(file.context.stats.cache_hits.load(Ordering::Relaxed) >= 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn any_range_of_any_layer(
+        size in 1usize..200_000, kind in 0usize..17, span in 300u64..50_000,
+        ranges in prop::collection::vec((any::<prop::sample::Index>(), 0usize..60_000), 1..30),
+    ) {
+        let data = sample(size);
+        let (name, blob) = producers(&tar_of(&data)).swap_remove(kind);
+        let tuning = Tuning { span, packed_block: 512, frame: 2 * span as usize, ..SMALL };
+        let file = open_spec(&blob, spec_of(&blob), tuning).unwrap();
+        for (at, len) in ranges {
+            let at = at.index(size);
+            let end = size.min(at + len);
+            prop_assert!(file.read_at(at as u64, len).unwrap() == data[at..end], "{name} at {at}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! A directory in which the binary and other programs run, with mounts that end with the test.
+//!
+//! Programs of others may be missing on a developer's machine, where a test then says so and
+//! passes. With `CI` set, as `scripts/test` does after it has installed them, the test fails.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A temporary directory.
+pub(crate) struct Workspace(tempfile::TempDir);
+
+impl Workspace {
+    pub(crate) fn new() -> Workspace {
+        Workspace(tempfile::tempdir().unwrap())
+    }
+
+    /// The path of something in the directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a file and the directories above it; names that end in `.sh` are executable.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        if name.ends_with(".sh") {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        path
+    }
+
+    /// The binary, in the directory, with a cache directory of its own.
+    pub(crate) fn modeloci<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_modeloci"));
+        command
+            .args(args)
+            .current_dir(self.0.path())
+            .env("XDG_CACHE_HOME", self.path(".cache"))
+            .env_remove("MODELOCI_LOG")
+            .env_remove("SOURCE_DATE_EPOCH");
+        command
+    }
+
+    /// Packs `model` as `archive` with more options; returns the archive's path.
+    pub(crate) fn pack(&self, model: &Path, archive: &str, options: &[&str]) -> PathBuf {
+        let path = self.path(archive);
+        let mut command = self.modeloci(&["pack", "--name", "m", "--version", "1.0", "-o"]);
+        output(command.arg(&path).args(options).arg(model));
+        path
+    }
+
+    /// Mounts an archive.
+    pub(crate) fn mount(&self, archive: &Path) -> Mounted {
+        let name = archive.file_name().unwrap().to_str().unwrap();
+        let mountpoint = self.path(&format!("mnt-{name}"));
+        fs::create_dir(&mountpoint).unwrap();
+        let mut command = self.modeloci(&["mount"]);
+        output(command.arg(archive).arg(&mountpoint));
+        Mounted(mountpoint)
+    }
+}
+
+/// A mount; unmounted at the end of the test.
+pub(crate) struct Mounted(pub(crate) PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let umount = |options: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_modeloci"));
+            command.arg("umount").args(options).arg(&self.0);
+            command.output().is_ok_and(|output| output.status.success())
+        };
+        // A program that has just ended may still hold the mount for a moment.
+        let clean = umount(&[]) || umount(&["--lazy"]);
+        if !std::thread::panicking() {
+            assert!(clean, "{} is not unmounted", self.0.display());
+        }
+    }
+}
+
+/// Runs a program that must succeed; returns its stdout.
+#[track_caller]
+pub(crate) fn output(command: &mut Command) -> Vec<u8> {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(
+        status.success(),
+        "{command:?}: {status}\n{}{}",
+        String::from_utf8_lossy(&stdout),
+        String::from_utf8_lossy(&stderr)
+    );
+    stdout
+}
+
+/// Runs a shell script that must succeed; returns its stdout. `$1` and on are `args`.
+#[track_caller]
+pub(crate) fn shell(script: &str, args: &[&Path]) -> Vec<u8> {
+    let script = format!("set -eu\n{script}");
+    output(
+        Command::new("bash")
+            .args(["-o", "pipefail", "-c", &script, "bash"])
+            .args(args),
+    )
+}
+
+/// True when a program is there; with `CI` set it must be.
+#[track_caller]
+pub(crate) fn has(program: &str) -> bool {
+    available(program, finds(program))
+}
+
+/// True when a program is there.
+pub(crate) fn finds(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// True when python3 can import all of the modules; with `CI` set it must.
+#[track_caller]
+pub(crate) fn python_has(modules: &str) -> bool {
+    let mut command = Command::new("python3");
+    command
+        .arg("-c")
+        .arg(format!("import {modules}"))
+        .stderr(Stdio::null());
+    let found = command.status().is_ok_and(|status| status.success());
+    available(&format!("python3 with {modules}"), found)
+}
+
+#[track_caller]
+fn available(what: &str, found: bool) -> bool {
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "{what} is missing");
+        eprintln!("skipped: {what} is missing");
+    }
+    found
+}
+
+/// All files below a directory: path relative to it, and the absolute path.
+pub(crate) fn files_below(root: &Path) -> Vec<(String, PathBuf)> {
+    let mut files = Vec::new();
+    let mut dirs = vec![root.to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            // Links are not followed: nothing of ours may be one.
+            if path.symlink_metadata().unwrap().is_dir() {
+                dirs.push(path);
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap();
+                files.push((name.to_string(), path));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Packs `model` in every way that a mount must serve alike: our own archives, and one that
+/// another tool could have written. Returns the archives.
+pub(crate) fn every_packaging(workspace: &Workspace, model: &Path) -> Vec<PathBuf> {
+    let mut archives: Vec<PathBuf> = [
+        ("default", "auto"),
+        ("gzip", "gzip:6"),
+        ("zstd", "zstd"),
+        ("none", "none"),
+    ]
+    .into_iter()
+    .map(|(name, method)| workspace.pack(model, &format!("{name}.tar"), &["--compression", method]))
+    .collect();
+    let files = files_below(model);
+    let contents: Vec<_> = files
+        .iter()
+        .map(|(name, path)| (name.as_str(), fs::read(path).unwrap()))
+        .collect();
+    let list: Vec<_> = contents
+        .iter()
+        .map(|(name, bytes)| (*name, bytes.as_slice()))
+        .collect();
+    let foreign = workspace.path("foreign.tar");
+    super::support::write_archive(&foreign, &list);
+    archives.push(foreign);
+    archives
+}
