@@ -6,11 +6,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code)] // it serves other tests too
+#[path = "support/mount.rs"]
 mod support;
-#[path = "support/workspace.rs"]
-#[allow(dead_code)]
-mod workspace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -327,9 +324,8 @@ fn random_operations_on_a_mount_agree_with_a_map() {
         .run(&(files(), options(), threads), |(files, options, ops)| {
             let dir = tempfile::tempdir().unwrap();
             let archive = packed(dir.path(), &files, &options);
-            let place = workspace::Workspace::new();
-            let mount = place.mount(&archive);
-            on_threads(&ops, |op| check_mount(&mount.0, &files, op));
+            let mount = support::Mount::new(&archive);
+            on_threads(&ops, |op| check_mount(mount.path(), &files, op));
             Ok(())
         })
         .unwrap();

@@ -41,7 +41,11 @@ pub(super) fn install_hook(thread_died: impl Fn(&str) + Send + Sync + 'static) {
         log::error!(
             "bug: thread {name} panicked at {}: {}",
             place.as_deref().unwrap_or("an unknown place"),
-            info.payload_as_str().unwrap_or("no message"),
+            info.payload()
+                .downcast_ref::<&str>()
+                .copied()
+                .or_else(|| info.payload().downcast_ref::<String>().map(String::as_str))
+                .unwrap_or("no message"),
         );
         if !GUARDED.get() {
             thread_died(name);

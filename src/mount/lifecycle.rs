@@ -42,7 +42,7 @@ pub(super) enum Event {
 /// SIGINT or SIGTERM has ended it.
 ///
 /// In the foreground this must be called before the process has started threads and opened files,
-/// because it takes over signals and `ready_fd`; threads of a logger do no harm.
+/// because it takes over signals and `ready_fd`. A [`LogQueue`](super::LogQueue) does no harm.
 ///
 /// # Errors
 /// Those of [`Model::open`], and [`ErrorKind::Environment`](crate::ErrorKind::Environment) when the
@@ -155,7 +155,7 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
     let adapter = Adapter::new(Arc::clone(&shared), options.threads, options.max_readahead);
     session::start(adapter, fd, options.threads, events)?;
     attach::raise_readahead(attached.device(), options.max_readahead);
-    wait_until_it_answers(&mountpoint, &inbox)?;
+    let early = wait_until_it_answers(&mountpoint, &inbox)?;
     log::info!(
         "mounted {} on {}",
         crate::entry_path::printable(&shared.model.name()),
@@ -174,7 +174,8 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
         false => None,
     };
 
-    let result = run(&inbox, &shared, &mut attached, &notifier);
+    let events = early.into_iter().chain(inbox.iter());
+    let result = run(events, &inbox, &shared, &mut attached, &notifier);
     drop(prefetch);
     log::info!(
         "{}: {}",
@@ -184,34 +185,31 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
     result
 }
 
-/// The first answer through the mount proves everything from the kernel to the model.
-fn wait_until_it_answers(mountpoint: &std::path::Path, inbox: &Receiver<Event>) -> Result<()> {
+/// The first answer through the mount proves everything from the kernel to the model. Returns what
+/// happened meanwhile and is still to be dealt with.
+fn wait_until_it_answers(
+    mountpoint: &std::path::Path,
+    inbox: &Receiver<Event>,
+) -> Result<Option<Event>> {
     rustix::fs::statfs(mountpoint).map_err(|e| Error::io("use", mountpoint)(e.into()))?;
     // fuser starts its loops before it looks at errors: one that could not start is known by now.
     match inbox.try_recv() {
-        Ok(Event::Ended(result)) => session::ended(result),
+        Ok(Event::Ended(Err(error))) => Err(session_error(error)),
         Ok(Event::LoopsDied) => Err(loops_died()),
-        // A signal that came this early; it is dealt with like any other.
-        Ok(Event::Signal(signal)) if signal != libc::SIGUSR1 => Err(Error::environment(
-            "mount",
-            "interrupted before it answered",
-        )),
-        _ => Ok(()),
+        Ok(event) => Ok(Some(event)),
+        Err(_) => Ok(None),
     }
 }
 
 /// Waits for the end of the mount.
 fn run(
+    events: impl Iterator<Item = Event>,
     inbox: &Receiver<Event>,
     shared: &Shared,
     attached: &mut Attached,
     notifier: &Notifier,
 ) -> Result<()> {
-    loop {
-        // The senders live as long as this process.
-        let Ok(event) = inbox.recv() else {
-            return Ok(());
-        };
+    for event in events {
         match event {
             Event::Signal(libc::SIGUSR1) => log::info!("status: {}", shared.status().summary()),
             Event::Signal(_) => {
@@ -224,7 +222,7 @@ fn run(
                 if attached.detach(true)? == Detached::Done {
                     log::warn!("the FUSE connection was aborted");
                 }
-                return session::ended(result);
+                return result.map_err(session_error);
             }
             Event::LoopsDied => {
                 attached.detach(true)?;
@@ -232,6 +230,11 @@ fn run(
             }
         }
     }
+    Ok(())
+}
+
+fn session_error(error: io::Error) -> Error {
+    Error::io("serve", "the FUSE connection")(error)
 }
 
 fn loops_died() -> Error {
@@ -250,7 +253,7 @@ fn drain(inbox: &Receiver<Event>, shared: &Shared, attached: &mut Attached) -> R
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match inbox.recv_timeout(left) {
-            Ok(Event::Ended(result)) => return session::ended(result),
+            Ok(Event::Ended(result)) => return result.map_err(session_error),
             Ok(Event::LoopsDied) => return Err(loops_died()),
             Ok(Event::Signal(libc::SIGUSR1)) => {}
             // Asked again: now.

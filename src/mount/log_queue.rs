@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use super::sys;
+
 /// Lines that may wait.
 const QUEUE_LINES: usize = 1024;
 
@@ -38,9 +40,12 @@ impl LogQueue {
         let (queue, messages) = sync_channel(QUEUE_LINES);
         let lost = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&lost);
-        std::thread::Builder::new()
-            .name("log".into())
-            .spawn(move || write_all(&messages, sink, &counter))?;
+        // The mount waits for its signals; a thread that they could reach would end the process.
+        sys::deaf_to_signals(|| {
+            std::thread::Builder::new()
+                .name("log".into())
+                .spawn(move || write_all(&messages, sink, &counter))
+        })??;
         let writer = LogWriter {
             queue: queue.clone(),
             lost,

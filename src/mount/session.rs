@@ -1,6 +1,5 @@
 //! The threads that serve: fuser's event loops, and a reserve so that reads never use all of them.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -100,11 +99,6 @@ fn next(jobs: &Mutex<Receiver<Job>>) -> Option<Job> {
 /// True for the names of fuser's event loops.
 pub(super) fn is_event_loop(thread: &str) -> bool {
     thread.starts_with("fuser-")
-}
-
-/// What the end of a session means: fuser's errors, as ours.
-pub(super) fn ended(result: io::Result<()>) -> Result<()> {
-    result.map_err(Error::io("serve", "the FUSE connection"))
 }
 
 #[cfg(test)]

@@ -53,6 +53,28 @@ impl SignalSet {
     }
 }
 
+/// Runs `start` with all signals blocked, so that the threads it starts never receive one: not even
+/// when they exist before [`SignalSet::block`] is called.
+pub(super) fn deaf_to_signals<T>(start: impl FnOnce() -> T) -> io::Result<T> {
+    let mut all = MaybeUninit::uninit();
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: sigfillset initialises `all` before it is read, and pthread_sigmask initialises
+    // `before` when it returns 0.
+    let before = unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        match libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr()) {
+            0 => before.assume_init(),
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+    };
+    let result = start();
+    // SAFETY: `before` is the mask of this thread that the call above has replaced.
+    match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) } {
+        0 => Ok(result),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
 fn is_ignored(signal: libc::c_int) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: with a null new action, sigaction only writes the current one, which is read only
@@ -102,6 +124,21 @@ mod tests {
         assert!(inherit_fd(-1).is_err());
         assert!(inherit_fd(1).is_err());
         assert!(inherit_fd(1_000_000).is_err());
+    }
+
+    #[test]
+    fn a_deaf_thread_receives_nothing() {
+        let mask = || std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let blocked = |status: String| {
+            let line = status.lines().find_map(|l| l.strip_prefix("SigBlk:\t"));
+            u64::from_str_radix(line.unwrap(), 16).unwrap()
+        };
+        let before = blocked(mask());
+        let thread = deaf_to_signals(|| std::thread::spawn(mask)).unwrap();
+        let bit = |signal: i32| 1u64 << (signal - 1);
+        let deaf = blocked(thread.join().unwrap());
+        assert_eq!(deaf & bit(libc::SIGTERM), bit(libc::SIGTERM));
+        assert_eq!(blocked(mask()), before);
     }
 
     #[test]

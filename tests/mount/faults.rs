@@ -84,12 +84,28 @@ fn r2_an_archive_renamed_over_and_deleted_stays_readable() {
 
 #[test]
 fn r3_what_is_healthy_again_is_served_again() {
+    // With a chunk table every read checks what it reads; a layer without one stays bad.
     let scene = Scene::new();
+    fs::create_dir(scene.path("model")).unwrap();
+    let bytes = scene.bytes("weights.bin");
+    fs::write(scene.path("model/weights.bin"), bytes).unwrap();
+    let pack = [
+        "pack",
+        "model",
+        "--name",
+        "m",
+        "--version",
+        "1",
+        "--force",
+        "-o",
+        "m.tar",
+    ];
+    scene.run(&pack).ok();
     let at = damage(&scene);
     let mount = scene.mount(&[]);
     assert_eq!(errno(fs::read(mount.path("weights.bin"))), libc::EIO);
     flip(&scene, at);
-    assert!(fs::read(mount.path("weights.bin")).unwrap() == scene.bytes("weights.bin"));
+    assert!(fs::read(mount.path("weights.bin")).unwrap() == bytes);
 }
 
 #[test]

@@ -265,7 +265,7 @@ pub(crate) fn mounts_at(path: &Path) -> usize {
         .unwrap()
         .chars()
         .map(|c| match c {
-            ' ' | '\n' | '\\' | '\t' | '#' => format!("\\{:03o}", c as u32),
+            ' ' | '\n' | '\\' | '\t' => format!("\\{:03o}", c as u32),
             c => c.to_string(),
         })
         .collect();
