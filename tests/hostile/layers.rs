@@ -6,9 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::json;
 
-use crate::forge::{
-    BLOCK, Header, Layout, Random, TAR_GZIP, Tar, digest, gzip, layer, noise, record,
-};
+use crate::forge::{BLOCK, Header, Layout, Random, Tar, digest, gzip, layer, noise, record};
 use crate::mounted::Mounted;
 use crate::sandbox::Sandbox;
 
@@ -178,6 +176,14 @@ fn l3_bombs() {
     frame.extend_from_slice(&(1u64 << 40).to_le_bytes());
     frame.extend_from_slice(&[1, 0, 0]);
     damaged("a frame of 1 TiB", &beside(frame));
+    // Directories, members and frames without end.
+    let directory = Header::file("d/", 0).kind(b'5').seal();
+    damaged("directories", &beside(gzip(&directory.repeat(200_000))));
+    let empty = gzip(b"");
+    damaged("empty members", &beside(empty.repeat(100_000)));
+    let skippable = b"\x50\x2a\x4d\x18\0\0\0\0".repeat(200_000);
+    let stream = zstd::encode_all(&tar()[..], 3).unwrap();
+    served("skippable frames", [stream, skippable].concat(), &content());
     // A pax record of the largest allowed size, many times over.
     let comment = record("comment", &"x".repeat(60_000));
     let mut tar = Tar::new();
@@ -213,11 +219,17 @@ fn l5_the_layer_disagrees_with_the_descriptor() {
     };
     let size = (content().len() + 1).to_string();
     damaged("another size", &annotated("io.modeloci.file.size", &size));
+    // The layer's digest is true, so a mount may serve what it holds; but nobody may be told that
+    // all is well.
     let zeros = format!("sha256:{}", "0".repeat(64));
-    damaged(
-        "another digest",
-        &annotated("io.modeloci.file.digest", &zeros),
-    );
+    let layout = annotated("io.modeloci.file.digest", &zeros);
+    let sandbox = Sandbox::new();
+    sandbox.write("bad.tar", layout.to_bytes());
+    let run = sandbox.run_bounded(&["inspect", "bad.tar"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("bad.bin") && run.stderr.contains(&zeros));
+    let run = sandbox.run_bounded(&["unpack", "bad.tar", "out"]);
+    run.fails(1, &["bad.bin", &layout.layer_digest(0), &zeros]);
     // Annotations that are no values at all.
     for (key, value) in [
         ("io.modeloci.file.size", "-1"),
@@ -326,6 +338,110 @@ fn l9_chunk_annotations_that_lie() {
     }
 }
 
+/// A table whose digest is right, about a layer that it does not describe.
+#[test]
+fn l9_a_pinned_table_that_lies() {
+    use modeloci::layer::table::{self, Framing};
+    let sandbox = Sandbox::new();
+    let weights = [noise(10, 150_000), b"text ".repeat(30_000)].concat();
+    sandbox.tree("model", &[("bad.bin", weights), (GOOD, good())]);
+    let args = [
+        "pack",
+        "model",
+        "--name",
+        "m",
+        "--version",
+        "1",
+        "-o",
+        "m.tar",
+    ];
+    sandbox
+        .run(&[&args[..], &["--chunk-size", "64KiB"]].concat())
+        .ok();
+    let packed = Layout::parse(&fs::read(sandbox.path("m.tar")).unwrap());
+    let blob = packed.get(&packed.layer_name(0)).to_vec();
+    let manifest = packed.manifest();
+    let range = &manifest["layers"][0]["annotations"]["io.modeloci.chunks.range"];
+    let (offset, length) = range.as_str().unwrap().split_once('+').unwrap();
+    let (offset, length): (usize, usize) = (offset.parse().unwrap(), length.parse().unwrap());
+    let truth = table::unwrap(Framing::Gzip, &blob[offset..offset + length]).unwrap();
+    let lie = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut lying = truth.clone();
+        change(&mut lying);
+        let (members, length) = table::wrap(Framing::Gzip, &lying, offset as u64);
+        let blob = [&blob[..offset], &members].concat();
+        let mut layout = packed.clone();
+        layout.remove(&packed.layer_name(0));
+        layout.add_blob(&blob);
+        layout.edit_manifest(|m| {
+            let layer = &mut m["layers"][0];
+            layer["digest"] = json!(digest(&blob));
+            layer["size"] = json!(blob.len());
+            layer["annotations"]["io.modeloci.chunks"] = json!(digest(&lying));
+            layer["annotations"]["io.modeloci.chunks.range"] = json!(format!("{offset}+{length}"));
+        });
+        layout
+    };
+    sandbox.write("same.tar", lie(&|_| ()).to_bytes());
+    sandbox.run_bounded(&["inspect", "same.tar"]).ok();
+    let (header, row) = (104, 72);
+    for (what, at, bytes) in [
+        ("magic", 0, &b"M"[..]),
+        ("version", 8, &[2]),
+        ("algorithm", 10, &[1]),
+        ("framing", 11, &[1]),
+        ("chunk size", 12, &[0, 0, 2, 0]),
+        ("no chunk size", 12, &[0, 0, 0, 0]),
+        ("file size", 16, &[1]),
+        ("a huge file", 22, &[1]),
+        ("file offset", 24, &[1]),
+        ("tar size", 32, &[1]),
+        ("data size", 40, &[1]),
+        (
+            "rows",
+            48,
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+        ),
+        ("data digest", 72, &[0, 0, 0, 0]),
+        ("an overlap", header + row, &[10]),
+        ("beyond the blob", header + row + 5, &[1]),
+        ("a gap", header + row + 8, &[1]),
+        ("an empty chunk", header + row + 8, &[0, 0, 0, 0]),
+        ("a chunk digest", header + row + 40, &[0, 0, 0, 0]),
+        ("sub-offsets", header + row + 20, &[0xff, 0xff, 0xff, 0x7f]),
+    ] {
+        let layout = lie(&|table| table[at..at + bytes.len()].copy_from_slice(bytes));
+        let sandbox = Sandbox::new();
+        sandbox.write("bad.tar", layout.to_bytes());
+        let run = sandbox.run_bounded(&["inspect", "bad.tar"]).sober();
+        assert_eq!(run.code, Some(1), "{what}: {run:?}");
+        assert!(run.stderr.contains("bad.bin"), "{what}: {run:?}");
+        assert!(run.stderr.contains(&layout.layer_digest(0)), "{what}");
+    }
+    for change in [
+        &(|table: &mut Vec<u8>| table[104 + 72 + 40] ^= 1) as &dyn Fn(&mut Vec<u8>),
+        &|table| table[16] ^= 1,
+        &|table| table.truncate(150),
+        &|table| table.clear(),
+        &|table| {
+            // Two chunks take each other's place.
+            let (a, b) = table.split_at_mut(104 + 2 * 72);
+            a[104 + 72..].swap_with_slice(&mut b[..72]);
+        },
+    ] {
+        let layout = lie(change);
+        let sandbox = Sandbox::new();
+        sandbox.write("bad.tar", layout.to_bytes());
+        let mounted = Mounted::new(&sandbox, "bad.tar");
+        mounted.eio("bad.bin");
+        assert!(mounted.read(GOOD).unwrap() == good());
+        mounted.logged("bad.bin", &[&layout.layer_digest(0)]);
+        drop(mounted);
+        let run = sandbox.run_bounded(&["unpack", "bad.tar", "out"]);
+        run.fails(1, &["bad.bin", &layout.layer_digest(0)]);
+    }
+}
+
 /// A file that `pack` wrote, damaged in one chunk: that one only.
 #[test]
 fn d3_a_damaged_chunk_leaves_the_others() {
@@ -408,5 +524,4 @@ fn l8_sizes_around_a_chunk() {
     files.sort();
     let layout = Layout::of(files.iter().map(|(n, b)| (*n, &b[..])));
     sandbox.accepts(layout.to_bytes(), &files);
-    let _ = TAR_GZIP;
 }

@@ -97,7 +97,7 @@ fn t0_thousands_of_random_changes() {
     let mut random = Random(0x6d75_7461);
     let mut opened = 0;
     for (archive, files) in seeds(&sandbox) {
-        for round in 0..400 {
+        for round in 0..300 {
             let mut changed = archive.clone();
             for _ in 0..=random.below(3) {
                 if changed.len() > 2 * BLOCK {
