@@ -79,6 +79,14 @@ impl Probe {
     }
 }
 
+/// A compressor for a level from 1 to 9 as zlib counts them: what libdeflate writes at the level of
+/// the same number is up to 1.7 % larger than what zlib writes (JSON, chunks of 1 MiB), at the next
+/// one no more than 0.6 %, and still faster.
 fn compressor(level: u8) -> Compressor {
+    let level = match level {
+        0..=3 => level.max(1),
+        4..=8 => level + 1,
+        9.. => 10,
+    };
     Compressor::new(CompressionLvl::new(level.into()).unwrap_or_default())
 }
