@@ -2,7 +2,7 @@
 //!
 //! The rule sees nothing but the chunk's bytes, so that the same file gives the same layer on every
 //! machine and with any number of threads. Its thresholds, and what they give on real kinds of
-//! data, stand in `docs/literal-deflate.md`.
+//! data, stand in `docs/compression.md`.
 
 use super::cpu::Cpu;
 use super::deflate::{DeflateEncoder, Probe};
