@@ -97,7 +97,7 @@ struct Sample {
 fn sample(compression: Compression, chunk_digest: Algorithm) -> Sample {
     // Small enough for every bit of the layer to be tried.
     let content = (0..300u32)
-        .flat_map(|n| [(n * 7919 >> 3) as u8, 0x3f])
+        .flat_map(|n| [((n * 7919) >> 3) as u8, 0x3f])
         .collect();
     sample_of(content, compression, chunk_digest)
 }

@@ -7,8 +7,10 @@
 //! decode a few megabytes around what is wanted, each verified again, and may be kept between runs
 //! ([`index`]).
 //!
+//! A layer that holds a link in place of a file is verified as a whole when it is opened.
+//!
 //! Refuses: streams that are damaged, cut short or followed by anything; tars with no file, several
-//! files, links or devices, or a file of another name than the manifest's.
+//! files, devices, links beside a file, or a file of another name than the manifest's.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
