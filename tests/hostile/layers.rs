@@ -275,15 +275,77 @@ fn l6_modes_and_owners_are_masked() {
     assert_eq!(meta.uid(), rustix::process::geteuid().as_raw());
 }
 
+/// A layer that holds a link (`1` hard, `2` symbolic) instead of a file.
+fn link(name: &str, flag: u8, target: &str) -> Vec<u8> {
+    let header = Header::file(name, 0).kind(flag).link(target);
+    gzip(&Tar::new().entry(header, b"").end())
+}
+
 #[test]
-fn l7_links_inside_a_layer() {
+fn l7_links_that_lead_outside_or_nowhere() {
     for flag in *b"12" {
-        for target in ["/etc/passwd", "../../etc/passwd", "absent", "bad.bin", GOOD] {
-            let header = Header::file("bad.bin", 0).kind(flag).link(target);
-            let layout = beside(gzip(&Tar::new().entry(header, b"").end()));
-            damaged(&format!("link to {target}"), &layout);
+        for target in [
+            "/etc/passwd",
+            "../../etc/passwd",
+            "../bad.bin/../../x",
+            "absent",
+            "bad.bin",
+            ".",
+            "",
+            "good.bin/x",
+            "a\nb\u{1b}[2J",
+        ] {
+            let layout = beside(link("bad.bin", flag, target));
+            damaged(&format!("{} link to {target:?}", flag as char), &layout);
         }
     }
+    // In a circle, and in a chain that is too long.
+    let circle = Layout::of_layers([
+        ("bad.bin", link("bad.bin", b'2', "b")),
+        ("b", link("b", b'2', "c")),
+        ("c", link("c", b'2', "bad.bin")),
+        (GOOD, layer(GOOD, &good())),
+    ]);
+    let sandbox = Sandbox::new();
+    sandbox.refuses(circle.to_bytes(), 3, &["circle"]);
+    let names: Vec<String> = (0..50).map(|n| format!("l{n:02}")).collect();
+    let mut layers: Vec<(&str, Vec<u8>)> = names
+        .windows(2)
+        .map(|pair| (pair[0].as_str(), link(&pair[0], b'2', &pair[1])))
+        .collect();
+    layers.push(("l49", layer("l49", b"the end")));
+    sandbox.refuses(Layout::of_layers(layers).to_bytes(), 3, &["l0", "link"]);
+}
+
+#[test]
+fn l7_links_that_stay_inside_are_served() {
+    let layout = Layout::of_layers([
+        (GOOD, layer(GOOD, &good())),
+        ("chain", link("chain", b'2', "dir/up")),
+        ("dir/up", link("up", b'2', "../good.bin")),
+        ("hard", link("hard", b'1', GOOD)),
+    ]);
+    let paths = ["chain", "dir/up", GOOD, "hard"];
+    let files = paths.map(|path| (path, good()));
+    let sandbox = Sandbox::new();
+    sandbox.accepts(layout.to_bytes(), &files);
+    sandbox.write("a.tar", layout.to_bytes());
+    let mounted = Mounted::new(&sandbox, "a.tar");
+    // As files: the tree has no link that a reader could be led by.
+    crate::sandbox::assert_tree(&mounted.path(), &files);
+    drop(mounted);
+    // Where a link leads is content, too, and has a digest.
+    let mut changed = layout.clone();
+    let other = link("hard", b'1', "chain");
+    changed.set(&layout.layer_name(3), other.clone());
+    changed.edit_manifest(|m| m["layers"][3]["size"] = json!(other.len()));
+    damaged_link(&changed, "hard", &layout.layer_digest(3));
+}
+
+/// Refused as a whole, naming the link and its layer.
+#[track_caller]
+fn damaged_link(layout: &Layout, path: &str, digest: &str) {
+    Sandbox::new().refuses(layout.to_bytes(), 1, &[path, digest]);
 }
 
 /// Annotations as `pack` writes them, over a table that is not there or is not one.

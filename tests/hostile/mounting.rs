@@ -127,7 +127,7 @@ fn m2_a_stale_mount_is_cleared() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    let dead = rustix::fs::statfs(&sandbox.path("mnt")).unwrap_err();
+    let dead = rustix::fs::statfs(sandbox.path("mnt")).unwrap_err();
     assert_eq!(dead, rustix::io::Errno::NOTCONN);
     mount(&sandbox, &[]).ok();
     assert_tree(&sandbox.path("mnt"), &sample_files());

@@ -381,7 +381,7 @@ fn t11_what_cannot_be_opened() {
     let sandbox = Sandbox::new();
     sandbox.refuses_path("absent.tar", 5, &["absent.tar"]);
     sandbox.write("closed.tar", Layout::sample().to_bytes());
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o000);
     fs::set_permissions(sandbox.path("closed.tar"), mode).unwrap();
     let command = sandbox.as_user(&["inspect", "closed.tar"]);
     crate::sandbox::finish(command, "inspect").fails(5, &["closed.tar", "ermission denied"]);
