@@ -4,6 +4,7 @@
 //! ```text
 //! yardstick DIR MOUNTPOINT [--threads 8] [--readahead 16777216] [--background 64]
 //!                          [--keep-cache on] [--ttl on] [--opens off] [--readdirplus on]
+//!                          [--xattrs off]
 //! ```
 //!
 //! Mounts (as root), prints `ready`, and serves until it is unmounted. Every option is one knob of
@@ -20,7 +21,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyOpen, Request, Session,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyOpen, ReplyXattr, Request, Session,
 };
 
 /// Generous, but far from what overflows inside the kernel.
@@ -34,6 +35,7 @@ struct Knobs {
     ttl: Duration,
     opens: bool,
     readdirplus: bool,
+    xattrs: bool,
 }
 
 enum Content {
@@ -148,7 +150,7 @@ impl Filesystem for Memory {
             let _ = config.set_max_readahead(most);
         }
         let _ = config.set_max_background(self.knobs.background);
-        let _ = config.set_congestion_threshold(self.knobs.background);
+        let _ = config.set_congestion_threshold((self.knobs.background / 4 * 3).max(1));
         let _ = config.set_max_write(1 << 20);
         Ok(())
     }
@@ -209,6 +211,22 @@ impl Filesystem for Memory {
             }
             _ => reply.error(Errno::EISDIR),
         }
+    }
+
+    fn getxattr(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _size: u32,
+        reply: ReplyXattr,
+    ) {
+        // After ENOSYS the kernel asks no more; who has attributes is asked every time.
+        reply.error(if self.knobs.xattrs {
+            Errno::NO_XATTR
+        } else {
+            Errno::ENOSYS
+        });
     }
 
     fn readdir(
@@ -298,6 +316,7 @@ fn run() -> Result<bool, Box<dyn Error>> {
         },
         opens: on("opens", false) || !on("keep-cache", true),
         readdirplus: on("readdirplus", true),
+        xattrs: on("xattrs", false),
     };
     let mut config = Config::default();
     config.n_threads = Some(knobs.threads);

@@ -40,6 +40,17 @@ need_toolchain() {
   need cc=build-essential fusermount3=fuse3
 }
 
+# Readers of gzip, zstd, tar and OCI archives by other people: our archives must please them all.
+need_readers() {
+  need pigz=pigz igzip=isal zstd=zstd bsdtar=libarchive-tools busybox=busybox skopeo=skopeo \
+    umoci=umoci node=nodejs javac=default-jdk-headless
+  # Every system has a perl, but not always its modules.
+  perl -MIO::Uncompress::Gunzip -e 1 2>/dev/null || need no-perl-modules=perl
+}
+
+# llama.cpp for Python, with its binary. Pinned: its interface moves.
+llama_cpp=xllamacpp==2026.10.11549
+
 # python_with REQUIREMENT...: prints the python of an environment that has them.
 python_with() {
   need python3=python3

@@ -38,6 +38,11 @@ pub const MAX_TAR_EXTENSION_BYTES: u64 = 64 << 10;
 /// Most bytes of padding and zero blocks accepted after the end of a tar (GNU tar's `-b` records).
 pub const MAX_TAR_TAIL_BYTES: u64 = 16 << 20;
 
+/// Largest layer that holds a link, in bytes: it is read as a whole when the model is opened.
+pub const MAX_LINK_LAYER_BYTES: u64 = 64 << 10;
+/// Most links from one to the next until a file (what Linux follows).
+pub const MAX_LINKS: usize = 40;
+
 /// Largest blob or file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 50;
 

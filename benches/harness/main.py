@@ -53,7 +53,8 @@ def parse(argv):
     parser.add_argument("--size", type=parse_size, help="of the large layer [default: 2GiB]")
     parser.add_argument("--runs", type=int, help="rounds of each comparison [default: 3]")
     parser.add_argument("--only", action="append", metavar="GROUP", help="repeatable, or a,b,c")
-    parser.add_argument("--out", type=pathlib.Path, help="also write bench.txt and bench.json there")
+    parser.add_argument("--out", type=pathlib.Path, metavar="DIR",
+                        help="also write bench.txt and bench.json there")
     parser.add_argument("--binary", type=pathlib.Path, help="measure this modeloci; build nothing")
     parser.add_argument("--no-install", action="store_true", help="use only what is there")
     args = parser.parse_args(argv)
@@ -83,6 +84,8 @@ def main(root):
     with Workspace(environment.cache()) as workspace:
         bench = Bench(root, args, workspace)
         report.head(bench.describe())
+        if args.quick:
+            report.note("--quick: too little data for the targets to mean anything")
         for name in args.groups:
             begun = time.monotonic()
             module = importlib.import_module(f".groups.{name}", __package__)

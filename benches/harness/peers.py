@@ -74,20 +74,22 @@ else:
     import indexed_gzip
     file = indexed_gzip.IndexedGzipFile(archive, index_file=index if places else None)
 begun = time.perf_counter()
+each = []
 if not places:
     if kind == "rapidgzip":
         while file.read(1 << 20): pass
     else:
         file.build_full_index()
     file.export_index(index)
-each = []
 for place in places:
     start = time.perf_counter()
     file.seek(place)
     data = file.read(int(block))
     each.append(time.perf_counter() - start)
     assert len(data) == int(block)
-print(json.dumps({"seconds": time.perf_counter() - begun, "each": sorted(each)}))
+seconds = time.perf_counter() - begun
+file.close()
+print(json.dumps({"seconds": seconds, "each": sorted(each)}))
 """
 
 

@@ -12,7 +12,7 @@
 //! read gunzip FILE                                      one zlib-rs decode on one thread
 //! read seq  PATH...           [--block N]               files, or directories of files
 //! read mmap PATH...                                     one byte of every page
-//! read random PATH...         [--block N] [--threads N] [--count N] [--seed N]
+//! read random PATH...         [--block N] [--threads N] [--count N] [--seed N] [--passes N]
 //! read first PATH...                                    open, and read 4 KiB at the end
 //! ```
 //!

@@ -69,6 +69,8 @@ pub(crate) fn random(paths: &[&str], args: &Args) -> Result<Value> {
         .collect::<std::io::Result<Vec<_>>>()?;
     let count = args.size("count", 200)?;
     let places = sample::places(&sizes, block as u64, count, args.number("seed", 1)?);
+    // More than one pass is for what the kernel has cached already.
+    let places = places.repeat(args.size("passes", 1)?);
     let start = Instant::now();
     let each = std::thread::scope(|scope| {
         let shares: Vec<_> = places

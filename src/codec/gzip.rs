@@ -8,7 +8,7 @@
 use std::io::{self, Read};
 
 use super::CodecError;
-use super::inflate::{Inflate, Position, SLOP, Stop, WINDOW};
+use super::inflate::{Inflate, Output, Position, SLOP, Stop, WINDOW};
 use super::seek::{Checkpoint, Record, Resume};
 
 /// Input that is asked for at once.
@@ -16,7 +16,7 @@ const INPUT: usize = 256 << 10;
 /// Longest member header.
 const MAX_HEADER: usize = 1 << 20;
 /// Output that is decoded at once.
-const OUTPUT: usize = 256 << 10;
+const ROOM: usize = 256 << 10;
 /// Length of a member's trailer.
 const TRAILER: usize = 8;
 
@@ -191,9 +191,16 @@ impl<'r, R: Read> Gunzip<'r, R> {
         let history = pos.saturating_sub(clamp(self.member_bytes));
         let input = &mut self.input;
         let bytes = input.bytes.get(..input.filled).unwrap_or_default();
+        let mut output = Output {
+            bytes: out,
+            pos: before,
+            history,
+            stop,
+        };
         let result = self
             .inflate
-            .run(bytes, &mut input.bit, input.last, out, pos, history, stop);
+            .run(bytes, &mut input.bit, input.last, &mut output);
+        *pos = output.pos;
         let decoded = out.get(before..*pos).unwrap_or_default();
         if let Some(crc) = &mut self.crc {
             crc.update(decoded);
@@ -204,7 +211,7 @@ impl<'r, R: Read> Gunzip<'r, R> {
             Stop::Output => Ok(false),
             Stop::Input => Ok(true),
             Stop::End => {
-                self.input.to_byte();
+                self.input.skip_to_byte();
                 self.at = At::Trailer;
                 Ok(false)
             }
@@ -237,7 +244,7 @@ impl<R: Read> Read for Gunzip<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.read == self.filled && self.at != At::End {
             if self.buffer.is_empty() {
-                self.buffer = vec![0; WINDOW + OUTPUT + SLOP];
+                self.buffer = vec![0; WINDOW + ROOM + SLOP];
             }
             let from = self.filled.saturating_sub(WINDOW);
             self.buffer.copy_within(from..self.filled, 0);
@@ -245,7 +252,7 @@ impl<R: Read> Read for Gunzip<'_, R> {
             self.read = self.filled;
             let mut buffer = std::mem::take(&mut self.buffer);
             let mut filled = self.filled;
-            let result = self.decode(&mut buffer, &mut filled, WINDOW + OUTPUT, false);
+            let result = self.decode(&mut buffer, &mut filled, WINDOW + ROOM, false);
             (self.buffer, self.filled) = (buffer, filled);
             result?;
         }
@@ -295,7 +302,7 @@ impl<R: Read> Input<R> {
         self.bit += bytes as u64 * 8;
     }
 
-    fn to_byte(&mut self) {
+    fn skip_to_byte(&mut self) {
         self.bit = self.bit.next_multiple_of(8);
     }
 

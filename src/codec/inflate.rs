@@ -46,6 +46,18 @@ pub(crate) enum Stop {
     End,
 }
 
+/// Where the output goes.
+pub(crate) struct Output<'a> {
+    /// What was decoded before, and room for more.
+    pub(crate) bytes: &'a mut [u8],
+    /// Where the next byte goes.
+    pub(crate) pos: usize,
+    /// The first byte that a match may refer to.
+    pub(crate) history: usize,
+    /// Where to stop: at the first symbol's end from here on. [`SLOP`] bytes of room must follow.
+    pub(crate) stop: usize,
+}
+
 /// A deflate decoder: the state between two symbols.
 pub(crate) struct Inflate {
     position: Position,
@@ -106,10 +118,9 @@ impl Inflate {
         }
     }
 
-    /// Decodes from bit `*bit` of `input` to `out[*pos..]` until `*pos >= stop`; matches reach back
-    /// to `out[history]`. With `last`, nothing follows `input`; without, it stops with
-    /// [`Stop::Input`] when less than the longest unit is left. `out` needs [`SLOP`] bytes behind
-    /// `stop`; what stands behind `*pos` afterwards is unspecified.
+    /// Decodes from bit `*bit` of `input` until `out` has reached its end. With `last`, nothing
+    /// follows `input`; without, it stops with [`Stop::Input`] when less than the longest unit is
+    /// left. What stands behind `out.pos` afterwards is unspecified.
     ///
     /// # Errors
     /// [`CodecError::Invalid`], or [`CodecError::Truncated`] when `last` input ends too early.
@@ -118,16 +129,13 @@ impl Inflate {
         input: &[u8],
         bit: &mut u64,
         last: bool,
-        out: &mut [u8],
-        pos: &mut usize,
-        history: usize,
-        stop: usize,
+        out: &mut Output<'_>,
     ) -> Result<Stop, CodecError> {
-        if out.len() < stop.saturating_add(SLOP) || history > *pos {
-            return Err(CodecError::WrongLength { expected: stop });
+        if out.bytes.len() < out.stop.saturating_add(SLOP) || out.history > out.pos {
+            return Err(CodecError::WrongLength { expected: out.stop });
         }
         let mut bits = Bits::new(input, *bit);
-        let result = self.blocks(&mut bits, last, out, pos, history, stop);
+        let result = self.blocks(&mut bits, last, out);
         *bit = bits.consumed();
         match result {
             Ok(_) if bits.overrun() => Err(CodecError::Truncated),
@@ -141,17 +149,14 @@ impl Inflate {
         &mut self,
         bits: &mut Bits<'_>,
         last: bool,
-        out: &mut [u8],
-        pos: &mut usize,
-        history: usize,
-        stop: usize,
+        out: &mut Output<'_>,
     ) -> Result<Stop, CodecError> {
         loop {
             match self.position {
                 Position::End => return Ok(Stop::End),
                 _ if bits.overrun() => return Err(CodecError::Truncated),
                 Position::Boundary if self.last_block => self.position = Position::End,
-                _ if *pos >= stop => return Ok(Stop::Output),
+                _ if out.pos >= out.stop => return Ok(Stop::Output),
                 Position::Boundary => {
                     if !last && bits.left() < HEADER_BYTES {
                         return Ok(Stop::Input);
@@ -160,26 +165,25 @@ impl Inflate {
                 }
                 Position::Stored(0) => self.position = Position::Boundary,
                 Position::Stored(left) => {
-                    let bytes = bits.take_bytes((left as usize).min(stop - *pos));
+                    let bytes = bits.take_bytes((left as usize).min(out.stop - out.pos));
                     if bytes.is_empty() {
                         return match last {
                             true => Err(CodecError::Truncated),
                             false => Ok(Stop::Input),
                         };
                     }
-                    let end = *pos + bytes.len();
-                    out.get_mut(*pos..end)
-                        .ok_or(INVALID)?
-                        .copy_from_slice(bytes);
-                    *pos = end;
+                    let end = out.pos + bytes.len();
+                    let room = out.bytes.get_mut(out.pos..end).ok_or(INVALID)?;
+                    room.copy_from_slice(bytes);
+                    out.pos = end;
                     self.position = Position::Stored(left - bytes.len() as u16);
                 }
                 Position::Symbols => {
-                    if self.tables.fast(bits, out, pos, history, stop)? {
+                    if self.tables.fast(bits, out)? {
                         self.position = Position::Boundary;
                         continue;
                     }
-                    match self.tables.careful(bits, last, out, pos, history, stop)? {
+                    match self.tables.careful(bits, last, out)? {
                         Symbols::EndOfBlock => self.position = Position::Boundary,
                         Symbols::Pause => {}
                         Symbols::Input => return Ok(Stop::Input),
@@ -196,7 +200,7 @@ impl Inflate {
         self.last_block = bits.take(1) == 1;
         self.position = match bits.take(2) {
             0 => {
-                bits.to_byte();
+                bits.skip_to_byte();
                 bits.refill();
                 let (length, complement) = (bits.take(16) as u16, bits.take(16) as u16);
                 if length != !complement {
@@ -295,7 +299,7 @@ impl<'a> Bits<'a> {
         value
     }
 
-    fn to_byte(&mut self) {
+    fn skip_to_byte(&mut self) {
         self.drop(self.count % 8);
     }
 
@@ -452,26 +456,20 @@ impl Tables {
 
     /// Decodes as long as neither input nor output is near its end; true at the end of the block.
     #[inline(never)]
-    fn fast(
-        &self,
-        bits: &mut Bits<'_>,
-        out: &mut [u8],
-        pos: &mut usize,
-        history: usize,
-        stop: usize,
-    ) -> Result<bool, CodecError> {
+    fn fast(&self, bits: &mut Bits<'_>, out: &mut Output<'_>) -> Result<bool, CodecError> {
         // One round writes at most four pairs and a match, and loads at most 16 bytes.
-        let room = stop.saturating_sub(ROUND_OUTPUT);
+        let room = out.stop.saturating_sub(ROUND_OUTPUT);
         let loadable = bits.input.len().saturating_sub(ROUND_INPUT);
-        let mut at = *pos;
+        let (mut at, history) = (out.pos, out.history);
+        let bytes = &mut *out.bytes;
         let mut end_of_block = false;
         while at < room && bits.next < loadable {
             bits.refill();
             let mut found = self.literals.look_up(bits);
             let mut lookups = 0;
             while found & NOT_LITERALS == 0 && lookups < 4 {
-                let bytes = out.get_mut(at..).and_then(<[u8]>::first_chunk_mut);
-                *bytes.ok_or(INVALID)? = (payload(found) as u16).to_le_bytes();
+                let pair = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut);
+                *pair.ok_or(INVALID)? = (payload(found) as u16).to_le_bytes();
                 at += 1 + (kind(found) as usize);
                 bits.drop(found & 0xff);
                 found = self.literals.look_up(bits);
@@ -489,13 +487,13 @@ impl Tables {
             bits.drop(found & 0xff);
             match kind(found) {
                 KIND_LITERAL => {
-                    *out.get_mut(at).ok_or(INVALID)? = payload(found) as u8;
+                    *bytes.get_mut(at).ok_or(INVALID)? = payload(found) as u8;
                     at += 1;
                 }
                 KIND_COPY => {
                     let length = payload(found) + bits.take(found >> 28) as usize;
                     let distance = self.distance(bits)?;
-                    copy(out, at, distance, length, history)?;
+                    copy(bytes, at, distance, length, history)?;
                     at += length;
                 }
                 KIND_END => {
@@ -505,7 +503,7 @@ impl Tables {
                 _ => return Err(INVALID),
             }
         }
-        *pos = at;
+        out.pos = at;
         Ok(end_of_block)
     }
 
@@ -515,16 +513,13 @@ impl Tables {
         &self,
         bits: &mut Bits<'_>,
         last: bool,
-        out: &mut [u8],
-        pos: &mut usize,
-        history: usize,
-        stop: usize,
+        out: &mut Output<'_>,
     ) -> Result<Symbols, CodecError> {
         loop {
             if bits.overrun() {
                 return Err(CodecError::Truncated);
             }
-            if *pos >= stop {
+            if out.pos >= out.stop {
                 return Ok(Symbols::Pause);
             }
             if !last && bits.left() < SYMBOL_BYTES {
@@ -538,8 +533,8 @@ impl Tables {
             }
             match kind(found) {
                 KIND_LITERAL | KIND_PAIR => {
-                    *out.get_mut(*pos).ok_or(INVALID)? = payload(found) as u8;
-                    *pos += 1;
+                    *out.bytes.get_mut(out.pos).ok_or(INVALID)? = payload(found) as u8;
+                    out.pos += 1;
                     bits.drop(match kind(found) {
                         KIND_PAIR => found >> 28,
                         _ => found & 0xff,
@@ -549,9 +544,11 @@ impl Tables {
                     bits.drop(found & 0xff);
                     let length = payload(found) + bits.take(found >> 28) as usize;
                     let distance = self.distance(bits)?;
-                    copy(out, *pos, distance, length, history)?;
-                    *pos += length;
-                    if *pos + ROUND_OUTPUT < stop && bits.next + ROUND_INPUT < bits.input.len() {
+                    copy(out.bytes, out.pos, distance, length, out.history)?;
+                    out.pos += length;
+                    if out.pos + ROUND_OUTPUT < out.stop
+                        && bits.next + ROUND_INPUT < bits.input.len()
+                    {
                         return Ok(Symbols::Pause);
                     }
                 }
@@ -601,7 +598,9 @@ fn copy(
     if end + 8 > out.len() {
         return Err(INVALID);
     }
-    if distance >= 8 {
+    if distance >= length && length > 32 {
+        out.copy_within(from..from + length, at);
+    } else if distance >= 8 {
         while to < end {
             let word: [u8; 8] = *out
                 .get(from..)

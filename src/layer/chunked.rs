@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::flight::Flight;
 use super::readahead::Readahead;
 use super::table::{self, ChunkTable, Framing, GZIP_HEADER, Row};
-use super::{Context, FileReader, LayerSpec, Stats, foreign};
+use super::{Context, FileReader, LayerSpec, Opened, Stats, foreign};
 use crate::cache::ChunkKey;
 use crate::codec::{ChunkKind, Decoder};
 use crate::digest::Digest;
@@ -281,11 +281,14 @@ impl ChunkedFile {
              recompressed?); reading the whole layer before its first byte",
             shared.subject
         );
-        let (file, attr) = foreign::open(
+        let opened = foreign::open(
             Arc::clone(&shared.blob),
             self.spec.clone(),
             Arc::clone(&shared.context),
         )?;
+        let Opened::File(file, attr) = opened else {
+            return Err(Error::corrupt(&shared.subject, "holds a link, not a file"));
+        };
         if attr.size != self.pinned.file_size {
             return Err(Error::corrupt(
                 &shared.subject,

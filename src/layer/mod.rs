@@ -132,11 +132,7 @@ pub trait FileReader: Send + Sync {
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when an annotation or the layer's header
 /// breaks a rule; content is checked when it is read.
-pub fn open(
-    blob: Arc<dyn ReadAt>,
-    spec: LayerSpec,
-    context: Arc<Context>,
-) -> Result<(Arc<dyn FileReader>, FileAttr)> {
+pub fn open(blob: Arc<dyn ReadAt>, spec: LayerSpec, context: Arc<Context>) -> Result<Opened> {
     match chunked::Pinned::of(&spec)? {
         None => foreign::open(blob, spec, context),
         Some(pinned) => {
@@ -145,12 +141,28 @@ pub fn open(
                 executable: pinned.executable,
                 mtime: 0,
             };
-            Ok((
-                Arc::new(chunked::ChunkedFile::new(blob, spec, pinned, context)),
-                attr,
-            ))
+            let file = chunked::ChunkedFile::new(blob, spec, pinned, context);
+            Ok(Opened::File(Arc::new(file), attr))
         }
     }
+}
+
+/// What a layer holds.
+pub enum Opened {
+    /// A file.
+    File(Arc<dyn FileReader>, FileAttr),
+    /// A link, in a layer that was verified as a whole.
+    Link(LinkTarget),
+}
+
+/// Where a link leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkTarget {
+    /// The target as stored, checked against no rule.
+    pub path: String,
+    /// True for a symbolic link, whose target counts from the directory it is in; that of a hard
+    /// link counts from the root of the model.
+    pub symbolic: bool,
 }
 
 /// Attributes of a layer's file.

@@ -344,10 +344,14 @@ impl ChunkTable {
         for (n, sub_offset) in sub_offsets.iter_mut().enumerate() {
             *sub_offset = u32_at(bytes, 20 + 4 * n)?;
         }
+        let number = *bytes.get(12)?;
+        if ChunkKind::from_u8(number).is_none() {
+            sub_offsets = [0; 5]; // what they mean to an unknown kind is unknown too
+        }
         Some(Row {
             offset: u64_at(bytes, 0)?,
             length: u32_at(bytes, 8)?,
-            kind: self.header.framing.kind(*bytes.get(12)?)?,
+            kind: self.header.framing.kind(number)?,
             sub_offsets,
             digest: Digest::from_bytes(self.header.algorithm, bytes.get(40..72)?)?,
         })

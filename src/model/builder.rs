@@ -1,9 +1,16 @@
 //! Turns a manifest's layers into files.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::links::{self, Node};
 use super::tree::by_path;
+use super::{File, FileInfo, Inode};
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
+use crate::layer::Opened;
 use crate::oci::{Descriptor, OciManifest, annotations};
 
 /// A layer that holds a file.
@@ -66,6 +73,70 @@ pub(super) fn files(manifest: &OciManifest, original: bool) -> Result<Vec<FileLa
         });
     }
     files.sort_by(|a, b| by_path(&a.path, &b.path));
+    Ok(files)
+}
+
+/// The files of opened layers, in the same order; links become the files that they lead to.
+///
+/// A link that leads nowhere is refused; in an archive of the original tool, which stored any link
+/// as it was, it is left out with a note.
+///
+/// # Errors
+/// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the link.
+pub(super) fn link(
+    layers: Vec<FileLayer>,
+    opened: Vec<Opened>,
+    original: bool,
+    notes: &mut Vec<String>,
+) -> Result<Vec<File>> {
+    let nodes: HashMap<&str, Node<'_>> = layers
+        .iter()
+        .zip(&opened)
+        .enumerate()
+        .map(|(number, (layer, opened))| {
+            let node = match opened {
+                Opened::File(..) => Node::File(number),
+                Opened::Link(target) => Node::Link(target),
+            };
+            (layer.path.as_str(), node)
+        })
+        .collect();
+    let mut files = Vec::with_capacity(layers.len());
+    for (number, layer) in layers.iter().enumerate() {
+        let source = match opened.get(number) {
+            Some(Opened::Link(target)) => {
+                match links::follow(&nodes, layer.path.as_str(), target) {
+                    Ok(source) => source,
+                    Err(problem) if original => {
+                        notes.push(format!("{} {problem}; it is left out", layer.path));
+                        continue;
+                    }
+                    Err(problem) => {
+                        let subject = format!("layer {} ({})", layer.path, layer.descriptor.digest);
+                        return Err(Error::malformed(subject, problem));
+                    }
+                }
+            }
+            _ => number,
+        };
+        let (Some(Opened::File(reader, attr)), Some(held)) =
+            (opened.get(source), layers.get(source))
+        else {
+            continue; // `follow` gives numbers of files
+        };
+        files.push(File {
+            info: FileInfo {
+                inode: Inode::ROOT, // until the tree is built
+                path: layer.path.clone(),
+                size: attr.size,
+                layer: layer.descriptor.clone(),
+                digest: held.digest,
+            },
+            attr: *attr,
+            reader: Arc::clone(reader),
+            verified: AtomicBool::new(false),
+        });
+    }
     Ok(files)
 }
 

@@ -13,16 +13,18 @@ use crate::cache::LruChunkCache;
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
-use crate::layer::{self, Context, FileAttr, FileReader, LayerSpec, Stats};
+use crate::layer::{self, Context, FileAttr, FileReader, LayerSpec, Opened, Stats};
 use crate::limits;
 use crate::oci::{Descriptor, OciConfig, OciManifest};
 use crate::source::BlobSource;
 
 mod builder;
+mod links;
 pub mod resolve;
 mod tree;
 pub mod verify;
 
+use builder::FileLayer;
 use resolve::Resolved;
 use tree::Tree;
 
@@ -126,6 +128,30 @@ pub struct Model {
     total_bytes: u64,
 }
 
+/// Opens the layer of one file.
+fn open_layer(
+    source: &dyn BlobSource,
+    layer: &FileLayer,
+    context: &Arc<Context>,
+) -> Result<Opened> {
+    let digest = &layer.descriptor.digest;
+    let blob = source.blob(digest)?.ok_or_else(|| {
+        let subject = format!("layer {} ({digest})", layer.path);
+        Error::malformed(subject, "is not in the archive")
+    })?;
+    // A plain layer's table is a blob of its own; without it the layer is foreign.
+    let table = match &layer.table {
+        Some(digest) => source.blob(digest)?,
+        None => None,
+    };
+    let spec = LayerSpec {
+        descriptor: layer.descriptor.clone(),
+        path: layer.path.clone(),
+        table,
+    };
+    layer::open(blob, spec, Arc::clone(context))
+}
+
 struct File {
     info: FileInfo,
     attr: FileAttr,
@@ -152,9 +178,8 @@ impl Model {
     /// As [`open`](Model::open).
     pub fn from_source(source: Arc<dyn BlobSource>, options: &OpenOptions) -> Result<Model> {
         let within = |e: Error| e.within(source.name());
-        let resolved = resolve::resolve(&*source, options.pin.as_ref()).map_err(within)?;
+        let mut resolved = resolve::resolve(&*source, options.pin.as_ref()).map_err(within)?;
         let layers = builder::files(&resolved.manifest, resolved.original).map_err(within)?;
-        let tree = Tree::build(layers.iter().map(|layer| &layer.path)).map_err(within)?;
         let context = Arc::new(Context::new(
             Arc::new(LruChunkCache::new(options.cache_bytes)),
             options.index_dir.clone(),
@@ -165,40 +190,17 @@ impl Model {
                 0
             },
         ));
-        let mut files = Vec::with_capacity(layers.len());
+        let mut opened = Vec::with_capacity(layers.len());
+        for layer in &layers {
+            opened.push(open_layer(&*source, layer, &context).map_err(within)?);
+        }
+        let files = builder::link(layers, opened, resolved.original, &mut resolved.notes);
+        let mut files = files.map_err(within)?;
+        let tree = Tree::build(files.iter().map(|file| &file.info.path)).map_err(within)?;
         let mut total_bytes = 0u64;
-        for (number, layer) in layers.into_iter().enumerate() {
-            let blob = source.blob(&layer.descriptor.digest)?.ok_or_else(|| {
-                within(Error::malformed(
-                    format!("layer {} ({})", layer.path, layer.descriptor.digest),
-                    "is not in the archive",
-                ))
-            })?;
-            // A plain layer's table is a blob of its own; without it the layer is foreign.
-            let table = match layer.table {
-                Some(digest) => source.blob(&digest)?,
-                None => None,
-            };
-            let spec = LayerSpec {
-                descriptor: layer.descriptor,
-                path: layer.path,
-                table,
-            };
-            let (reader, attr) =
-                layer::open(blob, spec.clone(), Arc::clone(&context)).map_err(within)?;
-            total_bytes = total_bytes.saturating_add(attr.size);
-            files.push(File {
-                info: FileInfo {
-                    inode: tree.file_inode(number),
-                    path: spec.path,
-                    size: attr.size,
-                    layer: spec.descriptor,
-                    digest: layer.digest,
-                },
-                attr,
-                reader,
-                verified: AtomicBool::new(false),
-            });
+        for (number, file) in files.iter_mut().enumerate() {
+            file.info.inode = tree.file_inode(number);
+            total_bytes = total_bytes.saturating_add(file.attr.size);
         }
         Ok(Model {
             source,

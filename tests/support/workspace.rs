@@ -113,16 +113,20 @@ pub(crate) fn shell(script: &str, args: &[&Path]) -> Vec<u8> {
     )
 }
 
-/// True when a program is there.
+/// True when a program is there; with `CI` set it must be.
+#[track_caller]
 pub(crate) fn has(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    available(
-        program,
-        std::env::split_paths(&path).any(|dir| dir.join(program).is_file()),
-    )
+    available(program, finds(program))
 }
 
-/// True when python3 can import all of the modules.
+/// True when a program is there.
+pub(crate) fn finds(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// True when python3 can import all of the modules; with `CI` set it must.
+#[track_caller]
 pub(crate) fn python_has(modules: &str) -> bool {
     let mut command = Command::new("python3");
     command

@@ -84,7 +84,7 @@ fn decode(
     let (mut bit, mut pos, mut end) = (0, 0, step.min(input.len()));
     loop {
         let target = pos + stop;
-        match inflate.run(
+        match inflate.step(
             &input[..end],
             &mut bit,
             end == input.len(),
@@ -101,6 +101,31 @@ fn decode(
                 return Ok((out, bit));
             }
         }
+    }
+}
+
+impl Inflate {
+    /// [`run`](Inflate::run) on loose values.
+    #[allow(clippy::too_many_arguments)]
+    fn step(
+        &mut self,
+        input: &[u8],
+        bit: &mut u64,
+        last: bool,
+        bytes: &mut [u8],
+        pos: &mut usize,
+        history: usize,
+        stop: usize,
+    ) -> Result<Stop, CodecError> {
+        let mut out = Output {
+            bytes,
+            pos: *pos,
+            history,
+            stop,
+        };
+        let result = self.run(input, bit, last, &mut out);
+        *pos = out.pos;
+        result
     }
 }
 
@@ -139,7 +164,7 @@ fn resumes_at_every_symbol() {
         let mut target = 0;
         loop {
             target += 977;
-            let stop = inflate.run(&stream, &mut bit, true, &mut out, &mut pos, 0, target);
+            let stop = inflate.step(&stream, &mut bit, true, &mut out, &mut pos, 0, target);
             if stop.unwrap() == Stop::End {
                 break;
             }
@@ -158,7 +183,7 @@ fn resumes_at_every_symbol() {
             let (mut from, mut end) = (bit, window);
             let stop = (pos + 3000).min(data.len()) - pos + window;
             other
-                .run(&stream, &mut from, true, &mut rest, &mut end, 0, stop)
+                .step(&stream, &mut from, true, &mut rest, &mut end, 0, stop)
                 .unwrap();
             assert!(
                 rest[window..end] == data[pos..pos + end - window],
@@ -190,11 +215,11 @@ fn l1_refuses_what_reaches_before_the_history() {
     // The same symbols again, with a history that begins in the middle of what they refer to.
     let mut inflate = Inflate::new();
     let mut out = vec![0; 1000];
-    let result = inflate.run(&stream, &mut 0, true, &mut out, &mut 13, 13, 400);
+    let result = inflate.step(&stream, &mut 0, true, &mut out, &mut 13, 13, 400);
     assert_eq!(result, Ok(Stop::End), "the literals come first");
     inflate.reset();
     let mut skipped = (0, 0);
-    let stop = inflate.run(
+    let stop = inflate.step(
         &stream,
         &mut skipped.0,
         true,
@@ -204,7 +229,7 @@ fn l1_refuses_what_reaches_before_the_history() {
         5,
     );
     assert_eq!(stop, Ok(Stop::Output));
-    let result = inflate.run(&stream, &mut skipped.0, true, &mut out, &mut 5, 5, 400);
+    let result = inflate.step(&stream, &mut skipped.0, true, &mut out, &mut 5, 5, 400);
     assert_eq!(result, Err(CodecError::Invalid("deflate")));
 }
 

@@ -22,7 +22,7 @@
 //! 192   8  number of spans
 //! ```
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{BufWriter, ErrorKind, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -406,7 +406,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         for (age, name) in ["a.idx", "b.idx", "c.idx", "d.txt"].iter().enumerate() {
-            let file = File::create(path(name)).unwrap();
+            let file = fs::File::create(path(name)).unwrap();
             file.set_len(100).unwrap();
             let then = std::time::SystemTime::UNIX_EPOCH;
             file.set_modified(then + std::time::Duration::from_secs(age as u64))

@@ -7,8 +7,10 @@
 //! decode a few megabytes around what is wanted, each verified again, and may be kept between runs
 //! ([`index`]).
 //!
+//! A layer that holds a link in place of a file is verified as a whole when it is opened.
+//!
 //! Refuses: streams that are damaged, cut short or followed by anything; tars with no file, several
-//! files, links or devices, or a file of another name than the manifest's.
+//! files, devices, links beside a file, or a file of another name than the manifest's.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::flight::Flight;
-use super::{Context, FileAttr, FileReader, LayerSpec, Stats};
+use super::{Context, FileReader, LayerSpec, LinkTarget, Opened, Stats};
 use crate::cache::ChunkKey;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,22 +32,25 @@ mod spans;
 mod store;
 
 use pass::Pass;
-use scan::{FileDigests, Head, Packaging};
+use scan::{FileDigests, Head, Look, Packaging};
 use spans::{Blocks, Spans, Tuning};
 
-/// Opens a layer without a chunk table: reads at most its first kilobytes.
+/// Opens a layer without a chunk table: reads at most its first kilobytes, and the whole of a
+/// layer that holds a link.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`] when the layer's tar begins with anything but the one file,
 /// [`ErrorKind::Corrupt`] when its first bytes cannot be decoded or disagree with the manifest.
-pub fn open(
-    blob: Arc<dyn ReadAt>,
-    spec: LayerSpec,
-    context: Arc<Context>,
-) -> Result<(Arc<dyn FileReader>, FileAttr)> {
-    let file = ForeignFile::open(blob, spec, context, Tuning::DEFAULT)?;
-    let attr = file.head.attr;
-    Ok((Arc::new(file), attr))
+pub fn open(blob: Arc<dyn ReadAt>, spec: LayerSpec, context: Arc<Context>) -> Result<Opened> {
+    Ok(
+        match ForeignFile::look(blob, spec, context, Tuning::DEFAULT)? {
+            Ok(file) => {
+                let attr = file.head.attr;
+                Opened::File(Arc::new(file), attr)
+            }
+            Err(target) => Opened::Link(target),
+        },
+    )
 }
 
 /// A file in a layer without a chunk table.
@@ -86,12 +91,13 @@ struct Unit {
 const WHOLE: u32 = u32::MAX;
 
 impl ForeignFile {
-    fn open(
+    /// The file of a layer, or the link that it holds instead.
+    fn look(
         blob: Arc<dyn ReadAt>,
         spec: LayerSpec,
         context: Arc<Context>,
         tuning: Tuning,
-    ) -> Result<ForeignFile> {
+    ) -> Result<Result<ForeignFile, LinkTarget>> {
         let subject = format!("{} ({})", spec.path, spec.descriptor.digest);
         if blob.len() != spec.descriptor.size {
             return Err(Error::malformed(
@@ -103,7 +109,10 @@ impl ForeignFile {
                 ),
             ));
         }
-        let (packaging, head) = scan::look(&*blob, &spec, &subject)?;
+        let (packaging, head) = match scan::look(&*blob, &spec, &subject)? {
+            Look::File(packaging, head) => (packaging, head),
+            Look::Link(target) => return Ok(Err(target)),
+        };
         let stated = spec.descriptor.annotation(annotations::FILE_SIZE);
         if let Some(stated) = stated
             && *stated != head.attr.size.to_string()
@@ -116,7 +125,7 @@ impl ForeignFile {
                 ),
             ));
         }
-        Ok(ForeignFile {
+        Ok(Ok(ForeignFile {
             layer: context.next_layer(),
             blob,
             spec,
@@ -128,7 +137,7 @@ impl ForeignFile {
             known: Mutex::new(None),
             touching: Flight::new(),
             loading: Flight::new(),
-        })
+        }))
     }
 
     /// What is known of the layer; goes over the whole of it when that is nothing yet.

@@ -12,7 +12,7 @@ use crate::codec::seek::Record;
 use crate::digest::{Digest, Hasher};
 use crate::entry_path::printable_bytes;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::{FileAttr, LayerSpec};
+use crate::layer::{FileAttr, LayerSpec, LinkTarget};
 use crate::limits;
 use crate::oci::annotations;
 use crate::source::ReadAt;
@@ -40,6 +40,14 @@ pub(super) struct Head {
     pub(super) attr: FileAttr,
 }
 
+/// What the first bytes of a layer tell.
+pub(super) enum Look {
+    /// It holds a file.
+    File(Packaging, Head),
+    /// It holds a link and nothing else.
+    Link(LinkTarget),
+}
+
 /// Bytes in which a tar can be told from other content.
 const SNIFF: usize = 512;
 /// Largest expansion of deflate, rounded up: a header that declares more lies.
@@ -51,11 +59,7 @@ const MAX_DEFLATE_RATIO: u64 = 1_040;
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when a tar holds no single file of the
 /// right name, [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when a stream that must be a tar
 /// cannot be decoded.
-pub(super) fn look(
-    blob: &dyn ReadAt,
-    spec: &LayerSpec,
-    subject: &str,
-) -> Result<(Packaging, Head)> {
+pub(super) fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str) -> Result<Look> {
     let mut first = [0; SNIFF];
     let len = SNIFF.min(usize::try_from(blob.len()).unwrap_or(SNIFF));
     let first = first.get_mut(..len).unwrap_or_default();
@@ -67,7 +71,7 @@ pub(super) fn look(
         _ => Packaging::Raw,
     };
     if packaging == Packaging::Raw {
-        return Ok((packaging, raw_head(blob, spec)));
+        return Ok(Look::File(packaging, raw_head(blob, spec)));
     }
     let mut stream = unpack(Front::new(blob), packaging, None)
         .map_err(|e| lift(e, subject))?
@@ -80,7 +84,7 @@ pub(super) fn look(
         Err(error) if error.kind() == ErrorKind::Environment => return Err(error),
         // A compressed file that is no layer of ours, pushed as it is (`data.csv.gz`).
         _ if !claims_compressed_tar(&spec.descriptor.media_type) => {
-            return Ok((Packaging::Raw, raw_head(blob, spec)));
+            return Ok(Look::File(Packaging::Raw, raw_head(blob, spec)));
         }
         Err(error) => return Err(error),
         Ok(_) => {
@@ -98,6 +102,9 @@ pub(super) fn look(
         let Some(entry) = members.next_member()? else {
             return Err(Error::malformed(subject, "the layer's tar holds no file"));
         };
+        if matches!(entry.kind, EntryKind::Symlink | EntryKind::HardLink) {
+            return link(blob, packaging, spec, subject).map(Look::Link);
+        }
         if let Some(head) = accept(&entry, spec, subject)? {
             break head;
         }
@@ -117,7 +124,46 @@ pub(super) fn look(
             ),
         ));
     }
-    Ok((packaging, head))
+    Ok(Look::File(packaging, head))
+}
+
+/// The link that is the only member of a layer: verified and read as a whole, now, since it decides
+/// what the model's tree is.
+fn link(
+    blob: &dyn ReadAt,
+    packaging: Packaging,
+    spec: &LayerSpec,
+    subject: &str,
+) -> Result<LinkTarget> {
+    if blob.len() > limits::MAX_LINK_LAYER_BYTES {
+        let rule = format!("holds a link, and has {} bytes", blob.len());
+        return Err(Error::malformed(subject, rule));
+    }
+    let mut bytes = vec![0; blob.len() as usize];
+    blob.read_exact_at(&mut bytes, 0)?;
+    let found = Digest::of(spec.descriptor.digest.algorithm(), &bytes);
+    if found != spec.descriptor.digest {
+        return Err(Error::corrupt(subject, format!("the layer is {found}")));
+    }
+    let stream = unpack(&bytes[..], packaging, None).map_err(|e| lift(e, subject))?;
+    let mut members = Members::new(stream.take(limits::MAX_HEAD_BYTES), subject);
+    let mut target = None;
+    while let Some(entry) = members.next_member()? {
+        let symbolic = match entry.kind {
+            EntryKind::Directory => continue,
+            EntryKind::Symlink => true,
+            EntryKind::HardLink => false,
+            EntryKind::File | EntryKind::Special => return Err(several(subject)),
+        };
+        check_name(&entry, spec, subject)?;
+        let path = String::from_utf8(entry.link)
+            .map_err(|_| Error::malformed(subject, "holds a link whose target is not UTF-8"))?;
+        if target.replace(LinkTarget { path, symbolic }).is_some() {
+            return Err(several(subject));
+        }
+    }
+    members.finish()?;
+    target.ok_or_else(|| Error::malformed(subject, "the layer's tar holds no file"))
 }
 
 fn is_tar(bytes: &[u8]) -> bool {
@@ -175,13 +221,7 @@ fn accept(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Result<
         EntryKind::Symlink | EntryKind::HardLink => return refuse("is a link, not a file"),
         EntryKind::Special => return refuse("is neither a file nor a directory"),
     }
-    let base = entry.path.rsplit(|byte| *byte == b'/').next();
-    if base != Some(spec.path.file_name().as_bytes()) {
-        return refuse(&format!(
-            "is not the manifest's \"{}\"",
-            spec.path.file_name()
-        ));
-    }
+    check_name(entry, spec, subject)?;
     Ok(Some(Head {
         data_offset: entry.data_offset,
         attr: FileAttr {
@@ -190,6 +230,22 @@ fn accept(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Result<
             mtime: u64::try_from(entry.mtime).unwrap_or(0),
         },
     }))
+}
+
+/// The base name of a member must be that of the path in the manifest (FORMATS rule 3).
+fn check_name(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Result<()> {
+    let base = entry.path.rsplit(|byte| *byte == b'/').next();
+    if base == Some(spec.path.file_name().as_bytes()) {
+        return Ok(());
+    }
+    Err(Error::malformed(
+        subject,
+        format!(
+            "member \"{}\" of the layer's tar is not the manifest's \"{}\"",
+            printable_bytes(&entry.path),
+            spec.path.file_name()
+        ),
+    ))
 }
 
 /// Goes through the whole of a layer's stream, checks its structure to the end, and hands the

@@ -18,6 +18,20 @@ use crate::entry_path::EntryPath;
 use crate::oci::Descriptor;
 use crate::tar::write::{END_OF_ARCHIVE, file_header, padding};
 
+impl ForeignFile {
+    /// Opens a layer of a file.
+    fn open(
+        blob: Arc<dyn ReadAt>,
+        spec: LayerSpec,
+        context: Arc<Context>,
+        tuning: Tuning,
+    ) -> Result<ForeignFile> {
+        let subject = format!("{} ({})", spec.path, spec.descriptor.digest);
+        let looked = ForeignFile::look(blob, spec, context, tuning)?;
+        looked.map_err(|target| Error::malformed(subject, format!("is a link: {target:?}")))
+    }
+}
+
 mod bad;
 mod kept;
 mod reads;

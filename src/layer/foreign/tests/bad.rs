@@ -196,13 +196,30 @@ fn l5_size_and_digest_of_the_manifest() {
 
 #[test]
 fn l7_links() {
-    for kind in [b"1", b"2"] {
+    for (kind, symbolic) in [(b"1", false), (b"2", true)] {
         let mut tar = file_header(NAME, 0, 0o644, 0);
         forge(&mut tar, 157, b"../../etc/passwd");
         forge(&mut tar, 156, kind);
         tar.extend_from_slice(&END_OF_ARCHIVE);
-        assert_bad(&gzip(&tar, 6), ErrorKind::Malformed, "is a link");
+        let blob = gzip(&tar, 6);
+        let look = |blob: &[u8], spec| {
+            ForeignFile::look(Fickle::new(blob), spec, context(0, None), SMALL).map(Result::err)
+        };
+        // Where it may lead is the model's business; that it is verified before is this layer's.
+        let path = "../../etc/passwd".into();
+        let target = LinkTarget { path, symbolic };
+        assert_eq!(look(&blob, spec_of(&blob)).unwrap(), Some(target));
+        let mut bad = blob.clone();
+        bad[4] ^= 1; // the time in the gzip header, which nothing else checks
+        let error = look(&bad, spec_of(&blob)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+
+        let end = tar.len() - 1024;
+        let twice = [&tar[..end], &tar].concat();
+        assert_bad(&gzip(&twice, 6), ErrorKind::Malformed, "several");
         let file = tar_of(b"data");
+        let before = [&tar[..end], &file].concat();
+        assert_bad(&gzip(&before, 6), ErrorKind::Malformed, "several");
         let behind = [&file[..file.len() - 1024], &tar].concat();
         assert_bad(&gzip(&behind, 6), ErrorKind::Malformed, "is a link");
     }

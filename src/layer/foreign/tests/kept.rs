@@ -2,6 +2,8 @@
 
 use super::*;
 
+type Pack = fn(&[u8]) -> Vec<u8>;
+
 struct Kept {
     dir: tempfile::TempDir,
     data: Vec<u8>,
@@ -9,7 +11,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn new(pack: impl Fn(&[u8]) -> Vec<u8>) -> Kept {
+    fn new(pack: Pack) -> Kept {
         let data = sample(300_000);
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
@@ -51,7 +53,7 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn a_second_run_reads_at_random_at_once_and_still_verifies() {
-    let packs: [fn(&[u8]) -> Vec<u8>; 4] = [
+    let packs: [Pack; 4] = [
         |t| t.to_vec(),
         |t| gzip(t, 6),
         |t| t.chunks(9_000).flat_map(|c| gzip(c, 1)).collect(),

@@ -1,0 +1,124 @@
+"""First pass through the mount: archive in the page cache, on a cold disk, and on a slow one.
+
+Every read gets a mount of its own. On the cold disk, both the archive and the original are dropped
+from the page cache before each round; the slow disk is the same one behind a control group's limit
+on reads (blkio.throttle or io.max), with reader and server in the group.
+"""
+
+import os
+
+from ..control import Group
+from ..environment import Unavailable
+from ..measure import interleave
+from ..workspace import chill, warm
+
+SLOW = 200 << 20
+
+
+def in_mount(bench, archive, *words):
+    def once():
+        with bench.mount(archive) as mount:
+            return bench.seconds(words[0], mount.path, *words[1:])
+    return once
+
+
+def in_yardstick(bench, model, *words):
+    def once():
+        with bench.yardstick(model) as mount:
+            return bench.seconds(words[0], mount.path, *words[1:])
+    return once
+
+
+def cached(bench, report, stored, model):
+    """A stored layer beside the yardstick."""
+    warm(stored, model)
+    ways = {
+        "seq": ["seq"],
+        "mmap": ["mmap"],
+        "8 threads, random 1 MiB": ["random", "--threads", 8, "--block", 1 << 20, "--count", 4096],
+    }
+    contenders = {}
+    for way, words in ways.items():
+        contenders[f"{way}, mount"] = in_mount(bench, stored, *words)
+        contenders[f"{way}, yardstick"] = in_yardstick(bench, model, *words)
+    timings = interleave(max(3, bench.runs), contenders)
+    report.note("stored (fp32), archive in the page cache:")
+    report.timings(timings, lambda _: bench.medium)
+    for way in ways:
+        report.target(f"stored, {way} beside the yardstick",
+                      timings.ratio(f"{way}, yardstick", f"{way}, mount"), ">=", 0.8)
+
+
+def decoded(bench, report, packed):
+    """A compressed layer beside the library itself."""
+    warm(packed)
+    timings = interleave(max(3, bench.runs), {
+        "seq, mount": in_mount(bench, packed, "seq"),
+        "seq, library": lambda: bench.seconds("library", packed, "seq"),
+    })
+    report.note("bf16 by auto, archive in the page cache:")
+    report.timings(timings, lambda _: bench.medium)
+    report.target("bf16 beside the library",
+                  timings.ratio("seq, library", "seq, mount"), ">=", 0.85)
+
+
+def disk(bench, report, stored, stored_model, packed, model):
+    """Nothing in the page cache."""
+    def cold(path, once):
+        def run():
+            chill(path)
+            return once()
+        return run
+    timings = interleave(max(3, bench.runs), {
+        "stored, mount": cold(stored, in_mount(bench, stored, "seq")),
+        "stored, the original file": cold(
+            stored_model, lambda: bench.seconds("seq", stored_model, "--block", 128 << 10)),
+        "bf16, mount": cold(packed, in_mount(bench, packed, "seq")),
+        "bf16, the original file": cold(
+            model, lambda: bench.seconds("seq", model, "--block", 128 << 10)),
+    })
+    report.note("cold disk (the original read as cat does, 128 KiB at a time):")
+    report.timings(timings, lambda _: bench.medium)
+    report.target("stored on a cold disk beside cat of the original",
+                  timings.ratio("stored, the original file", "stored, mount"), ">=", 0.9)
+    speed = bench.medium / timings.median("bf16, the original file") / 1e6
+    ratio = timings.ratio("bf16, the original file", "bf16, mount")
+    if speed < 1000:
+        report.target("bf16 on a cold disk below 1 GB/s beside cat", ratio, ">=", 1)
+    else:
+        report.row("bf16 beside cat", f"{ratio:.2f} x", "no target: this disk gives over 1 GB/s")
+
+
+def slow(bench, report, packed, model):
+    """The disk throttled to 200 MiB/s."""
+    def original():
+        chill(model)
+        return bench.seconds("seq", model, "--block", 128 << 10)
+
+    def mounted():
+        chill(packed)
+        return in_mount(bench, packed, "seq")()
+    try:
+        with Group("io") as group:
+            group.limit_reads(packed, SLOW)
+            # Servers and readers are started from here, so they are all in the group.
+            group.add(os.getpid())
+            timings = interleave(bench.runs, {
+                "bf16, mount": mounted, "bf16, the original file": original,
+            })
+    except Unavailable as reason:
+        report.row("slow disk", None, str(reason))
+        return
+    report.note(f"disk throttled to {SLOW >> 20} MiB/s by a control group:")
+    report.timings(timings, lambda _: bench.medium)
+    report.target("bf16 on the slow disk beside cat of the original",
+                  timings.ratio("bf16, the original file", "bf16, mount"), ">=", 1)
+
+
+def run(bench, report):
+    model, stored_model = (bench.data.model(kind, bench.medium) for kind in ("bf16", "fp32"))
+    packed, stored = bench.pack(model), bench.pack(stored_model)
+    cached(bench, report, stored, stored_model)
+    decoded(bench, report, packed)
+    disk(bench, report, stored, stored_model, packed, model)
+    slow(bench, report, packed, model)

@@ -1,0 +1,20 @@
+//! Every bad input, through the real binary: the stated outcome, and never a panic, a hang, memory
+//! without bound, other bytes, a write outside the output or a partial file at a final name.
+//!
+//! A test carries the id of its row in the list of bad inputs (`t3_…`): `t` the outer tar, `j` JSON,
+//! `d` digests, `l` layer streams, `p` paths, `k` packing, `u` unpacking, `m` mounting.
+
+#![allow(clippy::unwrap_used)]
+
+mod digests;
+mod forge;
+mod json;
+mod layers;
+mod mounted;
+mod mounting;
+mod mutations;
+mod outer_tar;
+mod packing;
+mod paths;
+mod sandbox;
+mod unpacking;

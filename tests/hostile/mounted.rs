@@ -1,0 +1,102 @@
+//! A model mounted for the time of a test.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::sandbox::{Run, Sandbox, finish};
+
+/// Unmounts when dropped.
+pub(crate) struct Mounted<'a> {
+    sandbox: &'a Sandbox,
+    point: &'static str,
+}
+
+impl<'a> Mounted<'a> {
+    /// Mounts an archive of the sandbox at `mnt`.
+    #[track_caller]
+    pub(crate) fn new(sandbox: &'a Sandbox, archive: &str) -> Mounted<'a> {
+        let (mounted, run) = Mounted::attempt(sandbox, archive);
+        run.ok();
+        mounted.unwrap()
+    }
+
+    /// Mounts, or says why not.
+    pub(crate) fn attempt(sandbox: &'a Sandbox, archive: &str) -> (Option<Mounted<'a>>, Run) {
+        sandbox.mkdir("mnt");
+        let args = ["mount", archive, "mnt", "--no-index", "--log-file", "log"];
+        let run = sandbox.run(&args);
+        let point = "mnt";
+        let mounted = (run.code == Some(0)).then(|| Mounted { sandbox, point });
+        (mounted, run)
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.sandbox.path(self.point)
+    }
+
+    pub(crate) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.path().join(name))
+    }
+
+    /// The file is damaged: reading it gives EIO.
+    #[track_caller]
+    pub(crate) fn eio(&self, name: &str) {
+        match self.read(name) {
+            Ok(_) => panic!("{name} was served"),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(5), "{name}: {error}"),
+        }
+    }
+
+    /// The one line of error in the log that names the file, once it is written.
+    #[track_caller]
+    pub(crate) fn logged(&self, name: &str, words: &[&str]) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let log = fs::read_to_string(self.sandbox.path("log")).unwrap_or_default();
+            assert!(!log.contains("panicked"), "{log}");
+            let lines: Vec<&str> = log
+                .lines()
+                .filter(|line| line.to_lowercase().contains("error") && line.contains(name))
+                .collect();
+            if lines.is_empty() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(10));
+                continue;
+            }
+            assert!(!lines.is_empty(), "no line about {name}: {log}");
+            for word in words {
+                assert!(
+                    lines.iter().all(|line| line.contains(word)),
+                    "no {word:?}: {log}"
+                );
+            }
+            return;
+        }
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let command = self.sandbox.command(&["umount", "--lazy", self.point]);
+        let run = finish(command, "umount");
+        if !thread::panicking() {
+            assert_eq!(run.code, Some(0), "{}", run.stderr);
+        }
+    }
+}
+
+/// Detaches whatever a failed test may have left.
+pub(crate) fn detach(path: &Path) {
+    let program = if crate::sandbox::is_root() {
+        ("umount", vec!["-l"])
+    } else {
+        ("fusermount3", vec!["-u", "-z"])
+    };
+    let _ = std::process::Command::new(program.0)
+        .args(program.1)
+        .arg(path)
+        .stderr(std::process::Stdio::null())
+        .status();
+}

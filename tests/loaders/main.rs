@@ -1,0 +1,81 @@
+//! Real loaders give the same result from a mount as from the model's directory.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+#[path = "../support/mod.rs"]
+#[allow(dead_code)]
+mod support;
+#[path = "../support/workspace.rs"]
+#[allow(dead_code)]
+mod workspace;
+
+use workspace::{Workspace, every_packaging, output, python_has};
+
+fn beside(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/loaders")
+        .join(name)
+}
+
+/// Has a loader load a model from its directory and from mounts of every packaging. `modules` are
+/// what it needs of Python.
+#[track_caller]
+fn loads_alike(loader: &str, modules: &str) {
+    if !python_has(modules) {
+        return;
+    }
+    let workspace = Workspace::new();
+    let model = workspace.path("model");
+    fs::create_dir(&model).unwrap();
+    output(
+        Command::new("python3")
+            .arg(beside("make_model.py"))
+            .arg(loader)
+            .arg(&model),
+    );
+    let load = |directory: &Path| {
+        // Some loaders talk on stdout.
+        let result = workspace.path("result");
+        let mut command = Command::new("python3");
+        output(
+            command
+                .arg(beside("load.py"))
+                .arg(loader)
+                .arg(directory)
+                .arg(&result),
+        );
+        let text = fs::read_to_string(&result).unwrap();
+        fs::remove_file(&result).unwrap();
+        text
+    };
+    let expected = load(&model);
+    assert!(expected.len() > 64, "{expected}");
+    for archive in every_packaging(&workspace, &model) {
+        let mount = workspace.mount(&archive);
+        assert_eq!(load(&mount.0), expected, "{}", archive.display());
+    }
+}
+
+#[test]
+fn safetensors_and_numpy() {
+    loads_alike("safetensors", "numpy, safetensors");
+}
+
+#[test]
+fn onnxruntime() {
+    loads_alike("onnxruntime", "numpy, onnxruntime");
+}
+
+#[test]
+fn tokenizers() {
+    loads_alike("tokenizers", "tokenizers");
+}
+
+#[test]
+fn llama_cpp() {
+    loads_alike("llama_cpp", "xllamacpp");
+}
