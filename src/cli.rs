@@ -549,24 +549,8 @@ fn parse_chunk_size(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Parses a number of bytes: `1048576`, `1024K`, `1MiB`, `2G`. Units are powers of 1024.
-pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "not a size such as 256MiB, 1G or 65536".to_string())?;
-    let shift = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        "t" | "tib" => 40,
-        _ => return Err("its unit is none of K, M, G, T, KiB, MiB, GiB, TiB".into()),
-    };
-    number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| "larger than 2^64 bytes".into())
+fn parse_size(text: &str) -> Result<u64, String> {
+    modeloci::mount::parse_size(text).map_err(str::to_string)
 }
 
 #[cfg(test)]
