@@ -342,6 +342,45 @@ fn l7_links_that_stay_inside_are_served() {
     damaged_link(&changed, "hard", &layout.layer_digest(3));
 }
 
+/// Thousands of links to one large file cost what the file costs, not a thousand times as much.
+#[test]
+fn l7_links_that_multiply_the_work() {
+    const NAMES: usize = 2000;
+    let names: Vec<String> = (0..NAMES).map(|n| format!("l{n:04}")).collect();
+    let zeros = vec![0; 16 << 20];
+    let links = names.iter().map(|name| (&name[..], link(name, b'2', "a")));
+    let layout = Layout::of_layers([("a", layer("a", &zeros))].into_iter().chain(links));
+    let sandbox = Sandbox::new();
+    sandbox.write("a.tar", layout.to_bytes());
+    let run = sandbox.run_bounded(&["inspect", "a.tar", "--json"]).ok();
+    let json = run.json();
+    assert_eq!(json["verified"], true);
+    assert_eq!(json["bytes"], zeros.len() * (NAMES + 1));
+    let sha256 = digest(&zeros);
+    let layers = json["layers"].as_array().unwrap();
+    assert!(
+        layers
+            .iter()
+            .all(|layer| layer["digest"] == sha256.as_str())
+    );
+    // Each of them is named when it is damaged.
+    let mut layout = Layout::of_layers([
+        ("a", layer("a", &noise(12, 300_000))),
+        ("b", link("b", b'2', "a")),
+        ("c", layer("c", &good())),
+    ]);
+    let name = layout.layer_name(0);
+    layout.damage(&name, |bytes| bytes[200_000] ^= 1);
+    sandbox.write("b.tar", layout.to_bytes());
+    let run = sandbox.run_bounded(&["inspect", "b.tar"]).sober();
+    assert_eq!(run.code, Some(1));
+    let lines: Vec<&str> = run.stderr.lines().collect();
+    assert_eq!(lines.len(), 3, "{}", run.stderr);
+    assert!(lines[0].contains("error: a (sha256:"), "{}", run.stderr);
+    assert!(lines[1].contains("error: b: a (sha256:"), "{}", run.stderr);
+    assert!(lines[2].contains("2 of 3 layers failed"), "{}", run.stderr);
+}
+
 /// Refused as a whole, naming the link and its layer.
 #[track_caller]
 fn damaged_link(layout: &Layout, path: &str, digest: &str) {
