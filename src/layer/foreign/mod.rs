@@ -2,10 +2,10 @@
 //!
 //! Opening one reads its first kilobytes, for the size and mode that its own header gives its file.
 //! The first read of it (or [`verify`](FileReader::verify)) goes over the whole blob once: see
-//! [`pass`]. Not a byte is served before the blob's digest was found to be the manifest's and its
-//! stream to hold exactly the one file. What the pass leaves behind ([`spans`]) lets later reads
+//! `pass`. Not a byte is served before the blob's digest was found to be the manifest's and its
+//! stream to hold exactly the one file. What the pass leaves behind (`spans`) lets later reads
 //! decode a few megabytes around what is wanted, each verified again, and may be kept between runs
-//! ([`index`]).
+//! (`index`).
 //!
 //! A layer that holds a link in place of a file is verified as a whole when it is opened.
 //!
