@@ -345,11 +345,15 @@ impl FileReader for ChunkedFile {
         let (mut number, start) = (offset / chunk_size, (offset % chunk_size) as usize);
         let first = self.shared.chunk(&table, number)?;
         if start + len <= first.len() {
+            if start + len == first.len() {
+                self.shared.spent(number);
+            }
             return Ok(first.slice(start..start + len));
         }
         let mut joined = Vec::with_capacity(len);
         joined.extend_from_slice(first.get(start..).unwrap_or_default());
         while joined.len() < len {
+            self.shared.spent(number);
             number += 1;
             let chunk = self.shared.chunk(&table, number)?;
             let take = chunk.len().min(len - joined.len());
@@ -402,6 +406,16 @@ impl Shared {
             Stats::add(&stats.waits, 1);
         }
         result
+    }
+
+    /// Notes that a reader has reached the end of a chunk.
+    fn spent(&self, number: u64) {
+        if let Ok(chunk) = u32::try_from(number) {
+            self.context.cache.spent(ChunkKey {
+                layer: self.layer,
+                chunk,
+            });
+        }
     }
 
     /// Reads, verifies and decodes one segment. Nothing unverified reaches the decoder.
