@@ -51,6 +51,7 @@ pub(super) enum Event {
 /// mount point or the system does not allow the mount. Nothing stays mounted then.
 pub fn mount(options: &MountOptions) -> Result<()> {
     if options.foreground {
+        sys::give_back_freed_memory();
         let mut reporter = Reporter::new(options.ready_fd)?;
         serve(options, &mut reporter).inspect_err(|error| reporter.failed(error))
     } else {

@@ -30,10 +30,12 @@ mod pass;
 mod scan;
 mod spans;
 mod store;
+mod turns;
 
 use pass::Pass;
 use scan::{FileDigests, Head, Look, Packaging};
 use spans::{Blocks, Spans, Tuning};
+use turns::Turns;
 
 /// Opens a layer without a chunk table: reads at most its first kilobytes, and the whole of a
 /// layer that holds a link.
@@ -86,6 +88,10 @@ struct Unit {
     start: u64,
     end: u64,
 }
+
+/// Spans that are decoded at once in this process. Each takes its megabytes while it is, beyond what
+/// the cache holds; more than there are cores to decode them would only wait with them.
+static DECODING: Turns = Turns::new(4);
 
 /// The number of the unit that is the whole file.
 const WHOLE: u32 = u32::MAX;
@@ -339,6 +345,7 @@ impl ForeignFile {
                 Bytes::from(block)
             }
             Packaging::Gzip | Packaging::Zstd => {
+                let _turn = DECODING.take();
                 let source = |byte| VerifiedReader::new(self, &known.blocks, byte);
                 let bytes = known.spans.decode(number, len, source, &self.subject)?;
                 let front = bytes.len().saturating_sub(len);
