@@ -486,7 +486,12 @@ impl From<MountHelper> for Cli {
                 allow_other: false,
                 uid: None,
                 gid: None,
-                options: helper.options,
+                // mount(8) says `rw` where the user said nothing; a model is read-only all the same.
+                options: helper
+                    .options
+                    .into_iter()
+                    .filter(|option| option != "rw")
+                    .collect(),
                 log_file: None,
                 index_dir: None,
                 no_index: false,
@@ -642,7 +647,7 @@ mod tests {
             "/mnt",
             "-sfv",
             "-o",
-            "ro,allow_other",
+            "rw,allow_other",
             "-t",
             "fuse.modeloci",
         ];
@@ -650,7 +655,7 @@ mod tests {
             panic!()
         };
         assert!(args.fake && args.sloppy);
-        assert_eq!(args.options, ["ro", "allow_other"]);
+        assert_eq!(args.options, ["allow_other"]);
         assert_eq!(args.mountpoint, Path::new("/mnt"));
     }
 }
