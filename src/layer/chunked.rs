@@ -70,17 +70,12 @@ impl Pinned {
                 .and_then(|(offset, length)| Some((decimal(offset)?, decimal(length)?)))
                 .filter(|(offset, length)| {
                     *length <= limits::MAX_CHUNK_TABLE_BYTES
-                        && offset
-                            .checked_add(*length)
-                            .is_some_and(|end| end <= spec.descriptor.size)
+                        && offset.checked_add(*length).is_some()
                 })
                 .map(|(offset, length)| Place::Members(offset, length))
                 .ok_or_else(|| {
-                    refuse(
-                        annotations::CHUNKS_RANGE,
-                        range,
-                        "is not a range of the layer",
-                    )
+                    let rule = "is not a range of the layer";
+                    refuse(annotations::CHUNKS_RANGE, range, rule)
                 })?,
             None if spec.table.is_some() => Place::Blob,
             None => return Ok(None),
