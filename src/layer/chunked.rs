@@ -70,17 +70,12 @@ impl Pinned {
                 .and_then(|(offset, length)| Some((decimal(offset)?, decimal(length)?)))
                 .filter(|(offset, length)| {
                     *length <= limits::MAX_CHUNK_TABLE_BYTES
-                        && offset
-                            .checked_add(*length)
-                            .is_some_and(|end| end <= spec.descriptor.size)
+                        && offset.checked_add(*length).is_some()
                 })
                 .map(|(offset, length)| Place::Members(offset, length))
                 .ok_or_else(|| {
-                    refuse(
-                        annotations::CHUNKS_RANGE,
-                        range,
-                        "is not a range of the layer",
-                    )
+                    let rule = "is not a range of the layer";
+                    refuse(annotations::CHUNKS_RANGE, range, rule)
                 })?,
             None if spec.table.is_some() => Place::Blob,
             None => return Ok(None),
@@ -191,6 +186,12 @@ impl ChunkedFile {
     fn load_table(&self) -> Result<Option<ChunkTable>> {
         let shared = &self.shared;
         let found = match (self.pinned.place, &self.spec.table) {
+            // Recompressed to fewer bytes.
+            (Place::Members(offset, length), _)
+                if offset.saturating_add(length) > self.spec.descriptor.size =>
+            {
+                None
+            }
             (Place::Members(offset, length), _) => {
                 let members = read(&*shared.blob, offset, length)?;
                 let gzip = members.starts_with(&GZIP_HEADER[..2]);
@@ -423,10 +424,9 @@ impl Shared {
         let row = table
             .row(segment)
             .ok_or_else(|| self.lies(format!("has no row {segment}")))?;
-        let mut out = self
-            .context
-            .buffers
-            .take(table.decoded_len(segment) as usize);
+        let decoded_len = table.decoded_len(segment);
+        let share = self.context.budget.take(decoded_len);
+        let mut out = self.context.buffers.take(decoded_len as usize);
         if row.kind == ChunkKind::Plain {
             self.blob.read_exact_at(out.as_mut(), row.offset)?;
             self.check(out.as_ref(), &row)?;
@@ -437,7 +437,11 @@ impl Shared {
                 self.check(compressed, &row)?;
                 decoder
                     .decode(row.kind, &row.sub_offsets, compressed, out.as_mut())
-                    .map_err(|e| self.lies(format!("segment at offset {}: {e}", row.offset)))
+                    .map_err(|e| self.lies(format!("segment at offset {}: {e}", row.offset)))?;
+                if share.is_large() {
+                    *compressed = Vec::new();
+                }
+                Ok(())
             })?;
         }
         Stats::add(&self.context.stats.chunks_decoded, 1);

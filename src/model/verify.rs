@@ -77,7 +77,10 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
     };
     thread::scope(|scope| {
         for _ in 1..threads(jobs).min(order.len()) {
-            scope.spawn(work);
+            // Without a thread the others have more to do.
+            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
         }
         work();
     });

@@ -35,7 +35,6 @@ mod turns;
 use pass::Pass;
 use scan::{FileDigests, Head, Look, Packaging};
 use spans::{Blocks, Spans, Tuning};
-use turns::Turns;
 
 /// Opens a layer without a chunk table: reads at most its first kilobytes, and the whole of a
 /// layer that holds a link.
@@ -63,19 +62,20 @@ struct ForeignFile {
     tuning: Tuning,
     /// Names the layer in messages.
     subject: String,
-    /// Its number in the cache.
-    layer: u32,
     packaging: Packaging,
     head: Head,
     /// What is known since the first touch. A layer that was found bad stays so; a storage that
     /// failed may recover.
     known: Mutex<Option<Result<Arc<Known>>>>,
     touching: Flight<(), Arc<Known>>,
-    loading: Flight<u32, Bytes>,
+    loading: Flight<ChunkKey, Bytes>,
 }
 
 /// What a pass, or the index of an earlier one, found out.
 struct Known {
+    /// Its number in the cache: what was decoded by one division into spans is no answer for
+    /// another.
+    layer: u32,
     blocks: Blocks,
     spans: Spans,
 }
@@ -88,10 +88,6 @@ struct Unit {
     start: u64,
     end: u64,
 }
-
-/// Spans that are decoded at once in this process. Each takes its megabytes while it is, beyond what
-/// the cache holds; more than there are cores to decode them would only wait with them.
-static DECODING: Turns = Turns::new(4);
 
 /// The number of the unit that is the whole file.
 const WHOLE: u32 = u32::MAX;
@@ -132,7 +128,6 @@ impl ForeignFile {
             ));
         }
         Ok(Ok(ForeignFile {
-            layer: context.next_layer(),
             blob,
             spec,
             context,
@@ -201,14 +196,16 @@ impl ForeignFile {
         let stats = &self.context.stats;
         Stats::add(&stats.chunks_verified, passed.blocks.digests.len() as u64);
         self.save_index(&passed.blocks, &mut passed.spans);
-        if let Some(whole) = passed.whole {
-            Stats::add(&stats.chunks_decoded, 1);
-            self.context.cache.insert(self.key(WHOLE), whole.into());
-        }
         let known = Arc::new(Known {
+            layer: self.context.next_layer(),
             blocks: passed.blocks,
             spans: passed.spans,
         });
+        if let Some(whole) = passed.whole {
+            Stats::add(&stats.chunks_decoded, 1);
+            let whole = without_spare(whole);
+            self.context.cache.insert(known.key(WHOLE), whole);
+        }
         self.remember(Ok(Arc::clone(&known)));
         Ok((known, passed.file))
     }
@@ -216,7 +213,11 @@ impl ForeignFile {
     fn load_index(&self) -> Option<Known> {
         let dir = self.context.index_dir.as_deref()?;
         match index::load(dir, &self.identity()) {
-            Ok(loaded) => loaded.map(|(blocks, spans)| Known { blocks, spans }),
+            Ok(loaded) => loaded.map(|(blocks, spans)| Known {
+                layer: self.context.next_layer(),
+                blocks,
+                spans,
+            }),
             Err(problem) => {
                 log::warn!("{}: its index is not used: {problem}", self.subject);
                 None
@@ -244,13 +245,6 @@ impl ForeignFile {
             packaging: self.packaging,
             head: self.head,
             tuning: self.tuning,
-        }
-    }
-
-    fn key(&self, number: u32) -> ChunkKey {
-        ChunkKey {
-            layer: self.layer,
-            chunk: number,
         }
     }
 
@@ -293,12 +287,12 @@ impl ForeignFile {
     /// The bytes of a unit, from the cache or decoded now; once, however many readers ask.
     fn load(&self, known: &Known, unit: Unit) -> Result<Bytes> {
         let (stats, cache) = (&self.context.stats, &self.context.cache);
-        let key = self.key(unit.number);
+        let key = known.key(unit.number);
         if let Some(bytes) = cache.get(key) {
             Stats::add(&stats.cache_hits, 1);
             return Ok(bytes);
         }
-        let (bytes, shared) = self.loading.run(unit.number, || {
+        let (bytes, shared) = self.loading.run(key, || {
             // Another reader may have finished between the look and the flight.
             if let Some(bytes) = cache.get(key) {
                 return Ok(bytes);
@@ -328,7 +322,7 @@ impl ForeignFile {
             whole.extend_from_slice(wanted.unwrap_or_default());
             at = end;
         }
-        self.exactly(whole.into(), self.head.attr.size)
+        self.exactly(without_spare(whole), self.head.attr.size)
     }
 
     /// Reads, verifies and decodes a block or span.
@@ -345,11 +339,17 @@ impl ForeignFile {
                 Bytes::from(block)
             }
             Packaging::Gzip | Packaging::Zstd => {
-                let _turn = DECODING.take();
+                // Each takes its megabytes beyond what the cache holds.
+                let _share = self.context.budget.take(len as u64);
                 let source = |byte| VerifiedReader::new(self, &known.blocks, byte);
                 let bytes = known.spans.decode(number, len, source, &self.subject)?;
                 let front = bytes.len().saturating_sub(len);
-                Bytes::from(bytes).slice(front..)
+                if front > len / 16 {
+                    // A cache counts what it is given: a short span must not hold a window.
+                    Bytes::copy_from_slice(bytes.get(front..).unwrap_or_default())
+                } else {
+                    Bytes::from(bytes).slice(front..)
+                }
             }
         };
         self.exactly(bytes, part.end - part.start)
@@ -364,6 +364,21 @@ impl ForeignFile {
             )),
         }
     }
+}
+
+impl Known {
+    fn key(&self, number: u32) -> ChunkKey {
+        ChunkKey {
+            layer: self.layer,
+            chunk: number,
+        }
+    }
+}
+
+/// For the cache, which counts lengths, not capacities.
+fn without_spare(mut bytes: Vec<u8>) -> Bytes {
+    bytes.shrink_to_fit();
+    bytes.into()
 }
 
 impl FileReader for ForeignFile {
