@@ -1,4 +1,4 @@
-"""What the groups share: the product's programs, its archives and mounts, and the reading program."""
+"""What the groups share: the programs, archives and mounts of the product, and the reader."""
 
 import json
 import os

@@ -1,8 +1,14 @@
-"""Loads models in processes that have their libraries imported already: what is timed is loading."""
+"""Loads models in processes that have imported their libraries: what is timed is loading."""
 
 import json
+import select
 import subprocess
 import sys
+
+from .environment import Unavailable
+
+# Seconds after which loading is given up.
+PATIENCE = 30
 
 # Reads paths, one a line; each is loaded in a fork, so that nothing stays loaded.
 PROGRAM = r"""
@@ -59,6 +65,7 @@ class Loader:
                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         if self._process.stdout.readline() != "ready\n":
             raise RuntimeError("the loader does not start")
+        self._unanswered = 0
 
     def __enter__(self):
         return self
@@ -68,10 +75,20 @@ class Loader:
         self._process.wait()
 
     def load(self, directory):
-        """Loads everything below a directory."""
+        """Loads everything below a directory.
+
+        Raises Unavailable when that takes too long; the mount must then be taken away, which ends
+        the load."""
+        while self._unanswered:
+            self._process.stdout.readline()
+            self._unanswered -= 1
         self._process.stdin.write(json.dumps(str(directory)) + "\n")
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
+            self._unanswered += 1
+            raise Unavailable(f"not loaded within {PATIENCE} s")
+        # A load that dies (of SIGBUS) leaves an empty line.
+        answer = json.loads(self._process.stdout.readline().strip() or '{"error": "died"}')
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer["bytes"]

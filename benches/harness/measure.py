@@ -6,6 +6,9 @@ import time
 
 from .environment import Unavailable
 
+# Seconds after which a contender is not measured again.
+LONG = 30
+
 
 class Timings:
     """What each contender took, round by round, in seconds (or any unit that shrinks)."""
@@ -30,12 +33,15 @@ class Timings:
 
 def interleave(runs, contenders):
     """Runs all contenders, then all again, `runs` times. A contender is a function that returns its
-    figure; one that raises Unavailable or fails is left out, with its reason."""
+    figure; one that raises Unavailable or fails is left out, with its reason. What takes long is
+    measured once: a peer that needs a minute is not close."""
     timings = Timings()
+    slow = set()
     for _ in range(runs):
         for name, contender in contenders.items():
-            if name in timings.missing:
+            if name in timings.missing or name in slow:
                 continue
+            begun = time.monotonic()
             try:
                 value = contender()
             except Unavailable as reason:
@@ -44,6 +50,8 @@ def interleave(runs, contenders):
                 timings.missing[name] = f"failed: {' '.join(str(error).split())[:200]}"
             else:
                 timings.rounds.setdefault(name, []).append(value)
+            if time.monotonic() - begun > LONG:
+                slow.add(name)
         for name in timings.missing:
             timings.rounds.pop(name, None)
     return timings

@@ -1,1 +1,1 @@
-"""The groups of measurements. Each has `run(bench, report)` and says in its docstring what it shows."""
+"""The groups of measurements: each says in its docstring what it shows, and has `run`."""
