@@ -292,6 +292,8 @@ impl crate::cache::ChunkCache for Counting {
         self.0.lock().unwrap().push((length, held));
     }
 
+    fn spent(&self, _: ChunkKey) {}
+
     fn used(&self) -> u64 {
         0
     }
