@@ -399,6 +399,9 @@ impl FileReader for ForeignFile {
         while at < end {
             let unit = self.unit(&known, at)?;
             let bytes = self.load(&known, unit)?;
+            if end >= unit.end {
+                self.context.cache.spent(self.key(unit.number));
+            }
             let (from, to) = (at - unit.start, end.min(unit.end) - unit.start);
             let wanted = from as usize..to as usize;
             if wanted.len() == len {
