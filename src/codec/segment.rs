@@ -12,7 +12,10 @@
 use super::CodecError;
 use super::bits::BitReader;
 use super::cpu::{Cpu, multiversion};
-use super::huffman::{DISTANCE_SYMBOLS, DynamicHeader, LITLEN_SYMBOLS, canonical_codes};
+use super::huffman::{
+    DISTANCE_SYMBOLS, DISTANCES, DynamicHeader, FIXED_DISTANCE, FIXED_LITLEN, LENGTHS,
+    LITLEN_SYMBOLS, canonical_codes,
+};
 
 const INVALID: CodecError = CodecError::Invalid("deflate");
 
@@ -55,32 +58,6 @@ fn linked<const SIZE: usize>(table: &[u32; SIZE], link: u32, bits: u64) -> u32 {
     let index = bits as usize & ((1 << (link >> 8 & 15)) - 1);
     table[((link >> 16) as usize + index) & (SIZE - 1)]
 }
-
-/// Base and number of extra bits of the length symbols from 257 on (section 3.2.5).
-const LENGTHS: [(u32, u32); 29] = {
-    let mut table = [(0, 0); 29];
-    let (mut base, mut i) = (3, 0);
-    while i < 28 {
-        let extra = if i < 8 { 0 } else { i as u32 / 4 - 1 };
-        table[i] = (base, extra);
-        base += 1 << extra;
-        i += 1;
-    }
-    table[28] = (258, 0);
-    table
-};
-/// Base and number of extra bits of the distance symbols.
-const DISTANCES: [(u32, u32); 30] = {
-    let mut table = [(0, 0); 30];
-    let (mut base, mut i) = (1, 0);
-    while i < 30 {
-        let extra = if i < 4 { 0 } else { i as u32 / 2 - 1 };
-        table[i] = (base, extra);
-        base += 1 << extra;
-        i += 1;
-    }
-    table
-};
 
 /// The tables of one block, and the choice of the inner loop.
 pub(super) struct Inflater {
@@ -161,12 +138,7 @@ impl Inflater {
                 state.bit = state.stored(at)? * 8;
                 return Ok(last);
             }
-            0b01 => {
-                let mut litlen = [8u8; LITLEN_SYMBOLS];
-                litlen[144..256].fill(9);
-                litlen[256..280].fill(7);
-                self.fill(&litlen, &[5; DISTANCE_SYMBOLS])?;
-            }
+            0b01 => self.fill(&FIXED_LITLEN, &FIXED_DISTANCE)?,
             0b10 => {
                 let header = DynamicHeader::read(&mut bits)?;
                 self.fill(&header.litlen, &header.distance)?;
