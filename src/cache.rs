@@ -1,5 +1,6 @@
 //! A least-recently-used cache of decoded, verified chunks, bounded in bytes.
 
+use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -20,9 +21,18 @@ pub trait ChunkCache: Send + Sync {
     fn get(&self, key: ChunkKey) -> Option<Bytes>;
     /// Keeps `chunk`, forgetting others as the bound requires. A chunk over the bound is not kept.
     fn insert(&self, key: ChunkKey, chunk: Bytes);
+    /// Says that a reader has reached the end of the chunk, so that it is the next to forget.
+    fn spent(&self, key: ChunkKey);
     /// Bytes kept now.
     fn used(&self) -> u64;
 }
+
+/// Most bytes of spent chunks that are kept: they serve readers that follow each other closely.
+///
+/// A sequential reader needs no chunk twice (and the kernel's page cache has it anyway). What it is
+/// through with makes room at once, so that its working set stays small enough for the processor's
+/// own caches, and the memory of one chunk serves the next.
+const SPENT_BYTES: u64 = 8 << 20;
 
 /// The cache of a mount: least recently used first out, bounded in bytes.
 pub struct LruChunkCache {
@@ -31,8 +41,28 @@ pub struct LruChunkCache {
 }
 
 struct Inner {
-    chunks: LruCache<ChunkKey, Bytes>,
+    chunks: LruCache<ChunkKey, Kept>,
     used: u64,
+    /// Keys of spent chunks, oldest first; some may be forgotten already.
+    spent: VecDeque<ChunkKey>,
+    spent_bytes: u64,
+}
+
+struct Kept {
+    chunk: Bytes,
+    spent: bool,
+}
+
+impl Inner {
+    /// Takes a chunk that left the map out of the counts.
+    fn forget(&mut self, kept: Kept, forgotten: &mut Vec<Bytes>) {
+        let size = kept.chunk.len() as u64;
+        self.used -= size;
+        if kept.spent {
+            self.spent_bytes -= size;
+        }
+        forgotten.push(kept.chunk);
+    }
 }
 
 impl LruChunkCache {
@@ -43,6 +73,8 @@ impl LruChunkCache {
             inner: Mutex::new(Inner {
                 chunks: LruCache::unbounded(),
                 used: 0,
+                spent: VecDeque::new(),
+                spent_bytes: 0,
             }),
         }
     }
@@ -55,9 +87,10 @@ impl LruChunkCache {
     }
 }
 
+// Forgotten chunks are dropped after the lock is released: freeing memory is slow.
 impl ChunkCache for LruChunkCache {
     fn get(&self, key: ChunkKey) -> Option<Bytes> {
-        self.lock().chunks.get(&key).cloned()
+        self.lock().chunks.get(&key).map(|kept| kept.chunk.clone())
     }
 
     fn insert(&self, key: ChunkKey, chunk: Bytes) {
@@ -65,20 +98,49 @@ impl ChunkCache for LruChunkCache {
         if size > self.capacity {
             return;
         }
-        // Evicted chunks are dropped after the lock is released: freeing memory is slow.
-        let mut evicted = Vec::new();
+        let mut forgotten = Vec::new();
         let mut inner = self.lock();
         inner.used += size;
-        if let Some(old) = inner.chunks.put(key, chunk) {
-            inner.used -= old.len() as u64;
-            evicted.push(old);
+        let kept = Kept {
+            chunk,
+            spent: false,
+        };
+        if let Some(old) = inner.chunks.put(key, kept) {
+            inner.forget(old, &mut forgotten);
         }
         while inner.used > self.capacity {
             let Some((_, old)) = inner.chunks.pop_lru() else {
                 break;
             };
-            inner.used -= old.len() as u64;
-            evicted.push(old);
+            inner.forget(old, &mut forgotten);
+        }
+        drop(inner);
+    }
+
+    fn spent(&self, key: ChunkKey) {
+        let mut forgotten = Vec::new();
+        let mut inner = self.lock();
+        let Some(kept) = inner.chunks.peek_mut(&key).filter(|kept| !kept.spent) else {
+            return;
+        };
+        kept.spent = true;
+        let size = kept.chunk.len() as u64;
+        inner.spent_bytes += size;
+        inner.spent.push_back(key);
+        while inner.spent_bytes > SPENT_BYTES {
+            let Some(oldest) = inner.spent.pop_front() else {
+                break;
+            };
+            if inner.chunks.peek(&oldest).is_some_and(|kept| kept.spent)
+                && let Some(old) = inner.chunks.pop(&oldest)
+            {
+                inner.forget(old, &mut forgotten);
+            }
+        }
+        // Keys of chunks that were forgotten otherwise must not pile up.
+        if inner.spent.len() > 2 * inner.chunks.len() + 64 {
+            let Inner { chunks, spent, .. } = &mut *inner;
+            spent.retain(|key| chunks.peek(key).is_some_and(|kept| kept.spent));
         }
         drop(inner);
     }
@@ -121,5 +183,38 @@ mod tests {
         cache.insert(key(1), Bytes::from(vec![0; 31]));
         assert!(cache.get(key(1)).is_none());
         assert_eq!(cache.used(), 5);
+    }
+
+    #[test]
+    fn spent_chunks_make_room_before_any_other() {
+        let chunk = || Bytes::from(vec![0; 1 << 20]);
+        let cache = LruChunkCache::new(1 << 30);
+        cache.insert(key(1000), chunk());
+        for n in 0..100 {
+            cache.insert(key(n), chunk());
+            cache.spent(key(n));
+            cache.spent(key(n));
+        }
+        assert_eq!(cache.used(), SPENT_BYTES + (1 << 20));
+        assert!(cache.get(key(1000)).is_some());
+        assert!(cache.get(key(99)).is_some() && cache.get(key(91)).is_none());
+        cache.spent(key(5_000));
+        assert_eq!(cache.lock().spent_bytes, SPENT_BYTES);
+    }
+
+    #[test]
+    fn a_spent_chunk_that_comes_back_counts_once() {
+        let cache = LruChunkCache::new(10 << 20);
+        for _ in 0..1_000 {
+            for n in 0..12 {
+                cache.insert(key(n), Bytes::from(vec![0; 1 << 20]));
+                cache.spent(key(n));
+            }
+        }
+        let inner = cache.lock();
+        let flagged = inner.chunks.iter().filter(|(_, kept)| kept.spent).count() as u64;
+        assert_eq!(inner.spent_bytes, flagged << 20);
+        assert_eq!(inner.used, (inner.chunks.len() as u64) << 20);
+        assert!(inner.spent.len() <= 2 * inner.chunks.len() + 65);
     }
 }

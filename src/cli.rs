@@ -486,7 +486,12 @@ impl From<MountHelper> for Cli {
                 allow_other: false,
                 uid: None,
                 gid: None,
-                options: helper.options,
+                // mount(8) says `rw` where the user said nothing; a model is read-only all the same.
+                options: helper
+                    .options
+                    .into_iter()
+                    .filter(|option| option != "rw")
+                    .collect(),
                 log_file: None,
                 index_dir: None,
                 no_index: false,
@@ -549,24 +554,8 @@ fn parse_chunk_size(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Parses a number of bytes: `1048576`, `1024K`, `1MiB`, `2G`. Units are powers of 1024.
-pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "not a size such as 256MiB, 1G or 65536".to_string())?;
-    let shift = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        "t" | "tib" => 40,
-        _ => return Err("its unit is none of K, M, G, T, KiB, MiB, GiB, TiB".into()),
-    };
-    number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| "larger than 2^64 bytes".into())
+fn parse_size(text: &str) -> Result<u64, String> {
+    modeloci::mount::parse_size(text).map_err(str::to_string)
 }
 
 #[cfg(test)]
@@ -658,7 +647,7 @@ mod tests {
             "/mnt",
             "-sfv",
             "-o",
-            "ro,allow_other",
+            "rw,allow_other",
             "-t",
             "fuse.modeloci",
         ];
@@ -666,7 +655,7 @@ mod tests {
             panic!()
         };
         assert!(args.fake && args.sloppy);
-        assert_eq!(args.options, ["ro", "allow_other"]);
+        assert_eq!(args.options, ["allow_other"]);
         assert_eq!(args.mountpoint, Path::new("/mnt"));
     }
 }

@@ -3,7 +3,7 @@
 //! One type carries what went wrong, with what was expected and found, and a [`kind`](Error::kind)
 //! that a caller can act on: the binary turns it into an exit code, the mount into an errno.
 //! Every string that came out of an archive is made printable when the error is built
-//! (see [`printable`](crate::entry_path::printable)), so a message never carries a terminal escape.
+//! (see [`printable`]), so a message never carries a terminal escape.
 
 use std::path::Path;
 use std::sync::Arc;

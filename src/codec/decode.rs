@@ -31,7 +31,7 @@ impl Decoder {
         out: &mut [u8],
     ) -> Result<(), CodecError> {
         if kind != ChunkKind::Literal && *sub_offsets != SubOffsets::default() {
-            return Err(CodecError::Invalid("single"));
+            return Err(CodecError::Invalid("single-part"));
         }
         match kind {
             ChunkKind::Stored => stored::decode(compressed, out),

@@ -79,6 +79,14 @@ impl Probe {
     }
 }
 
+/// A compressor for a level from 1 to 9 as zlib counts them. At level 6 libdeflate writes up to
+/// 1.7 % more than `pigz -6` (JSON in chunks of 1 MiB); its next level at most 0.6 % more, and still
+/// takes less time. The levels around it are shifted alike.
 fn compressor(level: u8) -> Compressor {
+    let level = match level {
+        0..=3 => level.max(1),
+        4..=8 => level + 1,
+        9.. => 10,
+    };
     Compressor::new(CompressionLvl::new(level.into()).unwrap_or_default())
 }

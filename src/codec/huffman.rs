@@ -15,9 +15,47 @@ const MAX_CODE_BITS: usize = 15;
 /// Longest code of the code that transmits code lengths, in bits.
 const MAX_PRECODE_BITS: u8 = 7;
 /// The order in which lengths of that code are transmitted.
-const PRECODE_ORDER: [usize; 19] = [
+pub(super) const PRECODE_ORDER: [usize; 19] = [
     16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
 ];
+
+/// Base and number of extra bits of the length symbols from 257 on (section 3.2.5).
+pub(super) const LENGTHS: [(u32, u32); 29] = {
+    let mut table = [(0, 0); 29];
+    let (mut base, mut i) = (3, 0);
+    while i < 28 {
+        let extra = if i < 8 { 0 } else { i as u32 / 4 - 1 };
+        table[i] = (base, extra);
+        base += 1 << extra;
+        i += 1;
+    }
+    table[28] = (258, 0);
+    table
+};
+/// Base and number of extra bits of the distance symbols.
+pub(super) const DISTANCES: [(u32, u32); 30] = {
+    let mut table = [(0, 0); 30];
+    let (mut base, mut i) = (1, 0);
+    while i < 30 {
+        let extra = if i < 4 { 0 } else { i as u32 / 2 - 1 };
+        table[i] = (base, extra);
+        base += 1 << extra;
+        i += 1;
+    }
+    table
+};
+/// Lengths of the fixed code (section 3.2.6).
+pub(super) const FIXED_LITLEN: [u8; LITLEN_SYMBOLS] = {
+    let mut lengths = [8; LITLEN_SYMBOLS];
+    let mut i = 144;
+    while i < 280 {
+        lengths[i] = if i < 256 { 9 } else { 7 };
+        i += 1;
+    }
+    lengths
+};
+/// Lengths of the fixed code for distances.
+pub(super) const FIXED_DISTANCE: [u8; DISTANCE_SYMBOLS] = [5; DISTANCE_SYMBOLS];
 
 /// Optimal code lengths of at most `limit` bits for `frequencies`, by package-merge (Larmore and
 /// Hirschberg 1990). Symbols that do not occur get length 0; a symbol that occurs alone gets 1.

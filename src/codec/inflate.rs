@@ -8,6 +8,7 @@
 //! the history it was given, never writes beyond the buffer it was given.
 
 use super::CodecError;
+use super::huffman::{DISTANCES, FIXED_DISTANCE, FIXED_LITLEN, LENGTHS, PRECODE_ORDER};
 
 /// Room that [`Inflate::run`] needs in the output behind the position where it shall stop: the
 /// longest match, the literals of one round, and the width of the copies.
@@ -356,8 +357,6 @@ const NOT_LITERALS: u32 = 14 << 24;
 const INVALID_ENTRY: u32 = entry(KIND_INVALID, 0, 1);
 const LITERAL_BITS: u32 = 11;
 const DISTANCE_BITS: u32 = 9;
-const LITERAL_SYMBOLS: usize = 288;
-const DISTANCE_SYMBOLS: usize = 32;
 
 /// The two codes of a block.
 struct Tables {
@@ -382,20 +381,14 @@ impl Tables {
         if self.are_fixed {
             return Ok(());
         }
-        let mut lengths = [8; LITERAL_SYMBOLS];
-        lengths[144..256].fill(9);
-        lengths[256..280].fill(7);
-        self.literals.build(&lengths, false, literal_entry)?;
+        self.literals.build(&FIXED_LITLEN, false, literal_entry)?;
         self.distances
-            .build(&[5; DISTANCE_SYMBOLS], false, distance_entry)?;
+            .build(&FIXED_DISTANCE, false, distance_entry)?;
         self.are_fixed = true;
         Ok(())
     }
 
     fn dynamic(&mut self, bits: &mut Bits<'_>) -> Result<(), CodecError> {
-        const ORDER: [usize; 19] = [
-            16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
-        ];
         self.are_fixed = false;
         bits.refill();
         let literals = bits.take(5) as usize + 257;
@@ -405,7 +398,7 @@ impl Tables {
             return Err(INVALID);
         }
         let mut lengths = [0u8; 19];
-        for &symbol in ORDER.iter().take(precode) {
+        for &symbol in PRECODE_ORDER.iter().take(precode) {
             bits.refill();
             if let Some(length) = lengths.get_mut(symbol) {
                 *length = bits.take(3) as u8;
@@ -746,41 +739,24 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// The entry of a literal/length symbol (RFC 1951, 3.2.5).
+/// The entry of a literal/length symbol.
 fn literal_entry(symbol: usize, length: u32) -> u32 {
-    const BASE: [u16; 29] = [
-        3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115,
-        131, 163, 195, 227, 258,
-    ];
-    const EXTRA: [u8; 29] = [
-        0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0,
-    ];
     match symbol {
         0..=255 => entry(KIND_LITERAL, symbol as u32, length),
         256 => entry(KIND_END, 0, length),
-        _ => copy_entry(BASE.get(symbol - 257), EXTRA.get(symbol - 257), length),
+        _ => copy_entry(LENGTHS.get(symbol - 257), length),
     }
 }
 
 /// The entry of a distance symbol.
 fn distance_entry(symbol: usize, length: u32) -> u32 {
-    const BASE: [u16; 30] = [
-        1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537,
-        2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577,
-    ];
-    const EXTRA: [u8; 30] = [
-        0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12,
-        13, 13,
-    ];
-    copy_entry(BASE.get(symbol), EXTRA.get(symbol), length)
+    copy_entry(DISTANCES.get(symbol), length)
 }
 
-fn copy_entry(base: Option<&u16>, extra: Option<&u8>, length: u32) -> u32 {
-    match (base, extra) {
-        (Some(&base), Some(&extra)) => {
-            entry(KIND_COPY, u32::from(base), length) | u32::from(extra) << 28
-        }
-        _ => entry(KIND_INVALID, 0, length),
+fn copy_entry(value: Option<&(u32, u32)>, length: u32) -> u32 {
+    match value {
+        Some((base, extra)) => entry(KIND_COPY, *base, length) | extra << 28,
+        None => entry(KIND_INVALID, 0, length),
     }
 }
 

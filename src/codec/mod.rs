@@ -37,7 +37,7 @@ pub type SubOffsets = [u32; SUB_STREAMS - 1];
 pub enum ChunkKind {
     /// Deflate stored blocks.
     Stored = 0,
-    /// Six literal-only dynamic deflate blocks with one code (`docs/literal-deflate.md`).
+    /// Six literal-only dynamic deflate blocks with one code (`docs/layer-format.md`).
     Literal = 1,
     /// Any deflate blocks.
     Deflate = 2,

@@ -1,6 +1,6 @@
 //! Seek points into anyone's gzip: where a decoder can start, and what it needs to know there.
 //!
-//! A [`Checkpoint`] is the state of a gzip decoder between two symbols: the 32 KiB that later
+//! A `Checkpoint` is the state of a gzip decoder between two symbols: the 32 KiB that later
 //! matches may refer to, and the header of the block around it. Its bytes are what is kept of it:
 //!
 //! ```text

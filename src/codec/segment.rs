@@ -12,56 +12,52 @@
 use super::CodecError;
 use super::bits::BitReader;
 use super::cpu::{Cpu, multiversion};
-use super::huffman::{DISTANCE_SYMBOLS, DynamicHeader, LITLEN_SYMBOLS, canonical_codes};
+use super::huffman::{
+    DISTANCE_SYMBOLS, DISTANCES, DynamicHeader, FIXED_DISTANCE, FIXED_LITLEN, LENGTHS,
+    LITLEN_SYMBOLS, canonical_codes,
+};
 
 const INVALID: CodecError = CodecError::Invalid("deflate");
 
 /// Bits that index the first level of a table; longer codes continue in a second level.
 const LITLEN_ROOT: u32 = 11;
-const DISTANCE_ROOT: u32 = 9;
+const DISTANCE_ROOT: u32 = 8;
 /// Sizes of the tables with their second levels: powers of two above the most that codes of 15
-/// bits can need (2,342 entries for 288 symbols and 594 for 32, by zlib's `enough`).
+/// bits can need (2,342 entries for 288 symbols and 402 for 32, by zlib's `enough`).
 const LITLEN_SIZE: usize = 4096;
-const DISTANCE_SIZE: usize = 1024;
+const DISTANCE_SIZE: usize = 512;
 
-// Entries. The low five bits are always the number of bits of the code (within its level).
+// Entries of the tables. The low six bits are always what is consumed with the entry.
 //
-//   literal            31      | literal << 16
-//   length, distance   base << 16 (15 bits) | number of extra bits << 8
-//   link to 2nd level  LINK    | start << 16 | number of index bits << 8
-//   end of block       END
-//   no symbol          0 in all bits
+//   literal            LITERAL | literal << 16 | bits of the code
+//   length, distance   base << 16 | bits of the code << 8 | bits of the code and extra bits
+//   link to 2nd level  OTHER | LINK | start << 16 | bits that index there << 8 | bits of the root
+//   end of block       OTHER | END | bits of the code
+//   no symbol          OTHER
 const LITERAL: u32 = 1 << 31;
-const LINK: u32 = 1 << 15;
-const END: u32 = 1 << 14;
-/// What marks a length (in the first table) or a distance (in the second).
-const MATCH: u32 = 1 << 13;
+const OTHER: u32 = 1 << 15;
+const LINK: u32 = 1 << 14;
+const END: u32 = 1 << 13;
 
-/// Base and number of extra bits of the length symbols from 257 on (section 3.2.5).
-const LENGTHS: [(u32, u32); 29] = {
-    let mut table = [(0, 0); 29];
-    let (mut base, mut i) = (3, 0);
-    while i < 28 {
-        let extra = if i < 8 { 0 } else { i as u32 / 4 - 1 };
-        table[i] = (base, extra);
-        base += 1 << extra;
-        i += 1;
-    }
-    table[28] = (258, 0);
-    table
-};
-/// Base and number of extra bits of the distance symbols.
-const DISTANCES: [(u32, u32); 30] = {
-    let mut table = [(0, 0); 30];
-    let (mut base, mut i) = (1, 0);
-    while i < 30 {
-        let extra = if i < 4 { 0 } else { i as u32 / 2 - 1 };
-        table[i] = (base, extra);
-        base += 1 << extra;
-        i += 1;
-    }
-    table
-};
+/// The number of bits that an entry consumes.
+#[inline(always)]
+fn consumed(entry: u32) -> u32 {
+    entry & 63
+}
+
+/// A length or distance: its base, and the extra bits that follow its code in `bits`.
+#[inline(always)]
+fn value(entry: u32, bits: u64) -> usize {
+    let code_and_extra = bits & ((1 << consumed(entry)) - 1);
+    (entry >> 16) as usize + (code_and_extra >> (entry >> 8 & 15)) as usize
+}
+
+/// Where the entry that a link leads to stands, given the bits after those of the root.
+#[inline(always)]
+fn linked<const SIZE: usize>(table: &[u32; SIZE], link: u32, bits: u64) -> u32 {
+    let index = bits as usize & ((1 << (link >> 8 & 15)) - 1);
+    table[((link >> 16) as usize + index) & (SIZE - 1)]
+}
 
 /// The tables of one block, and the choice of the inner loop.
 pub(super) struct Inflater {
@@ -142,12 +138,7 @@ impl Inflater {
                 state.bit = state.stored(at)? * 8;
                 return Ok(last);
             }
-            0b01 => {
-                let mut litlen = [8u8; LITLEN_SYMBOLS];
-                litlen[144..256].fill(9);
-                litlen[256..280].fill(7);
-                self.fill(&litlen, &[5; DISTANCE_SYMBOLS])?;
-            }
+            0b01 => self.fill(&FIXED_LITLEN, &FIXED_DISTANCE)?,
             0b10 => {
                 let header = DynamicHeader::read(&mut bits)?;
                 self.fill(&header.litlen, &header.distance)?;
@@ -169,22 +160,23 @@ impl Inflater {
             LITLEN_ROOT,
             litlen,
             |symbol| match symbol {
-                0..256 => LITERAL | (symbol as u32) << 16,
-                256 => END,
-                _ => symbol_match(&LENGTHS, symbol - 257),
+                0..256 => (LITERAL | (symbol as u32) << 16, 0),
+                256 => (OTHER | END, 0),
+                _ => match_entry(&LENGTHS, symbol - 257),
             },
         )?;
         fill_table(&mut self.distance[..], DISTANCE_ROOT, distance, |symbol| {
-            symbol_match(&DISTANCES, symbol)
+            match_entry(&DISTANCES, symbol)
         })
     }
 }
 
-/// The entry for a length or distance; none for the two of each that the fixed code only reserves.
-fn symbol_match(table: &[(u32, u32)], index: usize) -> u32 {
+/// The entry for a length or distance without its bits, and the number of extra bits; no symbol
+/// for the two of each that the fixed code only reserves.
+fn match_entry(table: &[(u32, u32)], index: usize) -> (u32, u32) {
     match table.get(index) {
-        Some((base, extra)) => MATCH | base << 16 | extra << 8,
-        None => 0,
+        Some((base, extra)) => (base << 16, *extra),
+        None => (OTHER, 0),
     }
 }
 
@@ -193,10 +185,12 @@ fn fill_table(
     table: &mut [u32],
     root: u32,
     lengths: &[u8],
-    entry: impl Fn(usize) -> u32,
+    entry: impl Fn(usize) -> (u32, u32),
 ) -> Result<(), CodecError> {
     let root_size = 1usize << root;
-    table.fill(0);
+    // Complete codes reach every entry; others, which have codes of one bit only, have no second
+    // level.
+    table[..root_size].fill(OTHER);
     let codes = canonical_codes(lengths);
     // How many more bits the longest code with each root index has.
     let mut deeper = [0u8; 1 << LITLEN_ROOT];
@@ -208,7 +202,7 @@ fn fill_table(
     let mut end = root_size;
     for (index, &more) in deeper[..root_size].iter().enumerate() {
         if more > 0 {
-            table[index] = LINK | (end as u32) << 16 | u32::from(more) << 8 | root;
+            table[index] = OTHER | LINK | (end as u32) << 16 | u32::from(more) << 8 | root;
             end += 1 << more;
         }
     }
@@ -217,10 +211,10 @@ fn fill_table(
     }
     for (symbol, (&length, &code)) in lengths.iter().zip(&codes).enumerate() {
         let (length, code) = (u32::from(length), usize::from(code));
-        let value = entry(symbol);
-        if length == 0 || value == 0 {
+        if length == 0 {
             continue;
         }
+        let (entry, extra) = entry(symbol);
         let (level, index, bits) = if length <= root {
             (&mut table[..root_size], code, length)
         } else {
@@ -229,8 +223,9 @@ fn fill_table(
             let size = 1 << (link >> 8 & 15);
             (&mut table[start..start + size], code >> root, length - root)
         };
+        let filled = entry | bits << 8 | (bits + extra);
         for slot in level.iter_mut().skip(index).step_by(1 << bits) {
-            *slot = value | bits;
+            *slot = filled;
         }
     }
     Ok(())
@@ -311,21 +306,13 @@ fn huffman_block_body(
     last_symbols(litlen, distance, state)
 }
 
-/// The entry for the code that `bits` begin with, without its link, and the bits after the code.
-#[inline(always)]
-fn lookup<const SIZE: usize>(table: &[u32; SIZE], root: u32, bits: u64) -> (u32, u32) {
-    let entry = table[bits as usize & ((1 << root) - 1)];
-    if entry & LINK != 0 {
-        let index = (bits >> root) as usize & ((1 << (entry >> 8 & 15)) - 1);
-        let entry = table[((entry >> 16) as usize + index) & (SIZE - 1)];
-        return (entry, root + (entry & 31));
-    }
-    (entry, entry & 31)
-}
-
-/// Bytes of output that the fast loop needs free before a symbol: two literals, the longest match,
-/// and what a copy by whole words may write beyond it.
-const MARGIN: usize = 2 + 258 + 16;
+/// Bytes of output that one pass of the fast loop may write: two literals, the longest match, and
+/// what a copy by whole words may write beyond it.
+const OUTPUT_MARGIN: usize = 2 + 258 + 15;
+/// Bytes of input that one pass may load: three words, each at most 7 bytes after the one before.
+const INPUT_MARGIN: usize = 7 + 7 + 8;
+/// Most bits of a distance: its code and extra bits.
+const DISTANCE_BITS: u32 = 15 + 13;
 
 /// Decodes symbols while neither buffer is near its end; true when the block ended.
 #[inline(always)]
@@ -336,83 +323,122 @@ fn fast_symbols(
 ) -> Result<bool, CodecError> {
     let input = state.input;
     let out = &mut *state.out;
-    let Some(last_start) = out.len().checked_sub(MARGIN) else {
+    let (Some(last_at), Some(last_next)) = (
+        out.len().checked_sub(OUTPUT_MARGIN),
+        input.len().checked_sub(INPUT_MARGIN),
+    ) else {
         return Ok(false);
     };
     let mut at = state.at;
-    // `bits` holds at least `count` bits from the position on; `next` is where more come from.
+    // `bits` holds `count` bits and more from the position on; `next` is where more come from. Only
+    // the low six bits of `count` are the count: an entry can be subtracted as it is.
     let mut next = state.bit / 8;
     let (mut bits, mut count) = (0u64, 0u32);
+    // Leaves at least 56 bits. Within the margin of the head of the loop there is always a word.
     macro_rules! refill {
-        ($otherwise:expr) => {
-            match input.get(next..).and_then(|rest| rest.first_chunk()) {
-                Some(word) => {
-                    bits |= u64::from_le_bytes(*word) << count;
-                    next += ((63 - count) >> 3) as usize;
-                    count |= 56;
-                }
-                None => $otherwise,
-            }
+        () => {
+            let Some(word) = input.get(next..).and_then(|rest| rest.first_chunk()) else {
+                return Err(INVALID);
+            };
+            bits |= u64::from_le_bytes(*word) << (count & 63);
+            next += 7 - (count >> 3 & 7) as usize;
+            count |= 56;
         };
     }
+    // Consumes what the entry says; gives the bits as they were before.
     macro_rules! consume {
-        ($n:expr) => {
-            bits >>= $n;
-            count -= $n;
+        ($entry:expr) => {{
+            let before = bits;
+            bits >>= $entry & 63;
+            count = count.wrapping_sub($entry);
+            before
+        }};
+    }
+    macro_rules! root {
+        ($table:expr, $bits:expr) => {
+            $table[bits as usize & ((1 << $bits) - 1)]
         };
     }
-    refill!(return Ok(false));
-    consume!(state.bit as u32 % 8);
+    macro_rules! literal {
+        ($entry:expr) => {
+            consume!($entry);
+            out[at] = ($entry >> 16) as u8;
+            at += 1;
+        };
+    }
+
+    if at > last_at || next > last_next {
+        return Ok(false);
+    }
+    refill!();
+    bits >>= state.bit % 8;
+    count -= state.bit as u32 % 8;
+    let mut entry = root!(litlen, LITLEN_ROOT);
+    // At the head of the loop no symbol is half consumed, so that it can be left: `entry` only
+    // looks ahead, and its load overlaps with the copy of the match before.
     let ended = loop {
-        // At most 48 bits are used before the next refill: a code and extra bits of both kinds.
-        if at > last_start {
+        if at > last_at || next > last_next {
             break false;
         }
-        refill!(break false);
-        let (mut entry, mut used) = lookup(litlen, LITLEN_ROOT, bits);
+        refill!();
         if entry & LITERAL != 0 {
-            consume!(used);
-            out[at] = (entry >> 16) as u8;
-            at += 1;
-            (entry, used) = lookup(litlen, LITLEN_ROOT, bits);
+            // At most three codes of the first level, of 11 bits each.
+            literal!(entry);
+            entry = root!(litlen, LITLEN_ROOT);
             if entry & LITERAL != 0 {
-                consume!(used);
-                out[at] = (entry >> 16) as u8;
-                at += 1;
-                (entry, used) = lookup(litlen, LITLEN_ROOT, bits);
+                literal!(entry);
+                entry = root!(litlen, LITLEN_ROOT);
                 if entry & LITERAL != 0 {
-                    consume!(used);
-                    out[at] = (entry >> 16) as u8;
-                    at += 1;
+                    literal!(entry);
+                    entry = root!(litlen, LITLEN_ROOT);
                     continue;
                 }
             }
-            refill!(break false);
         }
-        if entry & MATCH == 0 {
-            if entry & END == 0 {
+        // At least 34 bits are left: enough for the code and extra bits of a length.
+        if entry & OTHER != 0 {
+            if entry & LINK != 0 {
+                consume!(entry);
+                entry = linked(litlen, entry, bits);
+            }
+            if entry & LITERAL != 0 {
+                literal!(entry);
+                entry = root!(litlen, LITLEN_ROOT);
+                continue;
+            }
+            if entry & OTHER != 0 {
+                if entry & END == 0 {
+                    return Err(INVALID);
+                }
+                count = count.wrapping_sub(entry);
+                break true;
+            }
+        }
+        let length = value(entry, consume!(entry));
+        if count & 63 < DISTANCE_BITS {
+            refill!();
+        }
+        entry = root!(distance, DISTANCE_ROOT);
+        if entry & OTHER != 0 {
+            if entry & LINK == 0 {
                 return Err(INVALID);
             }
-            count -= used;
-            break true;
+            consume!(entry);
+            entry = linked(distance, entry, bits);
+            if entry & OTHER != 0 {
+                return Err(INVALID);
+            }
         }
-        consume!(used);
-        let extra = entry >> 8 & 31;
-        let length = (entry >> 16) as usize + (bits as usize & ((1 << extra) - 1));
-        consume!(extra);
-        let (entry, used) = lookup(distance, DISTANCE_ROOT, bits);
-        if entry & MATCH == 0 {
-            return Err(INVALID);
-        }
-        consume!(used);
-        let extra = entry >> 8 & 15;
-        let back = (entry >> 16) as usize + (bits as usize & ((1 << extra) - 1));
-        consume!(extra);
+        let back = value(entry, consume!(entry));
         let from = at.checked_sub(back).ok_or(INVALID)?;
+        if count & 63 < LITLEN_ROOT {
+            refill!();
+        }
+        entry = root!(litlen, LITLEN_ROOT);
         copy_match(out, from, at, length);
         at += length;
     };
-    state.bit = next * 8 - count as usize;
+    state.bit = next * 8 - (count & 63) as usize;
     state.at = at;
     Ok(ended)
 }
@@ -421,26 +447,32 @@ fn fast_symbols(
 /// bytes more.
 #[inline(always)]
 fn copy_match(out: &mut [u8], from: usize, to: usize, length: usize) {
-    let back = to - from;
-    if back >= 8 {
+    /// Copies by pieces that do not overlap their source.
+    #[inline(always)]
+    fn by<const N: usize>(out: &mut [u8], from: usize, to: usize, length: usize) {
         let mut done = 0;
         while done < length {
-            let word: [u8; 8] = match out[from + done..].first_chunk() {
-                Some(word) => *word,
-                None => return,
-            };
-            if let Some(to) = out[to + done..].first_chunk_mut() {
-                *to = word;
+            let piece = out.get(from + done..).and_then(|s| s.first_chunk::<N>());
+            let Some(piece) = piece.copied() else { return };
+            let place = out.get_mut(to + done..).and_then(|s| s.first_chunk_mut());
+            let Some(place) = place else { return };
+            *place = piece;
+            done += N;
+        }
+    }
+    match to - from {
+        16.. => {
+            out.copy_within(from..from + 16, to);
+            if length > 16 {
+                by::<16>(out, from + 16, to + 16, length - 16);
             }
-            done += 8;
         }
-    } else if back == 1 {
-        let byte = out[from];
-        out[to..to + length].fill(byte);
-    } else {
-        for i in 0..length {
-            out[to + i] = out[from + i];
+        8.. => by::<8>(out, from, to, length),
+        1 => {
+            let byte = out[from];
+            out[to..to + length].fill(byte);
         }
+        _ => by::<1>(out, from, to, length),
     }
 }
 
@@ -451,33 +483,47 @@ fn last_symbols(
     distance: &[u32; DISTANCE_SIZE],
     state: &mut State<'_>,
 ) -> Result<(), CodecError> {
-    let mut bits = BitReader::new(state.input, state.bit);
+    /// The entry for the next code, and the bits that begin with its code (within its level).
+    fn next<const SIZE: usize>(
+        table: &[u32; SIZE],
+        root: u32,
+        reader: &mut BitReader<'_>,
+    ) -> (u32, u64) {
+        let mut bits = reader.peek();
+        let mut entry = table[bits as usize & ((1 << root) - 1)];
+        if entry & LINK != 0 {
+            reader.skip(root);
+            bits >>= root;
+            entry = linked(table, entry, bits);
+        }
+        reader.skip(consumed(entry));
+        (entry, bits)
+    }
+
+    let mut reader = BitReader::new(state.input, state.bit);
     loop {
-        let (entry, used) = lookup(litlen, LITLEN_ROOT, bits.peek());
-        bits.skip(used);
-        bits.check()?;
+        let (entry, bits) = next(litlen, LITLEN_ROOT, &mut reader);
+        reader.check()?;
         if entry & LITERAL != 0 {
             let wrong_length = state.wrong_length();
             *state.out.get_mut(state.at).ok_or(wrong_length)? = (entry >> 16) as u8;
             state.at += 1;
             continue;
         }
-        if entry & END != 0 {
-            state.bit = bits.position();
+        if entry & OTHER != 0 {
+            if entry & END == 0 {
+                return Err(INVALID);
+            }
+            state.bit = reader.position();
             return Ok(());
         }
-        if entry & MATCH == 0 {
+        let length = value(entry, bits);
+        let (entry, bits) = next(distance, DISTANCE_ROOT, &mut reader);
+        reader.check()?;
+        if entry & OTHER != 0 {
             return Err(INVALID);
         }
-        let length = (entry >> 16) as usize + bits.take(entry >> 8 & 31) as usize;
-        let (entry, used) = lookup(distance, DISTANCE_ROOT, bits.peek());
-        if entry & MATCH == 0 {
-            return Err(INVALID);
-        }
-        bits.skip(used);
-        let back = (entry >> 16) as usize + bits.take(entry >> 8 & 15) as usize;
-        bits.check()?;
-        let from = state.at.checked_sub(back).ok_or(INVALID)?;
+        let from = state.at.checked_sub(value(entry, bits)).ok_or(INVALID)?;
         if length > state.out.len() - state.at {
             return Err(state.wrong_length());
         }

@@ -14,33 +14,32 @@ use crate::cli::Verbosity;
 /// A line is `warning: …`. Writing never fails: a full or closed stderr must not stop what is
 /// being logged about.
 pub(crate) fn init(verbosity: Verbosity) {
-    let mut builder = builder(verbosity.level());
-    builder.format(|out, record| {
-        let message = printable(&record.args().to_string());
-        writeln!(out, "{}: {message}", label(record.level()))
-    });
-    let _ = builder.try_init();
+    start(verbosity.level(), Target::Stderr, false);
 }
 
-/// Starts logging to `sink`, like [`init`], each line with its time.
-pub(crate) fn init_to(level: LevelFilter, sink: Box<dyn Write + Send>) {
-    let mut builder = builder(level);
-    builder.target(Target::Pipe(sink));
-    builder.format(|out, record| {
-        let message = printable(&record.args().to_string());
-        let (time, level) = (out.timestamp_millis(), label(record.level()));
-        writeln!(out, "{time} {level}: {message}")
-    });
-    let _ = builder.try_init();
+/// Starts logging to `sink`, like [`init`]; `timed` puts the time in front of each line.
+pub(crate) fn init_to(level: LevelFilter, sink: Box<dyn Write + Send>, timed: bool) {
+    start(level, Target::Pipe(sink), timed);
 }
 
-fn builder(level: LevelFilter) -> Builder {
+fn start(level: LevelFilter, target: Target, timed: bool) {
     let mut builder = Builder::new();
     builder.filter_level(level);
     if let Ok(filter) = std::env::var("MODELOCI_LOG") {
         builder.parse_filters(&filter);
     }
-    builder
+    builder.target(target);
+    builder.format(move |out, record| {
+        let message = printable(&record.args().to_string());
+        let label = label(record.level());
+        if timed {
+            let time = out.timestamp_millis();
+            writeln!(out, "{time} {label}: {message}")
+        } else {
+            writeln!(out, "{label}: {message}")
+        }
+    });
+    let _ = builder.try_init();
 }
 
 fn label(level: log::Level) -> &'static str {

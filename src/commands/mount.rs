@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use log::LevelFilter;
 use modeloci::Error;
 use modeloci::mount::{self, LogQueue, MountOptions};
@@ -31,7 +30,8 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         mount::mount(&options)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let log = start_log(&options, verbosity)?;
+    let log = start_log(&options, verbosity)
+        .inspect_err(|error| mount::report_failure(&options, error))?;
     let result = mount::mount(&options);
     if let Err(error) = &result {
         // In the background nobody sees stderr.
@@ -86,18 +86,17 @@ fn cache_dir() -> Option<PathBuf> {
         .map(|dir| dir.join("modeloci"))
 }
 
-fn open_log(file: &Path) -> anyhow::Result<File> {
+fn open_log(file: &Path) -> Result<File, Error> {
     File::options()
         .append(true)
         .create(true)
         .open(file)
         .map_err(Error::io("open the log file", file))
-        .context("--log-file")
 }
 
 /// A mount outlives the terminal that it was started from, so whatever it says goes through a
 /// queue that never blocks.
-fn start_log(options: &MountOptions, verbosity: Verbosity) -> anyhow::Result<LogQueue> {
+fn start_log(options: &MountOptions, verbosity: Verbosity) -> Result<LogQueue, Error> {
     let sink: Box<dyn Write + Send> = match &options.log_file {
         Some(file) => Box::new(open_log(file)?),
         None => Box::new(std::io::stderr()),
@@ -107,6 +106,6 @@ fn start_log(options: &MountOptions, verbosity: Verbosity) -> anyhow::Result<Log
         LevelFilter::Warn => LevelFilter::Info,
         level => level,
     };
-    logging::init_to(level, Box::new(writer));
+    logging::init_to(level, Box::new(writer), options.log_file.is_some());
     Ok(queue)
 }

@@ -30,6 +30,10 @@ pub(crate) fn run(args: &UnpackArgs, verbosity: Verbosity) -> anyhow::Result<Exi
         cancel: Some(interrupt::catch()),
     };
     let model = Model::open(args.archive(), &open)?;
+    for note in model.notes() {
+        // What is left out of the tree must not be missed unnoticed.
+        log::warn!("{note}");
+    }
     let bar = Progress::new("unpacking", verbosity);
     let result = unpack(&model, args.output(), &options, &|done, total| {
         bar.update(done, total);
@@ -44,6 +48,7 @@ pub(crate) fn run(args: &UnpackArgs, verbosity: Verbosity) -> anyhow::Result<Exi
             "model": model.config(),
             "files": unpacked.files,
             "bytes": unpacked.bytes,
+            "notes": model.notes(),
         }))?;
     } else {
         output::print(&format!(

@@ -70,17 +70,12 @@ impl Pinned {
                 .and_then(|(offset, length)| Some((decimal(offset)?, decimal(length)?)))
                 .filter(|(offset, length)| {
                     *length <= limits::MAX_CHUNK_TABLE_BYTES
-                        && offset
-                            .checked_add(*length)
-                            .is_some_and(|end| end <= spec.descriptor.size)
+                        && offset.checked_add(*length).is_some()
                 })
                 .map(|(offset, length)| Place::Members(offset, length))
                 .ok_or_else(|| {
-                    refuse(
-                        annotations::CHUNKS_RANGE,
-                        range,
-                        "is not a range of the layer",
-                    )
+                    let rule = "is not a range of the layer";
+                    refuse(annotations::CHUNKS_RANGE, range, rule)
                 })?,
             None if spec.table.is_some() => Place::Blob,
             None => return Ok(None),
@@ -191,6 +186,12 @@ impl ChunkedFile {
     fn load_table(&self) -> Result<Option<ChunkTable>> {
         let shared = &self.shared;
         let found = match (self.pinned.place, &self.spec.table) {
+            // Recompressed to fewer bytes.
+            (Place::Members(offset, length), _)
+                if offset.saturating_add(length) > self.spec.descriptor.size =>
+            {
+                None
+            }
             (Place::Members(offset, length), _) => {
                 let members = read(&*shared.blob, offset, length)?;
                 let gzip = members.starts_with(&GZIP_HEADER[..2]);
@@ -345,11 +346,15 @@ impl FileReader for ChunkedFile {
         let (mut number, start) = (offset / chunk_size, (offset % chunk_size) as usize);
         let first = self.shared.chunk(&table, number)?;
         if start + len <= first.len() {
+            if start + len == first.len() {
+                self.shared.spent(number);
+            }
             return Ok(first.slice(start..start + len));
         }
         let mut joined = Vec::with_capacity(len);
         joined.extend_from_slice(first.get(start..).unwrap_or_default());
         while joined.len() < len {
+            self.shared.spent(number);
             number += 1;
             let chunk = self.shared.chunk(&table, number)?;
             let take = chunk.len().min(len - joined.len());
@@ -404,15 +409,24 @@ impl Shared {
         result
     }
 
+    /// Notes that a reader has reached the end of a chunk.
+    fn spent(&self, number: u64) {
+        if let Ok(chunk) = u32::try_from(number) {
+            self.context.cache.spent(ChunkKey {
+                layer: self.layer,
+                chunk,
+            });
+        }
+    }
+
     /// Reads, verifies and decodes one segment. Nothing unverified reaches the decoder.
     fn decode(&self, table: &ChunkTable, segment: u64) -> Result<Bytes> {
         let row = table
             .row(segment)
             .ok_or_else(|| self.lies(format!("has no row {segment}")))?;
-        let mut out = self
-            .context
-            .buffers
-            .take(table.decoded_len(segment) as usize);
+        let decoded_len = table.decoded_len(segment);
+        let share = self.context.budget.take(decoded_len);
+        let mut out = self.context.buffers.take(decoded_len as usize);
         if row.kind == ChunkKind::Plain {
             self.blob.read_exact_at(out.as_mut(), row.offset)?;
             self.check(out.as_ref(), &row)?;
@@ -423,7 +437,11 @@ impl Shared {
                 self.check(compressed, &row)?;
                 decoder
                     .decode(row.kind, &row.sub_offsets, compressed, out.as_mut())
-                    .map_err(|e| self.lies(format!("segment at offset {}: {e}", row.offset)))
+                    .map_err(|e| self.lies(format!("segment at offset {}: {e}", row.offset)))?;
+                if share.is_large() {
+                    *compressed = Vec::new();
+                }
+                Ok(())
             })?;
         }
         Stats::add(&self.context.stats.chunks_decoded, 1);

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::oci::Descriptor;
 use crate::source::ReadAt;
 
+mod budget;
 mod buffers;
 mod chunked;
 pub mod flight;
@@ -25,6 +26,7 @@ mod pool;
 mod readahead;
 pub mod table;
 
+use budget::Budget;
 use buffers::Buffers;
 use pool::Pool;
 
@@ -50,6 +52,8 @@ pub struct Context {
     pub index_dir: Option<PathBuf>,
     /// Recycled memory for decoded chunks.
     buffers: Arc<Buffers>,
+    /// What decoding large chunks may take.
+    budget: Budget,
     /// Decodes ahead of sequential readers; `None` when something else reads ahead.
     pool: Option<Pool>,
     /// Most bytes decoded ahead of one reader.
@@ -70,6 +74,7 @@ impl Context {
             stats: Stats::default(),
             index_dir,
             buffers: Arc::new(Buffers::default()),
+            budget: Budget::default(),
             pool: (readahead_bytes > 0).then(Pool::new),
             readahead_bytes,
             layers: AtomicU32::new(0),

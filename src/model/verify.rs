@@ -1,6 +1,7 @@
 //! Verification of a whole model on all cores: every layer against everything that is stated
 //! about it.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -42,9 +43,22 @@ impl LayerReport {
 pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerReport> {
     let files: Vec<&FileInfo> = model.files().collect();
     let total = model.total_bytes();
-    let mut order: Vec<usize> = (0..files.len()).collect();
+    // A link is the file that it leads to: thousands of links to a large file cost what it costs.
+    let mut firsts = HashMap::new();
+    let first_of: Vec<usize> = files
+        .iter()
+        .enumerate()
+        .map(|(i, file)| *firsts.entry(model.content_key(file.inode)).or_insert(i))
+        .collect();
+    let mut bytes = vec![0u64; files.len()];
+    for (file, first) in files.iter().zip(&first_of) {
+        if let Some(bytes) = bytes.get_mut(*first) {
+            *bytes = bytes.saturating_add(file.size);
+        }
+    }
+    let mut order: Vec<usize> = firsts.into_values().collect();
     let size = |i: &usize| files.get(*i).map_or(0, |f| f.size);
-    order.sort_by_key(|i| std::cmp::Reverse(size(i)));
+    order.sort_by_key(|i| (std::cmp::Reverse(size(i)), *i));
 
     let next = AtomicUsize::new(0);
     let state = Mutex::new((0u64, vec![None; files.len()]));
@@ -54,7 +68,7 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
             let Some(file) = files.get(i) else { break };
             let outcome = model.verify(file.inode);
             let mut state = state.lock().unwrap_or_else(|e| e.into_inner());
-            state.0 = state.0.saturating_add(file.size);
+            state.0 = state.0.saturating_add(bytes.get(i).copied().unwrap_or(0));
             if let Some(slot) = state.1.get_mut(i) {
                 *slot = Some(outcome);
             }
@@ -62,8 +76,11 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
         }
     };
     thread::scope(|scope| {
-        for _ in 1..threads(jobs).min(files.len()) {
-            scope.spawn(work);
+        for _ in 1..threads(jobs).min(order.len()) {
+            // Without a thread the others have more to do.
+            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
         }
         work();
     });
@@ -71,7 +88,17 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
     let (_, outcomes) = state.into_inner().unwrap_or_else(|e| e.into_inner());
     files
         .iter()
-        .zip(outcomes)
+        .zip(first_of)
+        .enumerate()
+        .map(|(i, (file, first))| {
+            let outcome = outcomes.get(first).cloned().flatten();
+            // The error names the file that a link leads to; the link comes first.
+            let named = outcome.map(|o| match first {
+                first if first == i => o,
+                _ => o.map_err(|error| error.within(&file.path)),
+            });
+            (file, named)
+        })
         .map(|(file, outcome)| LayerReport {
             path: file.path.clone(),
             layer: file.layer.clone(),

@@ -24,6 +24,8 @@ use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::model::{Model, OpenOptions};
 
+/// Longest wait for the event loops to start.
+const START: Duration = Duration::from_secs(10);
 /// How long readers may go on after the mount was asked to end.
 const DRAIN: Duration = Duration::from_millis(4500);
 
@@ -49,6 +51,7 @@ pub(super) enum Event {
 /// mount point or the system does not allow the mount. Nothing stays mounted then.
 pub fn mount(options: &MountOptions) -> Result<()> {
     if options.foreground {
+        sys::give_back_freed_memory();
         let mut reporter = Reporter::new(options.ready_fd)?;
         serve(options, &mut reporter).inspect_err(|error| reporter.failed(error))
     } else {
@@ -81,15 +84,24 @@ fn absolute(path: &std::path::Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(Error::io("use", path))
 }
 
+/// Tells whoever waits for the mount why there will be none, when that is found out before
+/// [`mount`] is called.
+pub fn report_failure(options: &MountOptions, error: &Error) {
+    if let Ok(mut reporter) = Reporter::new(options.ready_fd) {
+        reporter.failed(error);
+    }
+}
+
 /// Starts a process that serves in its foreground, and waits until it reports.
 fn start_background(options: &MountOptions) -> Result<()> {
     let mut options = options.clone();
     options.archive = absolute(&options.archive)?;
     options.mountpoint = absolute(&options.mountpoint)?;
-    for path in [&mut options.log_file, &mut options.index_dir] {
-        if let Some(path) = path {
-            *path = absolute(path)?;
-        }
+    for path in [&mut options.log_file, &mut options.index_dir]
+        .into_iter()
+        .flatten()
+    {
+        *path = absolute(path)?;
     }
     let pipe_error = |e: rustix::io::Errno| Error::io("create", "a pipe")(e.into());
     let (reader, writer) =
@@ -155,7 +167,7 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
     let adapter = Adapter::new(Arc::clone(&shared), options.threads, options.max_readahead);
     session::start(adapter, fd, options.threads, events)?;
     attach::raise_readahead(attached.device(), options.max_readahead);
-    let early = wait_until_it_answers(&mountpoint, &inbox)?;
+    let early = wait_until_it_answers(&mountpoint, options.threads, &inbox)?;
     log::info!(
         "mounted {} on {}",
         crate::entry_path::printable(&shared.model.name()),
@@ -185,20 +197,31 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
     result
 }
 
-/// The first answer through the mount proves everything from the kernel to the model. Returns what
-/// happened meanwhile and is still to be dealt with.
+/// Waits until every event loop runs, and the mount answers: that proves everything from the kernel
+/// to the model. Returns what happened meanwhile and is still to be dealt with.
 fn wait_until_it_answers(
     mountpoint: &std::path::Path,
+    threads: usize,
     inbox: &Receiver<Event>,
 ) -> Result<Option<Event>> {
-    rustix::fs::statfs(mountpoint).map_err(|e| Error::io("use", mountpoint)(e.into()))?;
-    // fuser starts its loops before it looks at errors: one that could not start is known by now.
-    match inbox.try_recv() {
-        Ok(Event::Ended(Err(error))) => Err(session_error(error)),
-        Ok(Event::LoopsDied) => Err(loops_died()),
-        Ok(event) => Ok(Some(event)),
-        Err(_) => Ok(None),
+    let deadline = Instant::now() + START;
+    let mut early = None;
+    loop {
+        match inbox.try_recv() {
+            Ok(Event::Ended(Err(error))) => return Err(session_error(error)),
+            Ok(Event::LoopsDied) => return Err(loops_died()),
+            Ok(event) => early = Some(event),
+            // fuser reports a loop that cannot be started only after the others have begun to
+            // serve; so they are counted.
+            Err(_) if session::running_loops() >= threads => break,
+            Err(_) if Instant::now() > deadline => {
+                return Err(Error::environment("event loops", "did not start in time"));
+            }
+            Err(_) => thread::sleep(Duration::from_micros(200)),
+        }
     }
+    rustix::fs::statfs(mountpoint).map_err(|e| Error::io("use", mountpoint)(e.into()))?;
+    Ok(early)
 }
 
 /// Waits for the end of the mount.
@@ -234,6 +257,13 @@ fn run(
 }
 
 fn session_error(error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return Error::environment(
+            "event loops",
+            "the system allows no more threads; raise the limit of processes, or ask for fewer \
+             with -o threads=N",
+        );
+    }
     Error::io("serve", "the FUSE connection")(error)
 }
 

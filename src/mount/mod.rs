@@ -33,7 +33,7 @@ mod session;
 mod status;
 mod sys;
 
-pub use lifecycle::{check, mount};
+pub use lifecycle::{check, mount, report_failure};
 pub use log_queue::{LogQueue, LogWriter};
 pub use options::{MountOptions, parse_size};
 pub use place::unmount;

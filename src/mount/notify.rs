@@ -21,10 +21,9 @@ impl Notifier {
 
     /// Sends `state`, lines of `NAME=value`. A manager that does not listen is no reason to fail.
     pub(super) fn send(&self, state: &str) {
-        if let Some(socket) = &self.socket {
-            if let Err(error) = send(socket, state) {
-                log::debug!("cannot notify the service manager: {error}");
-            }
+        let sent = self.socket.as_deref().map(|socket| send(socket, state));
+        if let Some(Err(error)) = sent {
+            log::debug!("cannot notify the service manager: {error}");
         }
     }
 }

@@ -203,18 +203,18 @@ pub fn parse_size(text: &str) -> std::result::Result<u64, &'static str> {
     let (number, unit) = text.split_at(digits);
     let number: u64 = number
         .parse()
-        .map_err(|_| "is not a size such as 256MiB, 1G or 65536")?;
-    let shift = match unit.to_ascii_lowercase().as_str() {
+        .map_err(|_| "not a size such as 256MiB, 1G or 65536")?;
+    let shift = match unit.trim_start().to_ascii_lowercase().as_str() {
         "" | "b" => 0,
         "k" | "kib" => 10,
         "m" | "mib" => 20,
         "g" | "gib" => 30,
         "t" | "tib" => 40,
-        _ => return Err("has a unit that is none of K, M, G, T, KiB, MiB, GiB, TiB"),
+        _ => return Err("its unit is none of K, M, G, T, KiB, MiB, GiB, TiB"),
     };
     number
         .checked_mul(1 << shift)
-        .ok_or("is larger than 2^64 bytes")
+        .ok_or("larger than 2^64 bytes")
 }
 
 fn bad_value(option: &str, why: impl std::fmt::Display) -> Error {

@@ -2,6 +2,7 @@
 //! killed process left behind is cleared.
 
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -14,6 +15,9 @@ use crate::error::{Error, Result};
 
 /// Most dead mounts on top of each other that are cleared.
 const MAX_STALE: usize = 64;
+/// How often and after how long an unmount of a busy mount is tried again.
+const BUSY_RETRIES: u32 = 4;
+const BUSY_PAUSE: Duration = Duration::from_millis(25);
 
 /// Checks the mount point (HOSTILE m2, m3), clears a dead mount of ours on it, and returns its
 /// canonical path.
@@ -56,7 +60,16 @@ pub(super) fn prepare(options: &MountOptions) -> Result<PathBuf> {
 pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
     let path = resolve(mountpoint)?;
     find(&mountinfo::read()?, &path)?;
-    match attach::detach(&path, lazy)? {
+    let mut outcome = attach::detach(&path, lazy)?;
+    // A look at the mount that is just being taken makes it busy, too.
+    for _ in 0..BUSY_RETRIES {
+        if outcome != Detached::Busy {
+            break;
+        }
+        std::thread::sleep(BUSY_PAUSE);
+        outcome = attach::detach(&path, lazy)?;
+    }
+    match outcome {
         Detached::Done => Ok(()),
         Detached::Busy => Err(Error::environment(
             printable_path(&path),

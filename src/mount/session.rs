@@ -96,6 +96,18 @@ fn next(jobs: &Mutex<Receiver<Job>>) -> Option<Job> {
     jobs.recv().ok()
 }
 
+/// How many of this process's threads are event loops.
+pub(super) fn running_loops() -> usize {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+        return 0;
+    };
+    tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+        .filter(|name| is_event_loop(name))
+        .count()
+}
+
 /// True for the names of fuser's event loops.
 pub(super) fn is_event_loop(thread: &str) -> bool {
     thread.starts_with("fuser-")

@@ -113,6 +113,19 @@ pub(super) fn in_new_session(command: &mut Command) -> &mut Command {
     }
 }
 
+/// Has the allocator give large blocks back to the system as soon as they are freed.
+///
+/// glibc would raise its threshold with the first large block that is freed, and from then on keep
+/// such blocks in the heaps of as many threads as there are: memory that no bound counts.
+pub(super) fn give_back_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        const LARGE: libc::c_int = 256 << 10;
+        // SAFETY: mallopt takes two numbers, and refuses those that make no sense.
+        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -459,3 +459,57 @@ fn k12_metadata() {
         assert!(error.to_string().contains(rule), "{error}");
     }
 }
+
+/// Text changed at random: never a panic, and what is accepted is written as it was read.
+#[test]
+fn j0_a_damaged_document_is_refused_or_round_trips() {
+    let mut state = 5u64;
+    let mut random = move |n: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    let seed = manifest().to_string().into_bytes();
+    let pieces: [&[u8]; 12] = [
+        b"{}",
+        b"[]",
+        b"\"",
+        b",",
+        b":",
+        b"null",
+        b"-1",
+        b"1e9",
+        b"\\ud800",
+        b"\xff",
+        b"18446744073709551615",
+        b"\"size\":",
+    ];
+    let mut accepted = 0;
+    for _ in 0..20_000 {
+        let mut text = seed.clone();
+        for _ in 0..=random(2) {
+            let at = random(text.len());
+            match random(4) {
+                0 => text[at] ^= 1 << random(8),
+                1 => drop(text.drain(at..text.len().min(at + random(40)))),
+                2 => text
+                    .splice(at..at, pieces[random(12)].iter().copied())
+                    .for_each(drop),
+                _ => {
+                    let end = text.len().min(at + random(60));
+                    let copy = text[at..end].to_vec();
+                    text.splice(at..at, copy).for_each(drop);
+                }
+            }
+        }
+        let _ = Index::parse(&text);
+        let _ = OciConfig::parse(&text);
+        if let Ok(manifest) = OciManifest::parse(&text) {
+            accepted += 1;
+            let bytes = manifest.to_bytes();
+            assert_eq!(OciManifest::parse(&bytes).unwrap(), manifest);
+        }
+    }
+    assert!(accepted > 500, "{accepted}");
+}

@@ -5,7 +5,7 @@
 //! `.` or `..` component is refused, as it lands beside another one when the archive is extracted.
 //! Refused are also: two entries for one blob or document; a blob or document that is no regular
 //! file; anything below `blobs/` that is not named by a digest; and, after the rules of
-//! [`tar`](crate::tar), every archive that two readers could take differently.
+//! [`tar`], every archive that two readers could take differently.
 //!
 //! Two things that other writers do are accepted: a nameless directory entry (the original Python
 //! tool's root), and a root `manifest.json` that is a hard link to a blob in front of it, which is

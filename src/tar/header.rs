@@ -1,6 +1,6 @@
 //! The parser of header blocks, shared by [`outer`](super::outer) and [`members`](super::members).
 //!
-//! [`Parser`] is fed one 512-byte block at a time and says what follows; who feeds it decides where
+//! `Parser` is fed one 512-byte block at a time and says what follows; who feeds it decides where
 //! the blocks come from. It guarantees that an [`Entry`] lies where every reader of tar finds it.
 //! What two readers could take differently is refused, never resolved:
 //!
@@ -14,7 +14,7 @@
 //! - bytes where some readers see a ustar prefix and others do not;
 //! - sparse files, multi-volume archives, unknown entry types;
 //! - pax and GNU extensions that are malformed, empty, repeated, mixed or belong to no entry
-//!   (see [`extension`](super::extension));
+//!   (see `extension`);
 //! - a single zero block with a header behind it: some readers stop there.
 
 use super::BLOCK;

@@ -1,6 +1,6 @@
 //! Forges archives byte by byte: what no honest writer writes.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use modeloci::Digest;
 use serde_json::{Value, json};
@@ -221,6 +221,19 @@ impl Layout {
         let mut layout = Layout { entries };
         layout.set_manifest(serde_json::to_vec(&manifest).unwrap());
         layout
+    }
+
+    /// The entries of an archive that something else wrote.
+    pub(crate) fn parse(archive: &[u8]) -> Layout {
+        let mut entries = Vec::new();
+        for entry in tar::Archive::new(archive).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let name = entry.path().unwrap().to_str().unwrap().to_string();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            entries.push((name, bytes));
+        }
+        Layout { entries }
     }
 
     pub(crate) fn get(&self, name: &str) -> &[u8] {

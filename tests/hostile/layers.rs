@@ -6,9 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::json;
 
-use crate::forge::{
-    BLOCK, Header, Layout, Random, TAR_GZIP, Tar, digest, gzip, layer, noise, record,
-};
+use crate::forge::{BLOCK, Header, Layout, Random, Tar, digest, gzip, layer, noise, record};
 use crate::mounted::Mounted;
 use crate::sandbox::Sandbox;
 
@@ -178,6 +176,14 @@ fn l3_bombs() {
     frame.extend_from_slice(&(1u64 << 40).to_le_bytes());
     frame.extend_from_slice(&[1, 0, 0]);
     damaged("a frame of 1 TiB", &beside(frame));
+    // Directories, members and frames without end.
+    let directory = Header::file("d/", 0).kind(b'5').seal();
+    damaged("directories", &beside(gzip(&directory.repeat(200_000))));
+    let empty = gzip(b"");
+    damaged("empty members", &beside(empty.repeat(100_000)));
+    let skippable = b"\x50\x2a\x4d\x18\0\0\0\0".repeat(200_000);
+    let stream = zstd::encode_all(&tar()[..], 3).unwrap();
+    served("skippable frames", [stream, skippable].concat(), &content());
     // A pax record of the largest allowed size, many times over.
     let comment = record("comment", &"x".repeat(60_000));
     let mut tar = Tar::new();
@@ -213,11 +219,17 @@ fn l5_the_layer_disagrees_with_the_descriptor() {
     };
     let size = (content().len() + 1).to_string();
     damaged("another size", &annotated("io.modeloci.file.size", &size));
+    // The layer's digest is true, so a mount may serve what it holds; but nobody may be told that
+    // all is well.
     let zeros = format!("sha256:{}", "0".repeat(64));
-    damaged(
-        "another digest",
-        &annotated("io.modeloci.file.digest", &zeros),
-    );
+    let layout = annotated("io.modeloci.file.digest", &zeros);
+    let sandbox = Sandbox::new();
+    sandbox.write("bad.tar", layout.to_bytes());
+    let run = sandbox.run_bounded(&["inspect", "bad.tar"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("bad.bin") && run.stderr.contains(&zeros));
+    let run = sandbox.run_bounded(&["unpack", "bad.tar", "out"]);
+    run.fails(1, &["bad.bin", &layout.layer_digest(0), &zeros]);
     // Annotations that are no values at all.
     for (key, value) in [
         ("io.modeloci.file.size", "-1"),
@@ -263,15 +275,116 @@ fn l6_modes_and_owners_are_masked() {
     assert_eq!(meta.uid(), rustix::process::geteuid().as_raw());
 }
 
+/// A layer that holds a link (`1` hard, `2` symbolic) instead of a file.
+fn link(name: &str, flag: u8, target: &str) -> Vec<u8> {
+    let header = Header::file(name, 0).kind(flag).link(target);
+    gzip(&Tar::new().entry(header, b"").end())
+}
+
 #[test]
-fn l7_links_inside_a_layer() {
+fn l7_links_that_lead_outside_or_nowhere() {
     for flag in *b"12" {
-        for target in ["/etc/passwd", "../../etc/passwd", "absent", "bad.bin", GOOD] {
-            let header = Header::file("bad.bin", 0).kind(flag).link(target);
-            let layout = beside(gzip(&Tar::new().entry(header, b"").end()));
-            damaged(&format!("link to {target}"), &layout);
+        for target in [
+            "/etc/passwd",
+            "../../etc/passwd",
+            "../bad.bin/../../x",
+            "absent",
+            "bad.bin",
+            ".",
+            "",
+            "good.bin/x",
+            "a\nb\u{1b}[2J",
+        ] {
+            let layout = beside(link("bad.bin", flag, target));
+            damaged(&format!("{} link to {target:?}", flag as char), &layout);
         }
     }
+    // In a circle, and in a chain that is too long.
+    let circle = Layout::of_layers([
+        ("bad.bin", link("bad.bin", b'2', "b")),
+        ("b", link("b", b'2', "c")),
+        ("c", link("c", b'2', "bad.bin")),
+        (GOOD, layer(GOOD, &good())),
+    ]);
+    let sandbox = Sandbox::new();
+    sandbox.refuses(circle.to_bytes(), 3, &["circle"]);
+    let names: Vec<String> = (0..50).map(|n| format!("l{n:02}")).collect();
+    let mut layers: Vec<(&str, Vec<u8>)> = names
+        .windows(2)
+        .map(|pair| (pair[0].as_str(), link(&pair[0], b'2', &pair[1])))
+        .collect();
+    layers.push(("l49", layer("l49", b"the end")));
+    sandbox.refuses(Layout::of_layers(layers).to_bytes(), 3, &["l0", "link"]);
+}
+
+#[test]
+fn l7_links_that_stay_inside_are_served() {
+    let layout = Layout::of_layers([
+        (GOOD, layer(GOOD, &good())),
+        ("chain", link("chain", b'2', "dir/up")),
+        ("dir/up", link("up", b'2', "../good.bin")),
+        ("hard", link("hard", b'1', GOOD)),
+    ]);
+    let paths = ["chain", "dir/up", GOOD, "hard"];
+    let files = paths.map(|path| (path, good()));
+    let sandbox = Sandbox::new();
+    sandbox.accepts(layout.to_bytes(), &files);
+    sandbox.write("a.tar", layout.to_bytes());
+    let mounted = Mounted::new(&sandbox, "a.tar");
+    // As files: the tree has no link that a reader could be led by.
+    crate::sandbox::assert_tree(&mounted.path(), &files);
+    drop(mounted);
+    // Where a link leads is content, too, and has a digest.
+    let mut changed = layout.clone();
+    let other = link("hard", b'1', "chain");
+    changed.set(&layout.layer_name(3), other.clone());
+    changed.edit_manifest(|m| m["layers"][3]["size"] = json!(other.len()));
+    damaged_link(&changed, "hard", &layout.layer_digest(3));
+}
+
+/// Thousands of links to one large file cost what the file costs, not a thousand times as much.
+#[test]
+fn l7_links_that_multiply_the_work() {
+    const NAMES: usize = 2000;
+    let names: Vec<String> = (0..NAMES).map(|n| format!("l{n:04}")).collect();
+    let zeros = vec![0; 16 << 20];
+    let links = names.iter().map(|name| (&name[..], link(name, b'2', "a")));
+    let layout = Layout::of_layers([("a", layer("a", &zeros))].into_iter().chain(links));
+    let sandbox = Sandbox::new();
+    sandbox.write("a.tar", layout.to_bytes());
+    let run = sandbox.run_bounded(&["inspect", "a.tar", "--json"]).ok();
+    let json = run.json();
+    assert_eq!(json["verified"], true);
+    assert_eq!(json["bytes"], zeros.len() * (NAMES + 1));
+    let sha256 = digest(&zeros);
+    let layers = json["layers"].as_array().unwrap();
+    assert!(
+        layers
+            .iter()
+            .all(|layer| layer["digest"] == sha256.as_str())
+    );
+    // Each of them is named when it is damaged.
+    let mut layout = Layout::of_layers([
+        ("a", layer("a", &noise(12, 300_000))),
+        ("b", link("b", b'2', "a")),
+        ("c", layer("c", &good())),
+    ]);
+    let name = layout.layer_name(0);
+    layout.damage(&name, |bytes| bytes[200_000] ^= 1);
+    sandbox.write("b.tar", layout.to_bytes());
+    let run = sandbox.run_bounded(&["inspect", "b.tar"]).sober();
+    assert_eq!(run.code, Some(1));
+    let lines: Vec<&str> = run.stderr.lines().collect();
+    assert_eq!(lines.len(), 3, "{}", run.stderr);
+    assert!(lines[0].contains("error: a (sha256:"), "{}", run.stderr);
+    assert!(lines[1].contains("error: b: a (sha256:"), "{}", run.stderr);
+    assert!(lines[2].contains("2 of 3 layers failed"), "{}", run.stderr);
+}
+
+/// Refused as a whole, naming the link and its layer.
+#[track_caller]
+fn damaged_link(layout: &Layout, path: &str, digest: &str) {
+    Sandbox::new().refuses(layout.to_bytes(), 1, &[path, digest]);
 }
 
 /// Annotations as `pack` writes them, over a table that is not there or is not one.
@@ -284,6 +397,9 @@ fn l9_chunk_annotations_that_lie() {
         (digest(b"nothing"), format!("0+{length}")),
         (digest(b""), "0+0".to_string()),
         (digest(b"nothing"), format!("{length}+0")),
+        // Beyond the end, as after a tool has recompressed the layer to fewer bytes.
+        (digest(b"nothing"), format!("{length}+1000")),
+        (digest(b"nothing"), "0+99999999".to_string()),
     ] {
         // The table is gone: the layer is read as anyone's.
         let mut layout = beside(blob.clone());
@@ -310,7 +426,7 @@ fn l9_chunk_annotations_that_lie() {
         "0+",
         "+1",
         "-1+5",
-        "0+99999999",
+        "0+999999999999",
         "18446744073709551615+1",
         "a+b",
     ] {
@@ -323,6 +439,110 @@ fn l9_chunk_annotations_that_lie() {
         });
         let words = ["bad.bin", "io.modeloci.chunks.range", "range of the layer"];
         Sandbox::new().refuses(layout.to_bytes(), 3, &words);
+    }
+}
+
+/// A table whose digest is right, about a layer that it does not describe.
+#[test]
+fn l9_a_pinned_table_that_lies() {
+    use modeloci::layer::table::{self, Framing};
+    let sandbox = Sandbox::new();
+    let weights = [noise(10, 150_000), b"text ".repeat(30_000)].concat();
+    sandbox.tree("model", &[("bad.bin", weights), (GOOD, good())]);
+    let args = [
+        "pack",
+        "model",
+        "--name",
+        "m",
+        "--version",
+        "1",
+        "-o",
+        "m.tar",
+    ];
+    sandbox
+        .run(&[&args[..], &["--chunk-size", "64KiB"]].concat())
+        .ok();
+    let packed = Layout::parse(&fs::read(sandbox.path("m.tar")).unwrap());
+    let blob = packed.get(&packed.layer_name(0)).to_vec();
+    let manifest = packed.manifest();
+    let range = &manifest["layers"][0]["annotations"]["io.modeloci.chunks.range"];
+    let (offset, length) = range.as_str().unwrap().split_once('+').unwrap();
+    let (offset, length): (usize, usize) = (offset.parse().unwrap(), length.parse().unwrap());
+    let truth = table::unwrap(Framing::Gzip, &blob[offset..offset + length]).unwrap();
+    let lie = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut lying = truth.clone();
+        change(&mut lying);
+        let (members, length) = table::wrap(Framing::Gzip, &lying, offset as u64);
+        let blob = [&blob[..offset], &members].concat();
+        let mut layout = packed.clone();
+        layout.remove(&packed.layer_name(0));
+        layout.add_blob(&blob);
+        layout.edit_manifest(|m| {
+            let layer = &mut m["layers"][0];
+            layer["digest"] = json!(digest(&blob));
+            layer["size"] = json!(blob.len());
+            layer["annotations"]["io.modeloci.chunks"] = json!(digest(&lying));
+            layer["annotations"]["io.modeloci.chunks.range"] = json!(format!("{offset}+{length}"));
+        });
+        layout
+    };
+    sandbox.write("same.tar", lie(&|_| ()).to_bytes());
+    sandbox.run_bounded(&["inspect", "same.tar"]).ok();
+    let (header, row) = (104, 72);
+    for (what, at, bytes) in [
+        ("magic", 0, &b"M"[..]),
+        ("version", 8, &[2]),
+        ("algorithm", 10, &[1]),
+        ("framing", 11, &[1]),
+        ("chunk size", 12, &[0, 0, 2, 0]),
+        ("no chunk size", 12, &[0, 0, 0, 0]),
+        ("file size", 16, &[1]),
+        ("a huge file", 22, &[1]),
+        ("file offset", 24, &[1]),
+        ("tar size", 32, &[1]),
+        ("data size", 40, &[1]),
+        (
+            "rows",
+            48,
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+        ),
+        ("data digest", 72, &[0, 0, 0, 0]),
+        ("an overlap", header + row, &[10]),
+        ("beyond the blob", header + row + 5, &[1]),
+        ("a gap", header + row + 8, &[1]),
+        ("an empty chunk", header + row + 8, &[0, 0, 0, 0]),
+        ("a chunk digest", header + row + 40, &[0, 0, 0, 0]),
+        ("sub-offsets", header + row + 20, &[0xff, 0xff, 0xff, 0x7f]),
+    ] {
+        let layout = lie(&|table| table[at..at + bytes.len()].copy_from_slice(bytes));
+        let sandbox = Sandbox::new();
+        sandbox.write("bad.tar", layout.to_bytes());
+        let run = sandbox.run_bounded(&["inspect", "bad.tar"]).sober();
+        assert_eq!(run.code, Some(1), "{what}: {run:?}");
+        assert!(run.stderr.contains("bad.bin"), "{what}: {run:?}");
+        assert!(run.stderr.contains(&layout.layer_digest(0)), "{what}");
+    }
+    for change in [
+        &(|table: &mut Vec<u8>| table[104 + 72 + 40] ^= 1) as &dyn Fn(&mut Vec<u8>),
+        &|table| table[16] ^= 1,
+        &|table| table.truncate(150),
+        &|table| table.clear(),
+        &|table| {
+            // Two chunks take each other's place.
+            let (a, b) = table.split_at_mut(104 + 2 * 72);
+            a[104 + 72..].swap_with_slice(&mut b[..72]);
+        },
+    ] {
+        let layout = lie(change);
+        let sandbox = Sandbox::new();
+        sandbox.write("bad.tar", layout.to_bytes());
+        let mounted = Mounted::new(&sandbox, "bad.tar");
+        mounted.eio("bad.bin");
+        assert!(mounted.read(GOOD).unwrap() == good());
+        mounted.logged("bad.bin", &[&layout.layer_digest(0)]);
+        drop(mounted);
+        let run = sandbox.run_bounded(&["unpack", "bad.tar", "out"]);
+        run.fails(1, &["bad.bin", &layout.layer_digest(0)]);
     }
 }
 
@@ -408,5 +628,4 @@ fn l8_sizes_around_a_chunk() {
     files.sort();
     let layout = Layout::of(files.iter().map(|(n, b)| (*n, &b[..])));
     sandbox.accepts(layout.to_bytes(), &files);
-    let _ = TAR_GZIP;
 }

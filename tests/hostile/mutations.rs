@@ -9,8 +9,11 @@ use modeloci::{ErrorKind, Model};
 use crate::forge::{BLOCK, Layout, Random, noise, sample_files};
 use crate::sandbox::Sandbox;
 
+/// An archive, and the files in it.
+type Seed = (Vec<u8>, Vec<(&'static str, Vec<u8>)>);
+
 /// Archives to start from: layers of others, and layers that `pack` wrote.
-fn seeds(sandbox: &Sandbox) -> Vec<(Vec<u8>, Vec<(&'static str, Vec<u8>)>)> {
+fn seeds(sandbox: &Sandbox) -> Vec<Seed> {
     let mut seeds = vec![(Layout::sample().to_bytes(), sample_files())];
     let files = vec![
         ("dir/text", b"some text, ".repeat(7_000)),
@@ -97,7 +100,7 @@ fn t0_thousands_of_random_changes() {
     let mut random = Random(0x6d75_7461);
     let mut opened = 0;
     for (archive, files) in seeds(&sandbox) {
-        for round in 0..400 {
+        for round in 0..300 {
             let mut changed = archive.clone();
             for _ in 0..=random.below(3) {
                 if changed.len() > 2 * BLOCK {

@@ -144,7 +144,11 @@ fn k2_permission_denied() {
         &[("a", b"a".to_vec()), ("closed", b"b".to_vec())],
     );
     sandbox.give_to_user("box");
-    fs::set_permissions(sandbox.path("box/model/closed"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(
+        sandbox.path("box/model/closed"),
+        Permissions::from_mode(0o000),
+    )
+    .unwrap();
     let args = [
         "pack",
         "box/model",
@@ -163,7 +167,7 @@ fn k2_permission_denied() {
     )
     .unwrap();
     let locked = sandbox.mkdir("box/model/dir");
-    fs::set_permissions(&locked, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
     let run = finish(sandbox.as_user(&args), "pack");
     fs::set_permissions(&locked, Permissions::from_mode(0o755)).unwrap();
     run.fails(5, &["box/model/dir", "ermission denied"]);
@@ -264,6 +268,23 @@ fn k5_symbolic_links() {
         refused(&sandbox, 1, &["model/bad", word]);
         fs::remove_file(&link).unwrap();
     }
+}
+
+/// Links that double the number of paths with every level: 2^29 of them.
+#[test]
+fn k5_links_that_multiply() {
+    let sandbox = Sandbox::new();
+    for level in 0..30 {
+        sandbox.mkdir(&format!("model/d{level}"));
+        for name in ["a", "b"] {
+            let target = format!("../d{}", level + 1);
+            if level < 29 {
+                symlink(target, sandbox.path(format!("model/d{level}/{name}"))).unwrap();
+            }
+        }
+    }
+    sandbox.write("model/d29/file", "x");
+    refused(&sandbox, 1, &["model", "holds more than"]);
 }
 
 /// Someone swaps a file for a link to a secret while it is packed: the secret is never packed.
@@ -462,6 +483,36 @@ fn k9_killed_at_any_moment() {
     sandbox.accepts(&archive, &files);
 }
 
+/// The archive is the old one or the new one, never something between.
+#[test]
+fn k9_add_layer_killed_at_any_moment() {
+    let sandbox = Sandbox::new();
+    let files = model(&sandbox);
+    pack(&sandbox, &[]).ok();
+    let old = fs::read(sandbox.path("m.tar")).unwrap();
+    sandbox.write("more", noise(22, 2 << 20));
+    let add = ["add-layer", "m.tar", "more"];
+    let start = Instant::now();
+    sandbox.run_bounded(&add).ok();
+    let whole = start.elapsed();
+    let new = fs::read(sandbox.path("m.tar")).unwrap();
+    let mut random = Random(99);
+    for _ in 0..15 {
+        sandbox.write("m.tar", &old);
+        let mut command = sandbox.command(&add);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        thread::sleep(whole.mul_f64(random.below(1000) as f64 / 1000.0));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let found = fs::read(sandbox.path("m.tar")).unwrap();
+        assert!(found == old || found == new, "a partial archive");
+    }
+    let mut expected = files.clone();
+    expected.push(("more", noise(22, 2 << 20)));
+    sandbox.accepts(new, &expected);
+}
+
 #[test]
 fn k9_interrupted() {
     for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
@@ -623,6 +674,43 @@ fn k12_bad_metadata_names_and_versions() {
         }
     }
     assert_eq!(sandbox.names(), before);
+}
+
+#[test]
+fn k0_layers_that_cannot_be_added() {
+    let sandbox = Sandbox::new();
+    model(&sandbox);
+    pack(&sandbox, &[]).ok();
+    let archive = fs::read(sandbox.path("m.tar")).unwrap();
+    sandbox.write("new", "new");
+    sandbox.mkdir("dir");
+    mkfifo(&sandbox.path("fifo"));
+    symlink("fifo", sandbox.path("link")).unwrap();
+    for (file, more, code, words) in [
+        ("fifo", &[][..], 1, ["fifo", "regular file"]),
+        ("link", &[], 1, ["link", "regular file"]),
+        ("dir", &[], 1, ["dir", "regular file"]),
+        ("/dev/zero", &[], 1, ["/dev/zero", "regular file"]),
+        ("absent", &[], 5, ["absent", "o such file"]),
+        ("new", &["--path", "a.bin"], 1, ["a.bin", "already"]),
+        ("new", &["--path", "a.bin/x"], 1, ["a.bin/x", "beside"]),
+        ("new", &["--path", "sub"], 1, ["sub", "beside"]),
+        ("new", &["--path", "../x"], 2, ["../x", "component"]),
+        ("new", &["--path", "/x"], 2, ["/x", "absolute"]),
+        ("new", &["--path", "a\nb"], 2, ["a\\u{a}b", "control"]),
+    ] {
+        let args = [&["add-layer", "m.tar", file][..], more].concat();
+        sandbox.run_bounded(&args).fails(code, &words);
+        assert!(fs::read(sandbox.path("m.tar")).unwrap() == archive);
+    }
+    // To what is no archive, or a damaged one.
+    sandbox.write("bad.tar", &archive[..5000]);
+    sandbox
+        .run_bounded(&["add-layer", "bad.tar", "new"])
+        .fails(3, &["bad.tar"]);
+    assert!(fs::read(sandbox.path("bad.tar")).unwrap() == archive[..5000]);
+    let names = ["bad.tar", "dir", "fifo", "link", "m.tar", "model", "new"];
+    assert_eq!(sandbox.names(), names);
 }
 
 #[test]

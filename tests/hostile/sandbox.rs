@@ -162,8 +162,13 @@ impl Sandbox {
     #[track_caller]
     pub(crate) fn accepts(&self, archive: impl AsRef<[u8]>, files: &[(&str, Vec<u8>)]) {
         self.write("good.tar", archive);
-        self.run_bounded(&["inspect", "good.tar", "-j", "2"]).ok();
-        self.run_bounded(&["unpack", "good.tar", "out", "-j", "2"])
+        self.accepts_path("good.tar", files);
+    }
+
+    #[track_caller]
+    pub(crate) fn accepts_path(&self, archive: &str, files: &[(&str, Vec<u8>)]) {
+        self.run_bounded(&["inspect", archive, "-j", "2"]).ok();
+        self.run_bounded(&["unpack", archive, "out", "-j", "2"])
             .ok();
         assert_tree(&self.path("out"), files);
         fs::remove_dir_all(self.path("out")).unwrap();

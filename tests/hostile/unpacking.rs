@@ -126,6 +126,7 @@ fn u2_killed_at_any_moment() {
     let mut random = Random(2);
     let mut killed = 0;
     for force in [false, true] {
+        sandbox.run(&["unpack", "m.tar", "out", "--force"]).ok();
         for _ in 0..10 {
             if !force {
                 let _ = fs::remove_dir_all(sandbox.path("out"));

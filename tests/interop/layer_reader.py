@@ -132,6 +132,10 @@ def read_layer(descriptor, blob, blobs):
         plain = decode(compressed)
         if kind == 1:
             bounds = [0, *subs, size]
+            for a, b in zip(bounds, bounds[1:]):
+                # A dynamic block that is not the last, and the empty stored block behind it.
+                need(a < b and compressed[a] & 7 == 4 and compressed[b - 4:b] == b"\0\0\xff\xff",
+                     f"a sub-stream of segment {number} is framed otherwise")
             pieces = [inflate(compressed[a:b]) for a, b in zip(bounds, bounds[1:])]
             need(b"".join(pieces) == plain, f"sub-streams of segment {number} differ")
             lengths = [len(piece) for piece in pieces]

@@ -2,11 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::{BINARY, Done, Mounted, Scene, Server, errno, mounts_at, shell, until};
+use crate::harness::{
+    BINARY, Done, Mounted, Scene, Server, errno, is_root, mounts_at, shell, until,
+};
 use crate::support;
 
 /// Flips a bit in the middle of the largest layer; returns where.
@@ -120,6 +122,27 @@ fn r8_few_descriptors_are_enough() {
     for (name, bytes) in &scene.files {
         assert!(&fs::read(mount.path(name)).unwrap() == bytes);
     }
+}
+
+#[test]
+fn r8_too_few_threads_are_a_clear_error() {
+    let scene = Scene::new();
+    let dir = scene.path("");
+    // Limits of processes do not hold for root.
+    let user = if is_root() {
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        chown(scene.path("mnt"), Some(65534), Some(65534)).unwrap();
+        "setpriv --reuid=65534 --regid=65534 --clear-groups"
+    } else {
+        ""
+    };
+    let mount = Mounted(scene.path("mnt"));
+    let done = shell(
+        &format!("cd \"$1\" && exec {user} prlimit --nproc=4 \"$2\" mount m.tar mnt --no-index"),
+        &[dir.as_os_str(), BINARY.as_ref()],
+    );
+    done.fails(5, "error: ");
+    assert_eq!(mounts_at(&mount.0), 0);
 }
 
 #[test]

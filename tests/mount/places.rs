@@ -194,7 +194,7 @@ fn options_are_checked() {
         ("rw", "use ro"),
         ("allow_root", "use allow_other"),
         ("frobnicate", "is unknown"),
-        ("cache_size=much", "is not a size"),
+        ("cache_size=much", "not a size"),
     ] {
         scene
             .run(&["mount", "m.tar", "mnt", "-o", option])

@@ -258,11 +258,19 @@ fn n3_nothing_can_be_changed() {
     let mount = scene.mount(&[]);
     let file = mount.path("config.json");
     let new = mount.path("new");
-    let raw = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap();
-    let call = |result: i32| match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+    let call = |path: &Path, call: fn(*const libc::c_char) -> i32| {
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        match call(path.as_ptr()) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     };
+    // SAFETY: `call` gives each of these a path that ends in a zero byte.
+    let mkfifo = |path| unsafe { libc::mkfifo(path, 0o600) };
+    // SAFETY: as above.
+    let utimes = |path| unsafe { libc::utimes(path, std::ptr::null()) };
+    // SAFETY: as above.
+    let truncate = |path| unsafe { libc::truncate(path, 0) };
     let rustix = |result: Result<(), rustix::io::Errno>| result.map_err(io::Error::from);
     let attempts: Vec<(&str, io::Result<()>)> = vec![
         (
@@ -294,19 +302,9 @@ fn n3_nothing_can_be_changed() {
         ("rename", fs::rename(&file, &new)),
         ("link", fs::hard_link(&file, &new)),
         ("symlink", std::os::unix::fs::symlink("x", &new)),
-        // SAFETY: all of these take paths that end in a zero byte.
-        (
-            "mkfifo",
-            call(unsafe { libc::mkfifo(raw(&new).as_ptr(), 0o600) }),
-        ),
-        (
-            "utimes",
-            call(unsafe { libc::utimes(raw(&file).as_ptr(), std::ptr::null()) }),
-        ),
-        (
-            "truncate(2)",
-            call(unsafe { libc::truncate(raw(&file).as_ptr(), 0) }),
-        ),
+        ("mkfifo", call(&new, mkfifo)),
+        ("utimes", call(&file, utimes)),
+        ("truncate(2)", call(&file, truncate)),
         (
             "setxattr",
             rustix(rustix::fs::setxattr(

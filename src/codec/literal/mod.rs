@@ -2,7 +2,7 @@
 //!
 //! In the weights of a model LZ77 finds almost nothing: all that deflate gains there it gains by
 //! coding single bytes. A *literal-only* segment does just that, as plain deflate that any inflate
-//! reads. What makes it fast is its shape (`docs/literal-deflate.md` is the specification):
+//! reads. What makes it fast is its shape (`docs/layer-format.md` is the specification):
 //!
 //! ```text
 //! segment:     sub-stream 0 | sub-stream 1 | ... | sub-stream 5

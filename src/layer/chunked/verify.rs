@@ -15,6 +15,8 @@ use crate::layer::table::{self, ChunkTable, DEFLATE_END, Framing, GZIP_HEADER, R
 
 /// Layers of fewer segments are not worth threads of their own.
 const MIN_PARALLEL_SEGMENTS: u64 = 8;
+/// Decoded bytes of segments on their way, for each of which some five wait in all.
+const BYTES_UNDER_WAY: usize = 8 << 20;
 
 /// Reads the blob once, in order, and checks everything there is:
 ///
@@ -31,19 +33,35 @@ const MIN_PARALLEL_SEGMENTS: u64 = 8;
 pub(super) fn verify(shared: &Shared, table: &ChunkTable, spec: &LayerSpec) -> Result<Digest> {
     let workers = match table.segments() {
         0..MIN_PARALLEL_SEGMENTS => 1,
-        _ => thread::available_parallelism().map_or(1, usize::from),
+        _ => {
+            let fitting = BYTES_UNDER_WAY / table.header().chunk_size as usize;
+            let cores = thread::available_parallelism().map_or(1, usize::from);
+            cores.min(fitting.max(1))
+        }
+    };
+    let no_thread = |source| Error::Io {
+        action: "start a thread for",
+        subject: shared.subject.clone(),
+        source: Arc::new(source),
     };
     thread::scope(|scope| {
         // Segments wait in the channels only: memory is bounded by their capacity.
         let (jobs, queue) = sync_channel::<Job>(workers);
         let (decoded, in_order) = sync_channel::<Receiver<Result<Bytes>>>(2 * workers);
         let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..workers {
+        for number in 0..workers {
             let queue = Arc::clone(&queue);
-            scope.spawn(move || decode_jobs(shared, &queue));
+            let work = move || decode_jobs(shared, &queue);
+            match thread::Builder::new().spawn_scoped(scope, work) {
+                Err(error) if number == 0 => return Err(no_thread(error)),
+                Err(_) => break,
+                Ok(_) => {}
+            }
         }
         drop(queue);
-        let hashing = scope.spawn(move || hash_in_order(shared, table, in_order));
+        let hashing = thread::Builder::new()
+            .spawn_scoped(scope, move || hash_in_order(shared, table, in_order))
+            .map_err(no_thread)?;
         let algorithm = spec.descriptor.digest.algorithm();
         let read = read_blob(shared, table, algorithm, jobs, decoded);
         let hashed = hashing

@@ -2,13 +2,15 @@
 //!
 //! Opening one reads its first kilobytes, for the size and mode that its own header gives its file.
 //! The first read of it (or [`verify`](FileReader::verify)) goes over the whole blob once: see
-//! [`pass`]. Not a byte is served before the blob's digest was found to be the manifest's and its
-//! stream to hold exactly the one file. What the pass leaves behind ([`spans`]) lets later reads
+//! `pass`. Not a byte is served before the blob's digest was found to be the manifest's and its
+//! stream to hold exactly the one file. What the pass leaves behind (`spans`) lets later reads
 //! decode a few megabytes around what is wanted, each verified again, and may be kept between runs
-//! ([`index`]).
+//! (`index`).
+//!
+//! A layer that holds a link in place of a file is verified as a whole when it is opened.
 //!
 //! Refuses: streams that are damaged, cut short or followed by anything; tars with no file, several
-//! files, links or devices, or a file of another name than the manifest's.
+//! files, devices, links beside a file, or a file of another name than the manifest's.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +30,7 @@ mod pass;
 mod scan;
 mod spans;
 mod store;
+mod turns;
 
 use pass::Pass;
 use scan::{FileDigests, Head, Look, Packaging};
@@ -59,19 +62,20 @@ struct ForeignFile {
     tuning: Tuning,
     /// Names the layer in messages.
     subject: String,
-    /// Its number in the cache.
-    layer: u32,
     packaging: Packaging,
     head: Head,
     /// What is known since the first touch. A layer that was found bad stays so; a storage that
     /// failed may recover.
     known: Mutex<Option<Result<Arc<Known>>>>,
     touching: Flight<(), Arc<Known>>,
-    loading: Flight<u32, Bytes>,
+    loading: Flight<ChunkKey, Bytes>,
 }
 
 /// What a pass, or the index of an earlier one, found out.
 struct Known {
+    /// Its number in the cache: what was decoded by one division into spans is no answer for
+    /// another.
+    layer: u32,
     blocks: Blocks,
     spans: Spans,
 }
@@ -124,7 +128,6 @@ impl ForeignFile {
             ));
         }
         Ok(Ok(ForeignFile {
-            layer: context.next_layer(),
             blob,
             spec,
             context,
@@ -193,14 +196,16 @@ impl ForeignFile {
         let stats = &self.context.stats;
         Stats::add(&stats.chunks_verified, passed.blocks.digests.len() as u64);
         self.save_index(&passed.blocks, &mut passed.spans);
-        if let Some(whole) = passed.whole {
-            Stats::add(&stats.chunks_decoded, 1);
-            self.context.cache.insert(self.key(WHOLE), whole.into());
-        }
         let known = Arc::new(Known {
+            layer: self.context.next_layer(),
             blocks: passed.blocks,
             spans: passed.spans,
         });
+        if let Some(whole) = passed.whole {
+            Stats::add(&stats.chunks_decoded, 1);
+            let whole = without_spare(whole);
+            self.context.cache.insert(known.key(WHOLE), whole);
+        }
         self.remember(Ok(Arc::clone(&known)));
         Ok((known, passed.file))
     }
@@ -208,7 +213,11 @@ impl ForeignFile {
     fn load_index(&self) -> Option<Known> {
         let dir = self.context.index_dir.as_deref()?;
         match index::load(dir, &self.identity()) {
-            Ok(loaded) => loaded.map(|(blocks, spans)| Known { blocks, spans }),
+            Ok(loaded) => loaded.map(|(blocks, spans)| Known {
+                layer: self.context.next_layer(),
+                blocks,
+                spans,
+            }),
             Err(problem) => {
                 log::warn!("{}: its index is not used: {problem}", self.subject);
                 None
@@ -236,13 +245,6 @@ impl ForeignFile {
             packaging: self.packaging,
             head: self.head,
             tuning: self.tuning,
-        }
-    }
-
-    fn key(&self, number: u32) -> ChunkKey {
-        ChunkKey {
-            layer: self.layer,
-            chunk: number,
         }
     }
 
@@ -285,12 +287,12 @@ impl ForeignFile {
     /// The bytes of a unit, from the cache or decoded now; once, however many readers ask.
     fn load(&self, known: &Known, unit: Unit) -> Result<Bytes> {
         let (stats, cache) = (&self.context.stats, &self.context.cache);
-        let key = self.key(unit.number);
+        let key = known.key(unit.number);
         if let Some(bytes) = cache.get(key) {
             Stats::add(&stats.cache_hits, 1);
             return Ok(bytes);
         }
-        let (bytes, shared) = self.loading.run(unit.number, || {
+        let (bytes, shared) = self.loading.run(key, || {
             // Another reader may have finished between the look and the flight.
             if let Some(bytes) = cache.get(key) {
                 return Ok(bytes);
@@ -320,7 +322,7 @@ impl ForeignFile {
             whole.extend_from_slice(wanted.unwrap_or_default());
             at = end;
         }
-        self.exactly(whole.into(), self.head.attr.size)
+        self.exactly(without_spare(whole), self.head.attr.size)
     }
 
     /// Reads, verifies and decodes a block or span.
@@ -337,10 +339,17 @@ impl ForeignFile {
                 Bytes::from(block)
             }
             Packaging::Gzip | Packaging::Zstd => {
+                // Each takes its megabytes beyond what the cache holds.
+                let _share = self.context.budget.take(len as u64);
                 let source = |byte| VerifiedReader::new(self, &known.blocks, byte);
                 let bytes = known.spans.decode(number, len, source, &self.subject)?;
                 let front = bytes.len().saturating_sub(len);
-                Bytes::from(bytes).slice(front..)
+                if front > len / 16 {
+                    // A cache counts what it is given: a short span must not hold a window.
+                    Bytes::copy_from_slice(bytes.get(front..).unwrap_or_default())
+                } else {
+                    Bytes::from(bytes).slice(front..)
+                }
             }
         };
         self.exactly(bytes, part.end - part.start)
@@ -355,6 +364,21 @@ impl ForeignFile {
             )),
         }
     }
+}
+
+impl Known {
+    fn key(&self, number: u32) -> ChunkKey {
+        ChunkKey {
+            layer: self.layer,
+            chunk: number,
+        }
+    }
+}
+
+/// For the cache, which counts lengths, not capacities.
+fn without_spare(mut bytes: Vec<u8>) -> Bytes {
+    bytes.shrink_to_fit();
+    bytes.into()
 }
 
 impl FileReader for ForeignFile {
@@ -375,6 +399,9 @@ impl FileReader for ForeignFile {
         while at < end {
             let unit = self.unit(&known, at)?;
             let bytes = self.load(&known, unit)?;
+            if end >= unit.end {
+                self.context.cache.spent(self.key(unit.number));
+            }
             let (from, to) = (at - unit.start, end.min(unit.end) - unit.start);
             let wanted = from as usize..to as usize;
             if wanted.len() == len {

@@ -6,13 +6,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::{panic, thread};
 
 use super::scan::{self, FileDigests, Head, Packaging};
 use super::spans::{BlockHasher, Blocks, Recorder, Spans, Tuning, distance, lift};
+use super::turns::Turns;
 use crate::codec::seek::Record;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
@@ -24,7 +25,7 @@ const BUFFER: usize = 1 << 20;
 /// Buffers that the hash may be ahead of the decoder.
 const AHEAD: usize = 4;
 /// Passes at a time, in the whole process: each takes some 10 MiB.
-const PASSES: usize = 4;
+static PASSING: Turns = Turns::new(4);
 
 /// What to go over.
 pub(super) struct Pass<'a> {
@@ -66,7 +67,7 @@ impl Pass<'_> {
     /// not hold exactly the one file, [`ErrorKind::Environment`](crate::ErrorKind::Environment) when
     /// it cannot be read.
     pub(super) fn run(&self, digests: Option<FileDigests>) -> Result<Passed> {
-        let _turn = Turn::take();
+        let _turn = PASSING.take();
         // BLAKE3 is the business of the side that has less to do.
         let (hashing, decoding) = match self.packaging {
             Packaging::Raw | Packaging::Tar => {
@@ -246,30 +247,5 @@ impl Read for &mut Buffers<'_> {
         }
         self.used += n;
         Ok(n)
-    }
-}
-
-/// One of the [`PASSES`] that may be under way.
-struct Turn;
-
-static UNDER_WAY: Mutex<usize> = Mutex::new(0);
-static ENDED: Condvar = Condvar::new();
-
-impl Turn {
-    fn take() -> Turn {
-        let count = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut count = ENDED
-            .wait_while(count, |count| *count >= PASSES)
-            .unwrap_or_else(PoisonError::into_inner);
-        *count += 1;
-        Turn
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut count = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
-        *count = count.saturating_sub(1);
-        ENDED.notify_one();
     }
 }

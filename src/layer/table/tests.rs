@@ -176,3 +176,66 @@ fn wrapped_tables_decode_to_nothing_and_unwrap_to_themselves() {
         }
     }
 }
+
+/// Several fields of a table set at once, to values where arithmetic breaks: never a panic, and what
+/// is accepted tiles the data.
+#[test]
+fn l9_tables_of_extreme_numbers_are_refused_or_sound() {
+    let mut state = 1u64;
+    let mut random = move |n: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % n
+    };
+    let mut accepted = 0;
+    for round in 0..60_000 {
+        let framing = [Framing::Gzip, Framing::Zstd, Framing::Plain][round % 3];
+        let mut table = sample(framing);
+        let rows = (table.len() - HEADER_BYTES) / ROW_BYTES;
+        for _ in 0..=random(3) {
+            let value: u64 = match random(8) {
+                0 => 0,
+                1 => 1 << random(64),
+                2 => (1 << random(64)) - 1,
+                3 => u64::MAX - random(200),
+                4 => u64::MAX << random(64),
+                5 => u64::from(u32::MAX) - random(200),
+                6 => random(200_000),
+                _ => u64::from(table[random(table.len() as u64) as usize]),
+            };
+            let row = HEADER_BYTES + ROW_BYTES * random(rows as u64) as usize;
+            let (at, width) = match random(14) {
+                0 => (10 + random(2) as usize, 1),
+                1 => (12, 4),
+                n @ 2..=6 => (16 + 8 * (n as usize - 2), 8),
+                7 => (row, 8),
+                8 | 9 => (row + 8, 4),
+                10 => (row + 12, 1),
+                n => (row + 20 + 4 * (n as usize - 10), 4),
+            };
+            table[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
+        }
+        if random(8) == 0 {
+            table.truncate(random(table.len() as u64) as usize);
+        }
+        let Ok(parsed) = ChunkTable::parse(Bytes::from(table), u64::MAX, "layer") else {
+            continue;
+        };
+        accepted += 1;
+        let header = parsed.header();
+        let (mut at, mut decoded) = (header.framing.start(), 0);
+        for segment in 0..parsed.segments() {
+            let row = parsed.row(segment).unwrap();
+            assert_eq!(row.offset, at);
+            at += u64::from(row.length);
+            decoded += parsed.decoded_len(segment);
+            assert!(parsed.decoded_len(segment) <= u64::from(limits::MAX_CHUNK_BYTES));
+        }
+        assert_eq!(at + header.framing.end(), header.data_size);
+        assert_eq!(decoded, header.tar_size);
+        assert!(parsed.row(parsed.segments()).is_none() && parsed.row(u64::MAX).is_none());
+        assert_eq!(parsed.decoded_len(u64::MAX - 1), 0);
+    }
+    assert!(accepted > 100, "{accepted}");
+}

@@ -182,3 +182,44 @@ fn errors_of_the_stream_keep_their_kind() {
         assert_eq!((error.kind(), error.to_string().as_str()), (kind, message));
     }
 }
+
+/// Bytes changed at random: never a panic, and what is read does not depend on how the stream comes.
+#[test]
+fn t0_a_damaged_stream_is_read_alike_in_pieces_and_at_once() {
+    let mut state = 3u64;
+    let mut random = move |n: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    let seed = sample().finish();
+    let mut accepted = 0;
+    for _ in 0..4_000 {
+        let mut tar = seed.clone();
+        for _ in 0..=random(3) {
+            let block = random(tar.len() / 512) * 512;
+            let at = (block + random(512)).min(tar.len() - 1);
+            tar[at] = [b'0', b'7', b' ', 0, 0x80, 0xff, b'/', b'.', b'x', b'L'][random(10)];
+            if random(2) == 0 {
+                // A checksum that is right again.
+                tar[block + 148..block + 156].fill(b' ');
+                let sum: u32 = tar[block..block + 512].iter().map(|b| u32::from(*b)).sum();
+                tar[block + 148..block + 155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+            }
+        }
+        let read = |input: &mut dyn Read| {
+            let mut members = Members::new(input, "layer");
+            let mut out = Vec::new();
+            while let Some(entry) = members.next_member().map_err(|e| e.to_string())? {
+                out.push((entry.path, entry.size, entry.data_offset));
+            }
+            members.finish().map_err(|e| e.to_string())?;
+            Ok::<_, String>(out)
+        };
+        let at_once = read(&mut &tar[..]);
+        assert_eq!(read(&mut Slow(&tar, false)), at_once);
+        accepted += usize::from(at_once.is_ok());
+    }
+    assert!(accepted > 50, "{accepted}");
+}

@@ -229,3 +229,21 @@ fn no_index_no_file() {
     );
     assert!(!kept.is_used());
 }
+
+/// An index whose spans lie elsewhere than those of a new pass, as another version might choose
+/// them: what was decoded by one is no answer for the other.
+#[test]
+fn l9_spans_of_an_index_and_of_a_pass_do_not_share_cached_bytes() {
+    let kept = Kept::new(|tar| gzip(tar, 6));
+    let open = |span| {
+        let tuning = Tuning { span, ..SMALL };
+        let context = context(1 << 20, Some(kept.dir()));
+        let blob = Fickle::new(&kept.blob);
+        ForeignFile::open(blob, spec_of(&kept.blob), context, tuning).unwrap()
+    };
+    assert!(open(40_000).read_at(0, 10).unwrap() == kept.data[..10]);
+    let file = open(30_000);
+    assert!(file.read_at(0, usize::MAX).unwrap() == kept.data);
+    assert_eq!(file.verify().unwrap(), Digest::sha256(&kept.data));
+    assert!(file.read_at(0, usize::MAX).unwrap() == kept.data);
+}

@@ -275,3 +275,63 @@ proptest! {
         }
     }
 }
+
+/// Remembers the largest allocation per length that it was given to keep.
+struct Counting(std::sync::Mutex<Vec<(usize, usize)>>);
+
+impl crate::cache::ChunkCache for Counting {
+    fn get(&self, _: ChunkKey) -> Option<Bytes> {
+        None
+    }
+
+    fn insert(&self, _: ChunkKey, chunk: Bytes) {
+        let length = chunk.len();
+        let held = chunk
+            .try_into_mut()
+            .map_or(length, |bytes| bytes.capacity());
+        self.0.lock().unwrap().push((length, held));
+    }
+
+    fn spent(&self, _: ChunkKey) {}
+
+    fn used(&self) -> u64 {
+        0
+    }
+}
+
+/// A cache counts lengths: a last span of a few bytes must not hold the window in front of it.
+#[test]
+fn r9_cached_spans_hold_no_more_memory_than_they_count() {
+    let data = sample(200_003);
+    let blob = gzip(&tar_of(&data), 6);
+    let cache = Arc::new(Counting(std::sync::Mutex::default()));
+    let context = Arc::new(Context::new(Arc::<Counting>::clone(&cache), None, 0));
+    let tuning = Tuning {
+        span: 33_000,
+        ..SMALL
+    };
+    let file = ForeignFile::open(Fickle::new(&blob), spec_of(&blob), context, tuning).unwrap();
+    let known = file.known().unwrap();
+    for span in &known.spans.spans {
+        // All but a few of the span's bytes cut off, as the end of a file would.
+        let number = known.spans.locate(span.out, u64::MAX).unwrap().0 as u32;
+        let unit = Unit {
+            number,
+            start: span.out,
+            end: span.out + 100,
+        };
+        let bytes = file.decode(&known, unit).unwrap();
+        assert_eq!(bytes.len(), 100);
+        let held = bytes.try_into_mut().unwrap().capacity();
+        assert!(held <= 100 + SLOP_ALLOWED, "{held}");
+    }
+    assert!(file.read_at(0, usize::MAX).unwrap() == data);
+    for (length, held) in cache.0.lock().unwrap().iter() {
+        assert!(
+            *held <= length + length / 8 + SLOP_ALLOWED,
+            "{length}: {held}"
+        );
+    }
+}
+
+const SLOP_ALLOWED: usize = 1024;
