@@ -207,4 +207,6 @@ fn a_closed_stdout_ends_quietly() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(5));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("cannot write standard output"), "{text}");
 }
