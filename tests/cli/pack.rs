@@ -171,6 +171,15 @@ fn add_layer_keeps_the_archive_true() {
         ])
         .fails(1, "docs/extra.txt");
     assert!(!run.stderr.contains("hint"), "{}", run.stderr);
+    // Advice is given where it helps.
+    let run = sandbox.run(&["add-layer", "m.tar", "model/config.json"]);
+    assert!(
+        run.fails(1, "config.json").stderr.contains("hint: --path"),
+        "a name that is taken"
+    );
+    let run = sandbox.run(&["add-layer", "m.tar", "model"]);
+    let run = run.fails(1, "is not a regular file");
+    assert!(!run.stderr.contains("hint"), "{}", run.stderr);
 }
 
 #[test]
