@@ -486,12 +486,9 @@ impl From<MountHelper> for Cli {
                 allow_other: false,
                 uid: None,
                 gid: None,
-                // mount(8) says `rw` where the user said nothing; a model is read-only all the same.
-                options: helper
-                    .options
-                    .into_iter()
-                    .filter(|option| option != "rw")
-                    .collect(),
+                // mount(8) passes `rw` whenever `ro` was not asked for. The mount is read-only, and
+                // the mount table says so, as with other file systems that cannot be written.
+                options: helper.options.into_iter().filter(|o| o != "rw").collect(),
                 log_file: None,
                 index_dir: None,
                 no_index: false,
@@ -647,7 +644,7 @@ mod tests {
             "/mnt",
             "-sfv",
             "-o",
-            "rw,allow_other",
+            "ro,allow_other",
             "-t",
             "fuse.modeloci",
         ];
@@ -655,7 +652,13 @@ mod tests {
             panic!()
         };
         assert!(args.fake && args.sloppy);
-        assert_eq!(args.options, ["allow_other"]);
+        assert_eq!(args.options, ["ro", "allow_other"]);
         assert_eq!(args.mountpoint, Path::new("/mnt"));
+
+        let line = ["mount.modeloci", "a.tar", "/mnt", "-o", "rw,noexec"];
+        let Ok(Command::Mount(args)) = command(&line) else {
+            panic!()
+        };
+        assert_eq!(args.options, ["noexec"], "mount(8) adds rw by itself");
     }
 }

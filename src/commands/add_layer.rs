@@ -1,8 +1,10 @@
 //! `modeloci add-layer`
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
-use modeloci::ErrorKind;
+use modeloci::model::OpenOptions;
+use modeloci::{ErrorKind, Model};
 
 use super::{output, pack};
 use crate::cli::AddLayerArgs;
@@ -12,7 +14,7 @@ pub(crate) fn run(args: &AddLayerArgs) -> anyhow::Result<ExitCode> {
     let packed =
         modeloci::pack::add_layer(&args.archive, &args.file, args.path.as_deref(), &options)
             .map_err(|error| match error.kind() {
-                ErrorKind::Refused if args.path.is_none() => {
+                ErrorKind::Refused if args.path.is_none() && is_taken(args) => {
                     output::hint(error, "--path gives the file another path in the model")
                 }
                 _ => error.into(),
@@ -26,4 +28,11 @@ pub(crate) fn run(args: &AddLayerArgs) -> anyhow::Result<ExitCode> {
         output::print(&pack::report(&args.archive, &packed, "Added layer to"))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// True when the archive has a file of the name that the new one would get.
+fn is_taken(args: &AddLayerArgs) -> bool {
+    let name = args.file.file_name().and_then(OsStr::to_str);
+    let model = Model::open(&args.archive, &OpenOptions::default());
+    matches!((name, model), (Some(name), Ok(model)) if model.find(name).is_some())
 }

@@ -27,8 +27,8 @@ pub(crate) fn run(args: &InspectArgs, verbosity: Verbosity) -> anyhow::Result<Ex
         })
     });
 
-    if args.json {
-        output::print_json(&document(args, &model, reports.as_deref()))?;
+    let printed = if args.json {
+        output::print_json(&document(args, &model, reports.as_deref()))
     } else {
         for note in model.notes() {
             output::report_line(&format!("warning: {note}"));
@@ -41,14 +41,19 @@ pub(crate) fn run(args: &InspectArgs, verbosity: Verbosity) -> anyhow::Result<Ex
         {
             text.push_str("All layers verified.\n");
         }
-        output::print(&text)?;
+        output::print(&text)
+    };
+    // A reader that wanted no more of the listing (`| head`, `| grep -q`) must not turn a failed
+    // verification into success.
+    match conclude(&reports.unwrap_or_default()) {
+        Some(code) => Ok(code),
+        None => printed.map(|()| ExitCode::SUCCESS),
     }
-    Ok(conclude(&reports.unwrap_or_default()))
 }
 
 /// One line on stderr for each layer that failed, and the exit code: that of failed verification
-/// before that of storage that cannot be read.
-fn conclude(reports: &[LayerReport]) -> ExitCode {
+/// before that of storage that cannot be read. `None` when none failed.
+fn conclude(reports: &[LayerReport]) -> Option<ExitCode> {
     let mut codes = Vec::new();
     for report in reports {
         if let Err(error) = &report.outcome {
@@ -62,7 +67,7 @@ fn conclude(reports: &[LayerReport]) -> ExitCode {
         }
     }
     if codes.is_empty() {
-        return ExitCode::SUCCESS;
+        return None;
     }
     let (failed, all) = (codes.len(), reports.len());
     output::report_line(&format!(
@@ -70,7 +75,7 @@ fn conclude(reports: &[LayerReport]) -> ExitCode {
     ));
     // A layer that breaks its format's rules has failed verification too.
     let environment = codes.iter().all(|code| *code == 5);
-    ExitCode::from(if environment { 5 } else { 1 })
+    Some(ExitCode::from(if environment { 5 } else { 1 }))
 }
 
 /// The lines that say what the model is; `unpack` prints them too.

@@ -30,6 +30,10 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         mount::mount(&options)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if options.ready_fd.is_some() {
+        // Started by way of /proc/self/exe, it would be "exe" to ps, top and pgrep.
+        let _ = rustix::thread::set_name(c"modeloci");
+    }
     let log = start_log(&options, verbosity)
         .inspect_err(|error| mount::report_failure(&options, error))?;
     let result = mount::mount(&options);

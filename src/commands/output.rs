@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use modeloci::entry_path::printable;
 use modeloci::{Error, ErrorKind};
 
@@ -120,9 +121,9 @@ pub(crate) fn code_of(kind: ErrorKind) -> u8 {
 /// Those of stdout; a broken pipe ends the command quietly, see [`failure`].
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("cannot write standard output")
 }
 
 /// Prints a JSON document, indented.

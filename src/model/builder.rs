@@ -135,6 +135,7 @@ pub(super) fn link(
             attr: *attr,
             reader: Arc::clone(reader),
             verified: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
         });
     }
     Ok(files)

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::cache::LruChunkCache;
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{self, Context, FileAttr, FileReader, LayerSpec, Opened, Stats};
 use crate::limits;
 use crate::oci::{Descriptor, OciConfig, OciManifest};
@@ -157,6 +157,8 @@ struct File {
     attr: FileAttr,
     reader: Arc<dyn FileReader>,
     verified: AtomicBool,
+    /// Some of it was found not to be what its digests say; that does not heal.
+    damaged: AtomicBool,
 }
 
 impl Model {
@@ -316,6 +318,9 @@ impl Model {
                 Ok(bytes)
             }
             Err(error) => {
+                if error.kind() == ErrorKind::Corrupt {
+                    file.damaged.store(true, Ordering::Relaxed);
+                }
                 Stats::add(&self.stats().failures, 1);
                 Err(error)
             }
@@ -353,10 +358,12 @@ impl Model {
         Some(Arc::as_ptr(&self.node(inode)?.reader).addr())
     }
 
-    /// True once bytes of the file were verified and decoded.
+    /// True once bytes of the file were verified and decoded, and as long as no read of it has
+    /// found damage.
     pub fn verified(&self, inode: Inode) -> bool {
-        self.node(inode)
-            .is_some_and(|file| file.verified.load(Ordering::Relaxed))
+        self.node(inode).is_some_and(|file| {
+            file.verified.load(Ordering::Relaxed) && !file.damaged.load(Ordering::Relaxed)
+        })
     }
 
     /// What was read so far.

@@ -22,7 +22,10 @@ const BUSY_PAUSE: Duration = Duration::from_millis(25);
 /// Checks the mount point (HOSTILE m2, m3), clears a dead mount of ours on it, and returns its
 /// canonical path.
 pub(super) fn prepare(options: &MountOptions) -> Result<PathBuf> {
-    let path = resolve(&options.mountpoint)?;
+    let path = resolve(
+        &options.mountpoint,
+        "does not exist; create the directory first",
+    )?;
     clear_stale(&path)?;
     let refuse = |why: &str| Err(Error::environment(mount_point(&path), why));
     let meta = std::fs::metadata(&path).map_err(Error::io("use the mount point", &path))?;
@@ -58,7 +61,7 @@ pub(super) fn prepare(options: &MountOptions) -> Result<PathBuf> {
 /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when nothing of ours is mounted
 /// there, when it is in use and `lazy` is not set, and when the system refuses.
 pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
-    let path = resolve(mountpoint)?;
+    let path = resolve(mountpoint, "does not exist")?;
     find(&mountinfo::read()?, &path)?;
     let mut outcome = attach::detach(&path, lazy)?;
     // A look at the mount that is just being taken makes it busy, too.
@@ -101,13 +104,10 @@ fn mount_point(path: &Path) -> String {
 }
 
 /// The canonical path of a mount point, without asking the file system that is mounted there: it
-/// may be dead, or not let us in.
-pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
+/// may be dead, or not let us in. `missing` says what is wrong when there is none.
+pub(super) fn resolve(path: &Path, missing: &str) -> Result<PathBuf> {
     let fail = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::environment(
-            mount_point(path),
-            "does not exist; create the directory first",
-        ),
+        std::io::ErrorKind::NotFound => Error::environment(mount_point(path), missing),
         _ => Error::io("use the mount point", path)(error),
     };
     let absolute = std::path::absolute(path).map_err(fail)?;
@@ -239,5 +239,7 @@ mod tests {
         assert!(error.to_string().contains("no model is mounted there"));
         let error = unmount(Path::new("/proc"), false).unwrap_err();
         assert!(error.to_string().contains("of type proc"), "{error}");
+        let error = unmount(&dir.path().join("missing"), false).unwrap_err();
+        assert!(error.to_string().ends_with("does not exist"), "{error}");
     }
 }

@@ -65,7 +65,7 @@ pub struct Status {
 /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when no model is mounted there, or
 /// its process does not answer this user.
 pub fn status(mountpoint: &Path) -> Result<Status> {
-    let path = place::resolve(mountpoint)?;
+    let path = place::resolve(mountpoint, "does not exist")?;
     place::find(&mountinfo::read()?, &path)?;
     let fail = |problem: &str| Error::environment(printable_path(&path), problem);
     let mut buf = vec![0u8; 64 << 10];

@@ -60,7 +60,7 @@ pub fn add_layer(
         ..packed
     };
     let metadata = std::fs::metadata(&path).map_err(Error::io("read", &path))?;
-    output.set_permissions(metadata.permissions())?;
+    output.take_over(&metadata)?;
     if identity(&path)? != before {
         return Err(Error::refused(
             printable_path(&path),

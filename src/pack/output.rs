@@ -4,10 +4,10 @@
 //! not even SIGKILL leaves anything behind; elsewhere it has a temporary name beside the output.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
@@ -145,10 +145,15 @@ impl OutputFile {
         handle.map_err(Error::io("write", &self.place.path))
     }
 
-    /// Gives the file the permissions of the one that it replaces.
-    pub(super) fn set_permissions(&self, permissions: Permissions) -> Result<()> {
-        let result = self.file().set_permissions(permissions);
-        result.map_err(Error::io("set permissions of", &self.place.path))
+    /// Gives the file the permissions of the one that it replaces, and its owner where that is
+    /// allowed.
+    pub(super) fn take_over(&self, old: &Metadata) -> Result<()> {
+        // First the owner: changing it would clear permissions.
+        match fchown(self.file(), Some(old.uid()), Some(old.gid())) {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+            _ => self.file().set_permissions(old.permissions()),
+        }
+        .map_err(Error::io("set owner and permissions of", &self.place.path))
     }
 
     /// Syncs the file, gives it its name, and syncs the directory.

@@ -122,6 +122,17 @@ fn d3_a_flipped_bit_fails_its_layer_and_no_other() {
     assert_eq!(json["layers"][2]["verified"], false);
     assert!(json["layers"][2]["error"].is_string());
     sandbox.run(&["inspect", "m.tar", "--no-verify"]).ok();
+
+    // Also where nobody reads the listing to its end, as behind `| head` or `| grep -q`.
+    for line in [&["inspect", "m.tar"][..], &["inspect", "m.tar", "--json"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = sandbox.command(line);
+        let output = command.stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("weights.bin"), "{text}");
+    }
 }
 
 #[test]

@@ -171,6 +171,15 @@ fn add_layer_keeps_the_archive_true() {
         ])
         .fails(1, "docs/extra.txt");
     assert!(!run.stderr.contains("hint"), "{}", run.stderr);
+    // Advice is given where it helps.
+    let run = sandbox.run(&["add-layer", "m.tar", "model/config.json"]);
+    assert!(
+        run.fails(1, "config.json").stderr.contains("hint: --path"),
+        "a name that is taken"
+    );
+    let run = sandbox.run(&["add-layer", "m.tar", "model"]);
+    let run = run.fails(1, "is not a regular file");
+    assert!(!run.stderr.contains("hint"), "{}", run.stderr);
 }
 
 #[test]
@@ -207,4 +216,6 @@ fn a_closed_stdout_ends_quietly() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(5));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("cannot write standard output"), "{text}");
 }

@@ -55,6 +55,35 @@ fn d3_one_damaged_layer_fails_alone() {
 }
 
 #[test]
+fn d3_a_file_with_damage_does_not_count_as_verified() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("model")).unwrap();
+    fs::write(scene.path("model/weights.bin"), scene.bytes("weights.bin")).unwrap();
+    let pack = ["pack", "model", "--name", "m", "--version", "1"];
+    scene
+        .run(&[&pack[..], &["--output", "m.tar", "--force"]].concat())
+        .ok();
+    damage(&scene);
+    let mount = scene.mount(&[]);
+    let path = mount.path("weights.bin");
+    let verified = || {
+        let mut value = [0; 8];
+        let length = rustix::fs::getxattr(&path, "user.modeloci.verified", &mut value[..]);
+        String::from_utf8(value[..length.unwrap()].to_vec()).unwrap()
+    };
+    let mut first = [0; 4096];
+    let file = File::open(&path).unwrap();
+    file.read_exact_at(&mut first, 0).unwrap();
+    assert_eq!(first, scene.bytes("weights.bin")[..4096]);
+    assert_eq!(verified(), "true");
+    assert_eq!(errno(fs::read(&path)), libc::EIO);
+    assert_eq!(verified(), "false");
+    // The chunks that are whole are still served.
+    file.read_exact_at(&mut first, 1 << 20).unwrap();
+    assert_eq!(verified(), "false");
+}
+
+#[test]
 fn r1_an_archive_cut_short_is_an_error() {
     let scene = Scene::new();
     let mount = scene.mount(&[]);

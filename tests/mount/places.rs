@@ -73,6 +73,8 @@ fn m2_a_stale_mount_is_cleared() {
     let scene = Scene::new();
     let mount = scene.mount(&[]);
     let pid = mount.pid();
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+    assert_eq!(name, "modeloci\n", "what ps and pgrep see");
     kill(pid, libc::SIGKILL);
     until("it is dead", || !lives(pid));
     assert_eq!(mounts_at(&mount.0), 1, "it left its mount");

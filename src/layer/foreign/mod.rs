@@ -400,7 +400,7 @@ impl FileReader for ForeignFile {
             let unit = self.unit(&known, at)?;
             let bytes = self.load(&known, unit)?;
             if end >= unit.end {
-                self.context.cache.spent(self.key(unit.number));
+                self.context.cache.spent(known.key(unit.number));
             }
             let (from, to) = (at - unit.start, end.min(unit.end) - unit.start);
             let wanted = from as usize..to as usize;

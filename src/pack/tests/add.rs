@@ -118,15 +118,23 @@ fn d3_a_damaged_blob_is_not_carried_over() {
 }
 
 #[test]
-fn keeps_permissions_links_and_the_reference_name() {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+fn keeps_owner_permissions_links_and_the_reference_name() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
     let dir = packed(Compression::Auto);
     let path = dir.path().join("out.tar");
+    // Only root may give a file away; for others this changes nothing.
+    let owner = |path: &Path| {
+        let metadata = fs::metadata(path).unwrap();
+        (metadata.uid(), metadata.gid())
+    };
+    let _ = chown(&path, Some(4321), Some(1234));
+    let before = owner(&path);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     symlink("out.tar", dir.path().join("link.tar")).unwrap();
     let link = dir.path().join("link.tar");
     add_layer(&link, &dir.path().join("extra"), None, &options()).unwrap();
     assert!(link.is_symlink());
+    assert_eq!(owner(&path), before);
     assert_eq!(
         fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o640
