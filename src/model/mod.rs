@@ -167,9 +167,9 @@ impl Model {
     /// Costs the manifest, not the data.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when the archive breaks a rule,
-    /// [`ErrorKind::PinMismatch`](crate::ErrorKind::PinMismatch) when the manifest is not the
-    /// pinned one, [`ErrorKind::Environment`](crate::ErrorKind::Environment) when it cannot be read.
+    /// [`ErrorKind::Malformed`] when the archive breaks a rule,
+    /// [`ErrorKind::PinMismatch`] when the manifest is not the
+    /// pinned one, [`ErrorKind::Environment`] when it cannot be read.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Model> {
         Model::from_source(crate::source::open(path.as_ref())?, options)
     }
@@ -304,8 +304,8 @@ impl Model {
     /// byte was verified. Decodes on the calling thread; safe to call from any number of threads.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when the inode is no file,
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the layer is damaged.
+    /// [`ErrorKind::NotFound`] when the inode is no file,
+    /// [`ErrorKind::Corrupt`] when the layer is damaged.
     pub fn read_at(&self, inode: Inode, offset: u64, len: usize) -> Result<Bytes> {
         let file = self.regular(inode)?;
         match file.reader.read_at(offset, len) {
@@ -337,7 +337,7 @@ impl Model {
     /// the SHA-256 of the file.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), naming layer and digest.
+    /// [`ErrorKind::Corrupt`], naming layer and digest.
     pub fn verify(&self, inode: Inode) -> Result<Digest> {
         let file = self.regular(inode)?;
         let found = file.reader.verify()?;
