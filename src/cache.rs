@@ -21,8 +21,9 @@ pub trait ChunkCache: Send + Sync {
     fn get(&self, key: ChunkKey) -> Option<Bytes>;
     /// Keeps `chunk`, forgetting others as the bound requires. A chunk over the bound is not kept.
     fn insert(&self, key: ChunkKey, chunk: Bytes);
-    /// Says that a reader has reached the end of the chunk, so that it is the next to forget.
-    fn spent(&self, key: ChunkKey);
+    /// Notes that so many bytes of the chunk were served. Once all of it was, it is *spent*: the next
+    /// to forget.
+    fn served(&self, key: ChunkKey, bytes: usize);
     /// Bytes kept now.
     fn used(&self) -> u64;
 }
@@ -50,6 +51,8 @@ struct Inner {
 
 struct Kept {
     chunk: Bytes,
+    /// Bytes served, in any order: requests of one reader overtake each other.
+    served: usize,
     spent: bool,
 }
 
@@ -103,6 +106,7 @@ impl ChunkCache for LruChunkCache {
         inner.used += size;
         let kept = Kept {
             chunk,
+            served: 0,
             spent: false,
         };
         if let Some(old) = inner.chunks.put(key, kept) {
@@ -117,12 +121,16 @@ impl ChunkCache for LruChunkCache {
         drop(inner);
     }
 
-    fn spent(&self, key: ChunkKey) {
+    fn served(&self, key: ChunkKey, bytes: usize) {
         let mut forgotten = Vec::new();
         let mut inner = self.lock();
         let Some(kept) = inner.chunks.peek_mut(&key).filter(|kept| !kept.spent) else {
             return;
         };
+        kept.served = kept.served.saturating_add(bytes);
+        if kept.served < kept.chunk.len() {
+            return;
+        }
         kept.spent = true;
         let size = kept.chunk.len() as u64;
         inner.spent_bytes += size;
@@ -192,13 +200,15 @@ mod tests {
         cache.insert(key(1000), chunk());
         for n in 0..100 {
             cache.insert(key(n), chunk());
-            cache.spent(key(n));
-            cache.spent(key(n));
+            cache.served(key(n), 1000);
+            cache.served(key(n), (1 << 20) - 1000);
+            cache.served(key(n), 1000);
         }
         assert_eq!(cache.used(), SPENT_BYTES + (1 << 20));
         assert!(cache.get(key(1000)).is_some());
         assert!(cache.get(key(99)).is_some() && cache.get(key(91)).is_none());
-        cache.spent(key(5_000));
+        cache.served(key(5_000), 1 << 20);
+        cache.served(key(1000), (1 << 20) - 1);
         assert_eq!(cache.lock().spent_bytes, SPENT_BYTES);
     }
 
@@ -208,7 +218,7 @@ mod tests {
         for _ in 0..1_000 {
             for n in 0..12 {
                 cache.insert(key(n), Bytes::from(vec![0; 1 << 20]));
-                cache.spent(key(n));
+                cache.served(key(n), 1 << 20);
             }
         }
         let inner = cache.lock();

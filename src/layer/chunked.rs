@@ -11,7 +11,7 @@ use super::table::{self, ChunkTable, Framing, GZIP_HEADER, Row};
 use super::{Context, FileReader, LayerSpec, Opened, Stats, foreign};
 use crate::cache::ChunkKey;
 use crate::codec::{ChunkKind, Decoder};
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::oci::annotations;
 use crate::source::ReadAt;
@@ -346,19 +346,18 @@ impl FileReader for ChunkedFile {
         let (mut number, start) = (offset / chunk_size, (offset % chunk_size) as usize);
         let first = self.shared.chunk(&table, number)?;
         if start + len <= first.len() {
-            if start + len == first.len() {
-                self.shared.spent(number);
-            }
+            self.shared.served(number, len);
             return Ok(first.slice(start..start + len));
         }
         let mut joined = Vec::with_capacity(len);
         joined.extend_from_slice(first.get(start..).unwrap_or_default());
+        self.shared.served(number, joined.len());
         while joined.len() < len {
-            self.shared.spent(number);
             number += 1;
             let chunk = self.shared.chunk(&table, number)?;
             let take = chunk.len().min(len - joined.len());
             joined.extend_from_slice(&chunk[..take]);
+            self.shared.served(number, take);
         }
         Ok(joined.into())
     }
@@ -409,13 +408,11 @@ impl Shared {
         result
     }
 
-    /// Notes that a reader has reached the end of a chunk.
-    fn spent(&self, number: u64) {
+    /// Notes that bytes of a chunk were served.
+    fn served(&self, number: u64, bytes: usize) {
         if let Ok(chunk) = u32::try_from(number) {
-            self.context.cache.spent(ChunkKey {
-                layer: self.layer,
-                chunk,
-            });
+            let layer = self.layer;
+            self.context.cache.served(ChunkKey { layer, chunk }, bytes);
         }
     }
 
@@ -428,13 +425,11 @@ impl Shared {
         let share = self.context.budget.take(decoded_len);
         let mut out = self.context.buffers.take(decoded_len as usize);
         if row.kind == ChunkKind::Plain {
-            self.blob.read_exact_at(out.as_mut(), row.offset)?;
-            self.check(out.as_ref(), &row)?;
+            self.read(out.as_mut(), &row)?;
         } else {
             DECODING.with_borrow_mut(|(decoder, compressed)| {
                 compressed.resize(row.length as usize, 0);
-                self.blob.read_exact_at(compressed, row.offset)?;
-                self.check(compressed, &row)?;
+                self.read(compressed, &row)?;
                 decoder
                     .decode(row.kind, &row.sub_offsets, compressed, out.as_mut())
                     .map_err(|e| self.lies(format!("segment at offset {}: {e}", row.offset)))?;
@@ -448,8 +443,25 @@ impl Shared {
         Ok(out.freeze())
     }
 
+    /// Reads a segment's compressed bytes and compares them with their digest, each piece hashed
+    /// while it is still in the processor's cache.
+    fn read(&self, compressed: &mut [u8], row: &Row) -> Result<()> {
+        const PIECE: usize = 256 << 10;
+        let mut hasher = Hasher::new(row.digest.algorithm());
+        let mut offset = row.offset;
+        for piece in compressed.chunks_mut(PIECE) {
+            self.blob.read_exact_at(piece, offset)?;
+            hasher.update(piece);
+            offset += piece.len() as u64;
+        }
+        self.compare(hasher.finish(), row)
+    }
+
     fn check(&self, compressed: &[u8], row: &Row) -> Result<()> {
-        let found = Digest::of(row.digest.algorithm(), compressed);
+        self.compare(Digest::of(row.digest.algorithm(), compressed), row)
+    }
+
+    fn compare(&self, found: Digest, row: &Row) -> Result<()> {
         if found != row.digest {
             return Err(Error::corrupt(
                 &self.subject,

@@ -75,7 +75,8 @@ fn open_model(options: &MountOptions) -> Result<Model> {
             pin: options.digest,
             cache_bytes: options.cache_bytes,
             index_dir: options.index_dir.clone(),
-            ..OpenOptions::default()
+            // For root the kernel reads far enough ahead; for others it may not, and we do.
+            readahead: !rustix::process::geteuid().is_root(),
         },
     )
 }

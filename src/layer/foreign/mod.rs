@@ -399,11 +399,10 @@ impl FileReader for ForeignFile {
         while at < end {
             let unit = self.unit(&known, at)?;
             let bytes = self.load(&known, unit)?;
-            if end >= unit.end {
-                self.context.cache.spent(known.key(unit.number));
-            }
             let (from, to) = (at - unit.start, end.min(unit.end) - unit.start);
             let wanted = from as usize..to as usize;
+            let cache = &self.context.cache;
+            cache.served(known.key(unit.number), wanted.len());
             if wanted.len() == len {
                 return Ok(bytes.slice(wanted));
             }

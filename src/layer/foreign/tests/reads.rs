@@ -292,7 +292,7 @@ impl crate::cache::ChunkCache for Counting {
         self.0.lock().unwrap().push((length, held));
     }
 
-    fn spent(&self, _: ChunkKey) {}
+    fn served(&self, _: ChunkKey, _: usize) {}
 
     fn used(&self) -> u64 {
         0
