@@ -379,6 +379,32 @@ fn k8_no_space_for_the_output() {
     assert_eq!(sandbox.names(), before);
 }
 
+/// What can be done with one thread is done; packing says what it lacks, and leaves nothing.
+#[test]
+fn k8_no_thread_can_be_started() {
+    let sandbox = Sandbox::new();
+    let files = model(&sandbox);
+    pack(&sandbox, &[]).ok();
+    sandbox.mkdir("box");
+    sandbox.give_to_user("box");
+    let run = |args: &[&str]| finish(sandbox.without_threads(args), &args.join(" "));
+    // With a warning about threads that would decode.
+    let unpacked = run(&["unpack", "m.tar", "box/out", "-j", "4"]).sober();
+    assert_eq!(unpacked.code, Some(0), "{}", unpacked.stderr);
+    assert_tree(&sandbox.path("box/out"), &files);
+    let mut args = PACK;
+    args[7] = "box/m.tar";
+    run(&args).fails(5, &["cannot start a thread"]);
+    fs::copy(sandbox.path("m.tar"), sandbox.path("box/old.tar")).unwrap();
+    sandbox.give_to_user("box/old.tar");
+    let add = ["add-layer", "box/old.tar", "model/a.bin", "--path", "new"];
+    run(&add).fails(5, &["cannot start a thread"]);
+    let names = crate::sandbox::names(&sandbox.path("box"));
+    assert_eq!(names, ["old.tar", "out"]);
+    let old = fs::read(sandbox.path("box/old.tar")).unwrap();
+    assert!(old == fs::read(sandbox.path("m.tar")).unwrap());
+}
+
 #[test]
 fn k8_a_full_file_system() {
     if !is_root() {

@@ -116,6 +116,21 @@ impl Sandbox {
         command
     }
 
+    /// The binary as an ordinary user who may start no further thread. (Root always may.)
+    pub(crate) fn without_threads(&self, args: &[&str]) -> Command {
+        let run = self.as_user(args);
+        let mut command = Command::new("prlimit");
+        command
+            .arg("--nproc=1")
+            .arg(run.get_program())
+            .args(run.get_args());
+        if is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        self.settle(&mut command);
+        command
+    }
+
     /// Gives a file or directory to the ordinary user.
     pub(crate) fn give_to_user(&self, name: &str) {
         if is_root() {
