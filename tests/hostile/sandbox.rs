@@ -297,6 +297,24 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// True for root; for others it says what is not tested. The tests are run as root, too.
+pub(crate) fn needs_root(what: &str) -> bool {
+    if !is_root() {
+        eprintln!("skipped: only root can {what}");
+    }
+    is_root()
+}
+
+/// True when something that a test rests on is there; with `CI` set it must be.
+#[track_caller]
+pub(crate) fn available(what: &str, found: bool) -> bool {
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "{what} is missing");
+        eprintln!("skipped: {what} is missing");
+    }
+    found
+}
+
 pub(crate) fn is_mounted(path: &Path) -> bool {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
