@@ -221,6 +221,7 @@ impl Writer<'_> {
     }
 
     fn write(&mut self, result: &Done) -> Result<()> {
+        self.settings.check_cancelled(self.archive.name())?;
         let Done {
             job,
             encoded,

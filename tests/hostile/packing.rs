@@ -6,11 +6,14 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::forge::{Random, noise};
 use crate::sandbox::{Sandbox, assert_tree, available, finish, needs_root};
@@ -545,24 +548,86 @@ fn k9_add_layer_killed_at_any_moment() {
     sandbox.accepts(new, &expected);
 }
 
+/// Sends a signal once a command is at work; it ends by that signal, leaving what was there.
+#[track_caller]
+fn interrupt(sandbox: &Sandbox, mut command: Command, signal: Signal, named: bool) {
+    let before = sandbox.names();
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let start = Instant::now();
+    let at_work = || match named {
+        true => sandbox.names().iter().any(|name| name.ends_with(".tmp")),
+        false => start.elapsed() > Duration::from_millis(300),
+    };
+    while !at_work() {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(child.try_wait().unwrap().is_none(), "ended early");
+        thread::sleep(Duration::from_millis(2));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, signal).unwrap();
+    let start = Instant::now();
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(signal.as_raw()));
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(sandbox.names(), before);
+}
+
+/// A model that takes long to pack, and an archive to add to.
+fn long_model() -> Sandbox {
+    let sandbox = Sandbox::new();
+    model(&sandbox);
+    pack(&sandbox, &[]).ok();
+    fs::rename(sandbox.path("m.tar"), sandbox.path("old.tar")).unwrap();
+    let long = File::create(sandbox.path("model/long")).unwrap();
+    long.set_len(1 << 36).unwrap();
+    sandbox
+}
+
+const ADD: [&str; 3] = ["add-layer", "old.tar", "model/long"];
+
 #[test]
 fn k9_interrupted() {
-    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
-        let sandbox = Sandbox::new();
-        model(&sandbox);
-        File::create(sandbox.path("model/long"))
-            .unwrap()
-            .set_len(1 << 36)
-            .unwrap();
-        let mut child = spawn(&sandbox);
-        thread::sleep(Duration::from_millis(300));
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, signal).unwrap();
-        let start = Instant::now();
-        assert!(!child.wait().unwrap().success());
-        assert!(start.elapsed() < Duration::from_secs(5));
-        assert_eq!(sandbox.names(), ["model"]);
+    let sandbox = long_model();
+    let old = fs::read(sandbox.path("old.tar")).unwrap();
+    for signal in [Signal::TERM, Signal::INT] {
+        for args in [&PACK[..], &ADD] {
+            interrupt(&sandbox, sandbox.command(args), signal, false);
+        }
     }
+    assert!(fs::read(sandbox.path("old.tar")).unwrap() == old);
+}
+
+/// Where a file cannot be without a name, which is forced by taking /proc away.
+#[test]
+fn k9_interrupted_with_a_temporary_name() {
+    if !needs_root("take /proc away") {
+        return;
+    }
+    let hide = "mount -t tmpfs none /proc";
+    let probe = Command::new("unshare")
+        .args(["--mount", "sh", "-c", hide])
+        .stderr(Stdio::null())
+        .status();
+    let possible = probe.is_ok_and(|status| status.success());
+    if !available("the right to make a mount namespace", possible) {
+        return;
+    }
+    let sandbox = long_model();
+    let old = fs::read(sandbox.path("old.tar")).unwrap();
+    for signal in [Signal::TERM, Signal::INT] {
+        for args in [&PACK[..], &ADD] {
+            let mut command = Command::new("unshare");
+            command
+                .args(["--mount", "sh", "-c"])
+                .arg(format!("{hide} && exec \"$0\" \"$@\""))
+                .arg(env!("CARGO_BIN_EXE_modeloci"))
+                .args(args)
+                .current_dir(sandbox.root());
+            interrupt(&sandbox, command, signal, true);
+        }
+    }
+    assert!(fs::read(sandbox.path("old.tar")).unwrap() == old);
 }
 
 #[test]

@@ -50,6 +50,21 @@ fn k1_a_file_that_grows() {
 }
 
 #[test]
+fn k9_cancelled() {
+    static CANCEL: AtomicBool = AtomicBool::new(false);
+    let dir = big();
+    let options = PackOptions {
+        cancel: Some(&CANCEL),
+        ..options()
+    };
+    let output = Output::File(dir.path().join("out.tar"));
+    let stop = |done, _| CANCEL.store(done > 0, Ordering::Relaxed);
+    let text = problem(pack(&model_of(&dir), &config(), &output, &options, &stop));
+    assert!(text.ends_with("out.tar: interrupted"), "{text}");
+    assert_eq!(listing(dir.path()), ["model"], "something was left");
+}
+
+#[test]
 fn k1_a_file_that_shrinks() {
     let text = problem(pack_while(&big(), |model| {
         let file = fs::File::options()
