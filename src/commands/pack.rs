@@ -119,7 +119,7 @@ fn default_output(args: &PackArgs) -> anyhow::Result<PathBuf> {
 /// The lines that tell the user what was written.
 pub(crate) fn report(archive: &Path, packed: &Packed, title: &str) -> String {
     format!(
-        "{title}: {}\nDigest:   {}\nFiles:    {} ({})\nArchive:  {} ({})\n",
+        "{title}: {}\nDigest:   {}\nFiles:    {} ({})\nArchive:  {}{}\n",
         printable_path(archive),
         packed.manifest_digest,
         packed.files,
