@@ -161,7 +161,7 @@ fn k2_permission_denied() {
     let output = child(shell, "child_pack", dir.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
-        text.contains("failed: Environment: cannot open ./model/secret: Permission denied"),
+        text.contains("failed: Environment: cannot open ./model/secret: permission denied"),
         "{text}"
     );
     assert_eq!(listing(dir.path()), ["model"]);
@@ -204,7 +204,7 @@ fn k8_a_full_disk_leaves_nothing() {
         let shell = "trap '' XFSZ; ulimit -f 512; exec \"$0\" \"$@\"";
         let output = child(shell, "child_pack", dir.path()).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        let expected = "failed: Environment: cannot write ./out.tar: File too large";
+        let expected = "failed: Environment: cannot write ./out.tar: file too large";
         assert!(text.contains(expected), "{text}");
         assert_eq!(listing(dir.path()), ["model"]);
     }
@@ -223,7 +223,7 @@ fn k8_a_stream_that_cannot_be_written() {
     assert!(
         error
             .to_string()
-            .starts_with("cannot write stream: No space left")
+            .starts_with("cannot write stream: no space left")
     );
 }
 
