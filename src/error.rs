@@ -99,7 +99,7 @@ pub enum Error {
         message: String,
     },
     /// The operating system refused `action` on `subject`.
-    #[error("cannot {action} {subject}: {source}")]
+    #[error("cannot {action} {subject}: {}", spoken(source))]
     Io {
         /// A verb phrase: "read", "create", "mount on".
         action: &'static str,
@@ -211,5 +211,46 @@ impl Error {
             | Error::Reported { .. }
             | Error::Io { .. }) => other,
         }
+    }
+}
+
+/// An operating system's message in the style of ours: lower case, without the number.
+fn spoken(error: &io::Error) -> String {
+    let text = error.to_string();
+    let Some(code) = error.raw_os_error() else {
+        return text;
+    };
+    let text = text
+        .strip_suffix(&format!(" (os error {code})"))
+        .unwrap_or(&text);
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        // "RPC" stays as it is.
+        (Some(first), Some(second)) if first.is_ascii_uppercase() && second.is_lowercase() => {
+            format!(
+                "{}{}",
+                first.to_ascii_lowercase(),
+                text.get(1..).unwrap_or_default()
+            )
+        }
+        _ => text.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_the_system_read_like_ours() {
+        let text = |cause| Error::io("open", "a.tar")(cause).to_string();
+        assert_eq!(
+            text(io::Error::from_raw_os_error(libc::ENOENT)),
+            "cannot open a.tar: no such file or directory"
+        );
+        assert_eq!(
+            text(io::Error::other("Some words (os error 2)")),
+            "cannot open a.tar: Some words (os error 2)"
+        );
     }
 }

@@ -4,13 +4,17 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use modeloci::model::OpenOptions;
+use modeloci::pack::PackOptions;
 use modeloci::{ErrorKind, Model};
 
-use super::{output, pack};
+use super::{interrupt, output, pack};
 use crate::cli::AddLayerArgs;
 
 pub(crate) fn run(args: &AddLayerArgs) -> anyhow::Result<ExitCode> {
-    let options = pack::options(&args.encode);
+    let options = PackOptions {
+        cancel: Some(interrupt::catch()),
+        ..pack::options(&args.encode)
+    };
     let packed =
         modeloci::pack::add_layer(&args.archive, &args.file, args.path.as_deref(), &options)
             .map_err(|error| match error.kind() {

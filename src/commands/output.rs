@@ -182,11 +182,12 @@ pub(crate) fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| (part as f64 / whole as f64 * 1e4).round() / 1e4)
 }
 
-/// `part` of `whole` in percent: `79.8 %`.
-pub(crate) fn percent(part: u64, whole: u64) -> String {
-    match ratio(part, whole) {
-        Some(ratio) => format!("{:.1} %", ratio * 100.0),
-        None => "-".to_string(),
+/// ` (79.8 %)`: the size of an archive in percent of the model's; nothing for a model so small that
+/// it only measures tar headers.
+pub(crate) fn percent(archive: u64, model: u64) -> String {
+    match ratio(archive, model) {
+        Some(ratio) if model >= 1_000_000 => format!(" ({:.1} %)", ratio * 100.0),
+        _ => String::new(),
     }
 }
 
@@ -213,6 +214,14 @@ mod tests {
         ] {
             assert_eq!(human_bytes(bytes), text);
         }
+    }
+
+    #[test]
+    fn small_models_have_no_percentage() {
+        assert_eq!(percent(9216, 0), "");
+        assert_eq!(percent(9216, 1), "");
+        assert_eq!(percent(1_009_216, 999_999), "");
+        assert_eq!(percent(798_000, 1_000_000), " (79.8 %)");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use modeloci::oci::{Descriptor, OciConfig, json};
 use modeloci::pack::{Output, PackOptions, Packed};
 use serde_json::{Map, Value};
 
+use super::interrupt;
 use super::output::{self, human_bytes, ratio};
 use super::progress::Progress;
 use crate::cli::{EncodeArgs, PackArgs, Profile, Verbosity};
@@ -34,6 +35,8 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     };
     let options = PackOptions {
         force: args.force,
+        // What goes to a stream leaves nothing to clean up, and may wait for its reader for long.
+        cancel: (!to_stdout).then(interrupt::catch),
         ..options(&args.encode)
     };
 
@@ -78,6 +81,7 @@ pub(crate) fn options(args: &EncodeArgs) -> PackOptions {
         chunk_digest: args.chunk_digest.into(),
         jobs: args.jobs.unwrap_or(0),
         force: false,
+        cancel: None,
     }
 }
 
@@ -115,7 +119,7 @@ fn default_output(args: &PackArgs) -> anyhow::Result<PathBuf> {
 /// The lines that tell the user what was written.
 pub(crate) fn report(archive: &Path, packed: &Packed, title: &str) -> String {
     format!(
-        "{title}: {}\nDigest:   {}\nFiles:    {} ({})\nArchive:  {} ({})\n",
+        "{title}: {}\nDigest:   {}\nFiles:    {} ({})\nArchive:  {}{}\n",
         printable_path(archive),
         packed.manifest_digest,
         packed.files,

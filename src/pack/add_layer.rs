@@ -61,6 +61,7 @@ pub fn add_layer(
     };
     let metadata = std::fs::metadata(&path).map_err(Error::io("read", &path))?;
     output.take_over(&metadata)?;
+    settings.check_cancelled(&path)?;
     if identity(&path)? != before {
         return Err(Error::refused(
             printable_path(&path),
@@ -184,17 +185,17 @@ impl OldArchive<'_> {
         let at = self.layers.partition_point(|l| l.title() < new_title);
         let (before, after) = self.layers.split_at(at);
         for layer in before {
-            self.carry_over(layer.descriptor(), out)?;
+            self.carry_over(layer.descriptor(), settings, out)?;
         }
         let added = pipeline::write_layers(tree, settings, out, &|_, _| {})?;
         for layer in after {
-            self.carry_over(layer.descriptor(), out)?;
+            self.carry_over(layer.descriptor(), settings, out)?;
         }
 
         let mut tables = Vec::new();
         let mut layers = Vec::with_capacity(self.layers.len() + 1);
         for layer in before {
-            tables.extend(self.carry_over_table(layer.descriptor(), out)?);
+            tables.extend(self.carry_over_table(layer.descriptor(), settings, out)?);
             layers.push(descriptor(layer));
         }
         for layer in added {
@@ -204,7 +205,7 @@ impl OldArchive<'_> {
             layers.push(layer.descriptor);
         }
         for layer in after {
-            tables.extend(self.carry_over_table(layer.descriptor(), out)?);
+            tables.extend(self.carry_over_table(layer.descriptor(), settings, out)?);
             layers.push(descriptor(layer));
         }
 
@@ -238,7 +239,12 @@ impl OldArchive<'_> {
     }
 
     /// Copies a blob, which must be what its digest says.
-    fn carry_over(&self, descriptor: &Descriptor, out: &mut Archive) -> Result<()> {
+    fn carry_over(
+        &self,
+        descriptor: &Descriptor,
+        settings: &Settings,
+        out: &mut Archive,
+    ) -> Result<()> {
         let blob = self.blob(&descriptor.digest)?.ok_or_else(|| {
             Error::malformed(
                 self.source.name(),
@@ -250,6 +256,7 @@ impl OldArchive<'_> {
         let mut offset = 0;
         out.begin_blob()?;
         while offset < blob.len() {
+            settings.check_cancelled(out.name())?;
             let rest = usize::try_from(blob.len() - offset).unwrap_or(usize::MAX);
             let length = piece.len().min(rest);
             let piece = piece.get_mut(..length).unwrap_or_default();
@@ -273,6 +280,7 @@ impl OldArchive<'_> {
     fn carry_over_table(
         &self,
         layer: &Descriptor,
+        settings: &Settings,
         out: &mut Archive,
     ) -> Result<Option<Descriptor>> {
         let Some(Ok(digest)) = layer
@@ -286,7 +294,7 @@ impl OldArchive<'_> {
             return Ok(None);
         };
         let table = Descriptor::new(media_type::CHUNK_TABLE, digest, blob.len());
-        self.carry_over(&table, out)?;
+        self.carry_over(&table, settings, out)?;
         Ok(Some(table))
     }
 

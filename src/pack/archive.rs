@@ -72,6 +72,11 @@ impl Archive {
         }
     }
 
+    /// What stands for the archive in errors.
+    pub(super) fn name(&self) -> &Path {
+        &self.name
+    }
+
     /// Begins a blob; what is written until [`end_blob`](Archive::end_blob) is its content.
     pub(super) fn begin_blob(&mut self) -> Result<()> {
         match &mut self.target {

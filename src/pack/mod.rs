@@ -16,6 +16,7 @@
 use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use crate::codec::Compression;
 use crate::digest::{Algorithm, Digest};
@@ -59,6 +60,8 @@ pub struct PackOptions {
     pub jobs: usize,
     /// Replace an existing output.
     pub force: bool,
+    /// Stops when it becomes true; nothing is left behind then.
+    pub cancel: Option<&'static AtomicBool>,
 }
 
 impl Default for PackOptions {
@@ -69,6 +72,7 @@ impl Default for PackOptions {
             chunk_digest: Algorithm::Blake3,
             jobs: 0,
             force: false,
+            cancel: None,
         }
     }
 }
@@ -109,7 +113,7 @@ pub struct Packed {
 ///   a terminal.
 /// - [`ErrorKind::Refused`](crate::ErrorKind::Refused): the output exists and `force` is not set;
 ///   the directory holds something that cannot be packed faithfully; a file changed or vanished
-///   while it was packed.
+///   while it was packed; `cancel` was set.
 /// - [`ErrorKind::Environment`](crate::ErrorKind::Environment): reading or writing failed.
 ///
 /// Nothing is left at the output's name then, and no temporary file.
@@ -129,6 +133,7 @@ pub fn pack(
             let file = place.create()?;
             let archive = Archive::in_file(file.handle()?, path, settings.mtime);
             let packed = write(tree, config, archive, &settings, progress)?;
+            settings.check_cancelled(path)?;
             file.commit()?;
             Ok(packed)
         }

@@ -90,14 +90,32 @@ pub(super) fn write_layers(
     let (done, results) = channel();
     let waiting = &Mutex::new(waiting);
     thread::scope(|scope| {
-        let reader = scope.spawn(move || Reader::new(tree, settings, free_slots, jobs).run());
-        let workers: Vec<_> = (0..settings.workers)
-            .map(|_| {
-                let done = done.clone();
-                scope.spawn(move || work(settings, waiting, &done))
-            })
-            .collect();
+        // Threads that cannot be started drop their ends of the channels, so that every stage that
+        // was started comes to an end.
+        let reader = thread::Builder::new().spawn_scoped(scope, move || {
+            Reader::new(tree, settings, free_slots, jobs).run()
+        });
+        let reader = reader.map_err(cannot_start)?;
+        let mut workers = Vec::with_capacity(settings.workers);
+        let mut unstarted = None;
+        for _ in 0..settings.workers {
+            let done = done.clone();
+            let worker = move || work(settings, waiting, &done);
+            match thread::Builder::new().spawn_scoped(scope, worker) {
+                Ok(worker) => workers.push(worker),
+                // The others have more to do.
+                Err(error) => {
+                    unstarted = Some(error);
+                    break;
+                }
+            }
+        }
         drop(done);
+        if let (true, Some(error)) = (workers.is_empty(), unstarted) {
+            // The reader waits for slots that nobody gives back.
+            drop(free);
+            return Err(cannot_start(error));
+        }
         let written = Writer {
             tree,
             settings,
@@ -116,6 +134,11 @@ pub(super) fn write_layers(
         // A reader that stopped because the writer failed reports nothing.
         read.and(written)
     })
+}
+
+/// Reading and encoding need a thread each.
+fn cannot_start(error: io::Error) -> Error {
+    Error::io("start", "a thread")(error)
 }
 
 /// Encodes segments until there are no more.
@@ -198,6 +221,7 @@ impl Writer<'_> {
     }
 
     fn write(&mut self, result: &Done) -> Result<()> {
+        self.settings.check_cancelled(self.archive.name())?;
         let Done {
             job,
             encoded,

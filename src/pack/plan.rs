@@ -1,11 +1,13 @@
 //! What is settled before the first byte is read: options, config, times.
 
 use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::PackOptions;
 use crate::codec::Compression;
 use crate::digest::Algorithm;
-use crate::entry_path::printable_bytes;
+use crate::entry_path::{printable_bytes, printable_path};
 use crate::error::{Error, Result};
 use crate::layer::table::Framing;
 use crate::limits;
@@ -31,6 +33,8 @@ pub(super) struct Settings {
     pub workers: usize,
     /// Time in every tar header, in seconds since the epoch.
     pub mtime: u64,
+    /// Stops the work when it becomes true.
+    pub cancel: Option<&'static AtomicBool>,
 }
 
 impl Settings {
@@ -66,7 +70,18 @@ impl Settings {
             algorithm: options.chunk_digest,
             workers: workers.min(MAX_WORKERS),
             mtime: epoch(std::env::var_os("SOURCE_DATE_EPOCH").as_deref())?,
+            cancel: options.cancel,
         })
+    }
+
+    /// Fails once the work is to stop; `subject` is the file in hand.
+    pub(super) fn check_cancelled(&self, subject: &Path) -> Result<()> {
+        match self.cancel {
+            Some(flag) if flag.load(Ordering::Relaxed) => {
+                Err(Error::refused(printable_path(subject), "interrupted"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -122,7 +122,11 @@ impl<'a> Writer<'a> {
         }
         thread::scope(|scope| {
             for _ in 1..self.threads.min(self.ranges()) {
-                scope.spawn(|| self.work());
+                // Without a thread the others have more to do.
+                let spawned = thread::Builder::new().spawn_scoped(scope, || self.work());
+                if spawned.is_err() {
+                    break;
+                }
             }
             self.work();
         });

@@ -6,14 +6,17 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::forge::{Random, noise};
-use crate::sandbox::{Sandbox, assert_tree, finish, is_root};
+use crate::sandbox::{Sandbox, assert_tree, available, finish, needs_root};
 
 const PACK: [&str; 8] = [
     "pack",
@@ -179,8 +182,9 @@ fn k3_a_sparse_file_of_a_terabyte() {
     let sandbox = Sandbox::new();
     sandbox.mkdir("model");
     let file = File::create(sandbox.path("model/huge")).unwrap();
-    if file.set_len(1 << 40).is_err() {
-        return; // a file system without such files
+    let possible = file.set_len(1 << 40).is_ok();
+    if !available("a file system with sparse files of a terabyte", possible) {
+        return;
     }
     let mut command = sandbox.limited("-v 1048576", &PACK);
     command.stdout(Stdio::null());
@@ -221,8 +225,11 @@ fn k4_special_files() {
                 let null = rustix::fs::makedev(1, 3);
                 let kind = rustix::fs::FileType::CharacterDevice;
                 let mode = rustix::fs::Mode::from_raw_mode(0o666);
-                if rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, null).is_err() {
-                    continue; // an ordinary user may not
+                let make = || rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, null);
+                if !needs_root("make a device")
+                    || !available("the right to make a device", make().is_ok())
+                {
+                    continue;
                 }
             }
         }
@@ -379,10 +386,37 @@ fn k8_no_space_for_the_output() {
     assert_eq!(sandbox.names(), before);
 }
 
+/// What can be done with one thread is done; packing says what it lacks, and leaves nothing.
+#[test]
+fn k8_no_thread_can_be_started() {
+    let sandbox = Sandbox::new();
+    let files = model(&sandbox);
+    pack(&sandbox, &[]).ok();
+    sandbox.mkdir("box");
+    sandbox.give_to_user("box");
+    let run = |args: &[&str]| finish(sandbox.without_threads(args), &args.join(" "));
+    // With a warning about threads that would decode.
+    let unpacked = run(&["unpack", "m.tar", "box/out", "-j", "4"]).sober();
+    assert_eq!(unpacked.code, Some(0), "{}", unpacked.stderr);
+    assert_tree(&sandbox.path("box/out"), &files);
+    let mut args = PACK;
+    args[7] = "box/m.tar";
+    run(&args).fails(5, &["cannot start a thread"]);
+    fs::copy(sandbox.path("m.tar"), sandbox.path("box/old.tar")).unwrap();
+    sandbox.give_to_user("box/old.tar");
+    let add = ["add-layer", "box/old.tar", "model/a.bin", "--path", "new"];
+    run(&add).fails(5, &["cannot start a thread"]);
+    let names = crate::sandbox::names(&sandbox.path("box"));
+    assert_eq!(names, ["old.tar", "out"]);
+    let old = fs::read(sandbox.path("box/old.tar")).unwrap();
+    assert!(old == fs::read(sandbox.path("m.tar")).unwrap());
+}
+
 #[test]
 fn k8_a_full_file_system() {
-    if !is_root() {
-        return; // only root may mount one; the limit on file sizes stands for it above
+    // The limit on file sizes stands for it above.
+    if !needs_root("mount a small file system") {
+        return;
     }
     let sandbox = Sandbox::new();
     let files = model(&sandbox);
@@ -395,8 +429,9 @@ fn k8_a_full_file_system() {
             .unwrap()
             .success()
     };
-    if !mount("mount", &["-t", "tmpfs", "-o", "size=2m", "tmpfs"]) {
-        return; // a container without the right to
+    let mounted = mount("mount", &["-t", "tmpfs", "-o", "size=2m", "tmpfs"]);
+    if !available("the right to mount a tmpfs", mounted) {
+        return;
     }
     let args = [
         "pack",
@@ -513,24 +548,86 @@ fn k9_add_layer_killed_at_any_moment() {
     sandbox.accepts(new, &expected);
 }
 
+/// Sends a signal once a command is at work; it ends by that signal, leaving what was there.
+#[track_caller]
+fn interrupt(sandbox: &Sandbox, mut command: Command, signal: Signal, named: bool) {
+    let before = sandbox.names();
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let start = Instant::now();
+    let at_work = || match named {
+        true => sandbox.names().iter().any(|name| name.ends_with(".tmp")),
+        false => start.elapsed() > Duration::from_millis(300),
+    };
+    while !at_work() {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(child.try_wait().unwrap().is_none(), "ended early");
+        thread::sleep(Duration::from_millis(2));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, signal).unwrap();
+    let start = Instant::now();
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(signal.as_raw()));
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(sandbox.names(), before);
+}
+
+/// A model that takes long to pack, and an archive to add to.
+fn long_model() -> Sandbox {
+    let sandbox = Sandbox::new();
+    model(&sandbox);
+    pack(&sandbox, &[]).ok();
+    fs::rename(sandbox.path("m.tar"), sandbox.path("old.tar")).unwrap();
+    let long = File::create(sandbox.path("model/long")).unwrap();
+    long.set_len(1 << 36).unwrap();
+    sandbox
+}
+
+const ADD: [&str; 3] = ["add-layer", "old.tar", "model/long"];
+
 #[test]
 fn k9_interrupted() {
-    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
-        let sandbox = Sandbox::new();
-        model(&sandbox);
-        File::create(sandbox.path("model/long"))
-            .unwrap()
-            .set_len(1 << 36)
-            .unwrap();
-        let mut child = spawn(&sandbox);
-        thread::sleep(Duration::from_millis(300));
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, signal).unwrap();
-        let start = Instant::now();
-        assert!(!child.wait().unwrap().success());
-        assert!(start.elapsed() < Duration::from_secs(5));
-        assert_eq!(sandbox.names(), ["model"]);
+    let sandbox = long_model();
+    let old = fs::read(sandbox.path("old.tar")).unwrap();
+    for signal in [Signal::TERM, Signal::INT] {
+        for args in [&PACK[..], &ADD] {
+            interrupt(&sandbox, sandbox.command(args), signal, false);
+        }
     }
+    assert!(fs::read(sandbox.path("old.tar")).unwrap() == old);
+}
+
+/// Where a file cannot be without a name, which is forced by taking /proc away.
+#[test]
+fn k9_interrupted_with_a_temporary_name() {
+    if !needs_root("take /proc away") {
+        return;
+    }
+    let hide = "mount -t tmpfs none /proc";
+    let probe = Command::new("unshare")
+        .args(["--mount", "sh", "-c", hide])
+        .stderr(Stdio::null())
+        .status();
+    let possible = probe.is_ok_and(|status| status.success());
+    if !available("the right to make a mount namespace", possible) {
+        return;
+    }
+    let sandbox = long_model();
+    let old = fs::read(sandbox.path("old.tar")).unwrap();
+    for signal in [Signal::TERM, Signal::INT] {
+        for args in [&PACK[..], &ADD] {
+            let mut command = Command::new("unshare");
+            command
+                .args(["--mount", "sh", "-c"])
+                .arg(format!("{hide} && exec \"$0\" \"$@\""))
+                .arg(env!("CARGO_BIN_EXE_modeloci"))
+                .args(args)
+                .current_dir(sandbox.root());
+            interrupt(&sandbox, command, signal, true);
+        }
+    }
+    assert!(fs::read(sandbox.path("old.tar")).unwrap() == old);
 }
 
 #[test]

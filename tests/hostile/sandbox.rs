@@ -116,6 +116,21 @@ impl Sandbox {
         command
     }
 
+    /// The binary as an ordinary user who may start no further thread. (Root always may.)
+    pub(crate) fn without_threads(&self, args: &[&str]) -> Command {
+        let run = self.as_user(args);
+        let mut command = Command::new("prlimit");
+        command
+            .arg("--nproc=1")
+            .arg(run.get_program())
+            .args(run.get_args());
+        if is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        self.settle(&mut command);
+        command
+    }
+
     /// Gives a file or directory to the ordinary user.
     pub(crate) fn give_to_user(&self, name: &str) {
         if is_root() {
@@ -280,6 +295,24 @@ fn wait(child: &mut Child, line: &str) -> Option<i32> {
 
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// True for root; for others it says what is not tested. The tests are run as root, too.
+pub(crate) fn needs_root(what: &str) -> bool {
+    if !is_root() {
+        eprintln!("skipped: only root can {what}");
+    }
+    is_root()
+}
+
+/// True when something that a test rests on is there; with `CI` set it must be.
+#[track_caller]
+pub(crate) fn available(what: &str, found: bool) -> bool {
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "{what} is missing");
+        eprintln!("skipped: {what} is missing");
+    }
+    found
 }
 
 pub(crate) fn is_mounted(path: &Path) -> bool {

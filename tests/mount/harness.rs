@@ -16,6 +16,14 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_modeloci");
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// True for root; for others it says what is not tested. The tests are run as root, too.
+pub(crate) fn needs_root(what: &str) -> bool {
+    if !is_root() {
+        eprintln!("skipped: only root can {what}");
+    }
+    is_root()
+}
+
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

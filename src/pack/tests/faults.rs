@@ -50,6 +50,21 @@ fn k1_a_file_that_grows() {
 }
 
 #[test]
+fn k9_cancelled() {
+    static CANCEL: AtomicBool = AtomicBool::new(false);
+    let dir = big();
+    let options = PackOptions {
+        cancel: Some(&CANCEL),
+        ..options()
+    };
+    let output = Output::File(dir.path().join("out.tar"));
+    let stop = |done, _| CANCEL.store(done > 0, Ordering::Relaxed);
+    let text = problem(pack(&model_of(&dir), &config(), &output, &options, &stop));
+    assert!(text.ends_with("out.tar: interrupted"), "{text}");
+    assert_eq!(listing(dir.path()), ["model"], "something was left");
+}
+
+#[test]
 fn k1_a_file_that_shrinks() {
     let text = problem(pack_while(&big(), |model| {
         let file = fs::File::options()
@@ -146,7 +161,7 @@ fn k2_permission_denied() {
     let output = child(shell, "child_pack", dir.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
-        text.contains("failed: Environment: cannot open ./model/secret: Permission denied"),
+        text.contains("failed: Environment: cannot open ./model/secret: permission denied"),
         "{text}"
     );
     assert_eq!(listing(dir.path()), ["model"]);
@@ -189,7 +204,7 @@ fn k8_a_full_disk_leaves_nothing() {
         let shell = "trap '' XFSZ; ulimit -f 512; exec \"$0\" \"$@\"";
         let output = child(shell, "child_pack", dir.path()).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        let expected = "failed: Environment: cannot write ./out.tar: File too large";
+        let expected = "failed: Environment: cannot write ./out.tar: file too large";
         assert!(text.contains(expected), "{text}");
         assert_eq!(listing(dir.path()), ["model"]);
     }
@@ -208,7 +223,7 @@ fn k8_a_stream_that_cannot_be_written() {
     assert!(
         error
             .to_string()
-            .starts_with("cannot write stream: No space left")
+            .starts_with("cannot write stream: no space left")
     );
 }
 
