@@ -17,4 +17,5 @@ mod outer_tar;
 mod packing;
 mod paths;
 mod sandbox;
+mod stopping;
 mod unpacking;
