@@ -211,6 +211,8 @@ fn wait_until_it_answers(
         match inbox.try_recv() {
             Ok(Event::Ended(Err(error))) => return Err(session_error(error)),
             Ok(Event::LoopsDied) => return Err(loops_died()),
+            // Somebody was quick to unmount it: loops that have ended are waited for in vain.
+            Ok(event @ Event::Ended(Ok(()))) => return Ok(Some(event)),
             Ok(event) => early = Some(event),
             // fuser reports a loop that cannot be started only after the others have begun to
             // serve; so they are counted.
