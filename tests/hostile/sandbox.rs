@@ -108,7 +108,11 @@ impl Sandbox {
         let binary = self.path(".bin/modeloci");
         if !binary.exists() {
             self.mkdir(".bin");
-            fs::copy(env!("CARGO_BIN_EXE_modeloci"), &binary).unwrap();
+            // By another process: a child that another test starts just now would inherit the
+            // descriptor that writes, and what is being written cannot be run.
+            let mut copy = Command::new("cp");
+            copy.arg(env!("CARGO_BIN_EXE_modeloci")).arg(&binary);
+            assert!(copy.status().unwrap().success());
         }
         let mut command = Command::new(binary);
         command.args(args).uid(NOBODY).gid(NOBODY);
