@@ -373,3 +373,38 @@ fn d3_l9_literal_only_chunks_give_the_same_bytes_or_an_error() {
         assert!(at % 16 != 0 || !verifies(layout), "{what} went unnoticed");
     }
 }
+
+/// A layer of another tool, whose header is looked at when the model is opened: damage there is the
+/// matter of that one file.
+#[test]
+fn d3_damage_in_the_first_bytes_of_a_foreign_layer_is_the_matter_of_its_file() {
+    let sample = sample(Compression::Gzip(6), Algorithm::Blake3);
+    let foreign = |manifest: &mut OciManifest| {
+        let annotations = &mut manifest.layers[0].annotations;
+        annotations.retain(|key, _| !key.starts_with("io.modeloci."));
+    };
+    assert!(read(
+        sample.layout.with_layer(sample.layer.clone(), foreign),
+        &sample.content,
+        "ok"
+    ));
+    for at in 0..200 {
+        for bit in 0..8 {
+            let mut damaged = sample.layer.clone();
+            damaged[at] ^= 1 << bit;
+            let layout = sample.layout.with_layer(damaged, foreign);
+            let model = layout
+                .open()
+                .unwrap_or_else(|e| panic!("bit {bit} of byte {at}: {e}"));
+            let file = model.find("w.bin").unwrap();
+            assert!(file.size > 0);
+            let error = model.read_at(file.inode, 0, 1).unwrap_err();
+            assert_eq!(
+                error.kind(),
+                ErrorKind::Corrupt,
+                "bit {bit} of byte {at}: {error}"
+            );
+            assert!(model.verify(file.inode).is_err());
+        }
+    }
+}

@@ -20,6 +20,7 @@ use crate::source::ReadAt;
 mod budget;
 mod buffers;
 mod chunked;
+mod damaged;
 pub mod flight;
 pub mod foreign;
 mod pool;
@@ -132,14 +133,16 @@ pub trait FileReader: Send + Sync {
 }
 
 /// Opens a layer. Costs nothing but the manifest when it states a chunk table and the file's size;
-/// otherwise at most the layer's first kilobytes are read, for the file's size and mode.
+/// otherwise at most the layer's first kilobytes are read, for the file's size and mode; all of it
+/// only when these are damaged.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when an annotation or the layer's header
 /// breaks a rule; content is checked when it is read.
 pub fn open(blob: Arc<dyn ReadAt>, spec: LayerSpec, context: Arc<Context>) -> Result<Opened> {
     match chunked::Pinned::of(&spec)? {
-        None => foreign::open(blob, spec, context),
+        None => foreign::open(Arc::clone(&blob), spec.clone(), context)
+            .or_else(|error| damaged::open(&*blob, &spec, error)),
         Some(pinned) => {
             let attr = FileAttr {
                 size: pinned.file_size,
