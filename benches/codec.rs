@@ -15,8 +15,8 @@ use std::hint::black_box;
 use std::io::Write as _;
 use std::time::Instant;
 
-use modeloci::Compression;
 use modeloci::codec::{ChunkKind, Decoder, Encoded, Encoder};
+use modeloci::{Compression, limits};
 
 const CHUNK: usize = limits::DEFAULT_CHUNK_BYTES as usize;
 const CHUNKS: usize = 8;
@@ -36,7 +36,7 @@ fn main() {
         })
         .collect();
 
-    println!("size relative to the input (chunks of 1 MiB)");
+    println!("size relative to the input (chunks of 512 KiB)");
     println!(
         "{:<6} {:>6} {:<22} {:>7} {:>9} {:>12} {:>8} {:>7}",
         "data", "auto", "as", "gzip:6", "zlib-rs 6", "libdeflate 6", "zlib-rs1", "zstd 1"

@@ -10,6 +10,10 @@ use sha2::Digest as _;
 
 use crate::error::{Error, Result};
 
+mod twin;
+
+pub(crate) use twin::Sha256;
+
 /// A digest algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Algorithm {

@@ -23,8 +23,9 @@ const STORE_PERCENT: u64 = 90;
 const AUTO_GAIN_PERMILLE: usize = 30;
 /// The same where a deflate level was asked for: less than what a user could notice in the size.
 const GZIP_GAIN_PERMILLE: usize = 5;
-/// Pieces of the sample, spread evenly over the chunk, and bytes in each.
-const SAMPLE_PIECES: usize = 4;
+/// The sample has one piece for so many bytes of the chunk, from two to four of them, spread evenly.
+const SAMPLE_EVERY_BYTES: usize = 256 << 10;
+/// Bytes of a piece.
 const SAMPLE_PIECE_BYTES: usize = 4 << 10;
 
 /// How a chunk's kind is chosen among the deflate kinds.
@@ -141,10 +142,11 @@ impl Encoder {
     /// True when LZ77 makes a sample of `input` smaller than literal-only coding does, by as much
     /// as `rule` asks.
     fn matches_gain(&mut self, input: &[u8], rule: &Rule) -> bool {
-        let mut sample = Vec::with_capacity(SAMPLE_PIECES * SAMPLE_PIECE_BYTES);
+        let pieces = (input.len() / SAMPLE_EVERY_BYTES).clamp(2, 4);
+        let mut sample = Vec::with_capacity(pieces * SAMPLE_PIECE_BYTES);
         let last = input.len().saturating_sub(SAMPLE_PIECE_BYTES);
-        for i in 0..SAMPLE_PIECES {
-            let at = last / (SAMPLE_PIECES - 1) * i;
+        for i in 0..pieces {
+            let at = last / (pieces - 1) * i;
             sample.extend(input.iter().skip(at).take(SAMPLE_PIECE_BYTES));
         }
         let literal = LiteralPlan::new(&sample).single_block_bits().div_ceil(8);

@@ -106,7 +106,7 @@ impl Framing {
 /// What a table says before its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Algorithm of every digest in the table: SHA-256 or BLAKE3.
+    /// Algorithm of the digests in the rows: SHA-256 or BLAKE3.
     pub algorithm: Algorithm,
     /// The stream around the chunks.
     pub framing: Framing,
@@ -120,7 +120,7 @@ pub struct Header {
     pub tar_size: u64,
     /// Length of the data in the blob, in compressed bytes.
     pub data_size: u64,
-    /// Digest of the data.
+    /// SHA-256 of the data: what the blob's own digest passes through on its way.
     pub data_digest: Digest,
 }
 
@@ -399,7 +399,7 @@ fn parse_header(bytes: &[u8]) -> Result<Header, String> {
         data_size: number(40)?,
         data_digest: bytes
             .get(72..HEADER_BYTES)
-            .and_then(|b| Digest::from_bytes(algorithm, b))
+            .and_then(|b| Digest::from_bytes(Algorithm::Sha256, b))
             .ok_or_else(short)?,
     })
 }

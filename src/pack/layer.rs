@@ -7,7 +7,7 @@ use super::archive::Archive;
 use super::plan::Settings;
 use super::walk::InputFile;
 use crate::codec::Encoded;
-use crate::digest::{Algorithm, Digest, Hasher};
+use crate::digest::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::layer::table::{DEFLATE_END, Framing, GZIP_HEADER, Header, TableBuilder, wrap};
 use crate::limits;
@@ -34,6 +34,8 @@ pub(super) struct Segment<'a> {
     pub crc: crc32fast::Hasher,
     /// How many uncompressed bytes there are.
     pub length: u64,
+    /// Those of them that are the file's.
+    pub content: &'a [u8],
 }
 
 /// The tar bytes in front of a file.
@@ -81,9 +83,9 @@ pub(super) struct LayerWriter<'a> {
     settings: &'a Settings,
     table: TableBuilder,
     /// Of the whole blob.
-    blob: Hasher,
-    /// Of the data, where that is another algorithm than the blob's.
-    data: Option<Hasher>,
+    blob: Sha256,
+    /// Of the file.
+    content: Sha256,
     crc: crc32fast::Hasher,
     /// Bytes written to the blob.
     offset: u64,
@@ -105,16 +107,15 @@ impl<'a> LayerWriter<'a> {
             file,
             settings,
             table: TableBuilder::new(),
-            blob: Hasher::new(Algorithm::Sha256),
-            data: (settings.algorithm != Algorithm::Sha256)
-                .then(|| Hasher::new(settings.algorithm)),
+            blob: Sha256::new(),
+            content: Sha256::new(),
             crc: crc32fast::Hasher::new(),
             offset: 0,
             tar_size: 0,
             file_offset: 0,
         };
         if settings.framing == Framing::Gzip {
-            layer.data(&GZIP_HEADER, out)?;
+            layer.data(&GZIP_HEADER, &[], out)?;
         }
         Ok(layer)
     }
@@ -134,23 +135,20 @@ impl<'a> LayerWriter<'a> {
             self.file_offset = segment.length;
         }
         self.tar_size += segment.length;
-        self.data(segment.bytes, out)
+        self.data(segment.bytes, segment.content, out)
     }
 
-    /// Ends the layer. `file_digest` is the SHA-256 of the file.
-    pub(super) fn finish(mut self, file_digest: &Digest, out: &mut Archive) -> Result<Layer> {
+    /// Ends the layer.
+    pub(super) fn finish(mut self, out: &mut Archive) -> Result<Layer> {
         if self.settings.framing == Framing::Gzip {
             let mut end = DEFLATE_END.to_vec();
             end.extend_from_slice(&self.crc.clone().finalize().to_le_bytes());
             // RFC 1952: the length modulo 2^32.
             end.extend_from_slice(&(self.tar_size as u32).to_le_bytes());
-            self.data(&end, out)?;
+            self.data(&end, &[], out)?;
         }
         let data_size = self.offset;
-        let data_digest = match self.data.take() {
-            Some(hasher) => hasher.finish(),
-            None => self.blob.clone().finish(),
-        };
+        let data_digest = self.blob.clone().finish();
         let table = std::mem::take(&mut self.table).finish(&Header {
             algorithm: self.settings.algorithm,
             framing: self.settings.framing,
@@ -175,7 +173,10 @@ impl<'a> LayerWriter<'a> {
         let path = self.file.path.as_str();
         annotate(annotations::TITLE, path.into());
         annotate(annotations::MODELPACK_FILEPATH, path.into());
-        annotate(annotations::FILE_DIGEST, file_digest.to_string());
+        annotate(
+            annotations::FILE_DIGEST,
+            self.content.clone().finish().to_string(),
+        );
         annotate(annotations::FILE_SIZE, self.file.identity.size.to_string());
         if self.file.executable {
             annotate(annotations::FILE_MODE, format!("{:04o}", mode(self.file)));
@@ -202,11 +203,9 @@ impl<'a> LayerWriter<'a> {
         }
     }
 
-    fn data(&mut self, bytes: &[u8], out: &mut Archive) -> Result<()> {
-        self.blob.update(bytes);
-        if let Some(data) = &mut self.data {
-            data.update(bytes);
-        }
+    /// Appends to the data; `content` is what that holds of the file.
+    fn data(&mut self, bytes: &[u8], content: &[u8], out: &mut Archive) -> Result<()> {
+        self.blob.update_both(bytes, &mut self.content, content);
         self.offset += bytes.len() as u64;
         out.write(bytes)
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!            jobs                  done
 //! reader ------------> workers ------------> writer (the calling thread)
-//!   ^   read, SHA-256    encode, digest, CRC    |  put in order, SHA-256 of the blob, write
+//!   ^   read             encode, digest, CRC    |  put in order, SHA-256 of file and blob, write
 //!   +-------------------------------------------+
 //!                      free slots
 //! ```
@@ -33,7 +33,7 @@ use super::layer::{self, Layer, LayerWriter, Segment};
 use super::plan::Settings;
 use super::walk::{Identity, InputFile, Tree};
 use crate::codec::{Encoded, Encoder};
-use crate::digest::{Algorithm, Digest, Hasher};
+use crate::digest::Digest;
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::layer::table::Framing;
@@ -53,8 +53,8 @@ enum Part {
     Head(usize),
     /// A chunk of the file.
     Data,
-    /// The tail; the file's SHA-256 is known then.
-    Tail(Digest),
+    /// The tail.
+    Tail,
 }
 
 struct Job {
@@ -82,7 +82,7 @@ pub(super) fn write_layers(
 ) -> Result<Vec<Layer>> {
     let (free, free_slots) = channel();
     // Each worker has one in hand while another waits; the reader and the writer have one each.
-    for _ in 0..2 * settings.workers + 2 {
+    for _ in 0..6 * settings.workers + 2 {
         // The receiver is still here.
         let _ = free.send(Slot::default());
     }
@@ -161,7 +161,7 @@ fn work(settings: &Settings, waiting: &Mutex<Receiver<Job>>, done: &Sender<Optio
         output.clear();
         let encoded = match job.part {
             Part::Data => encoder.encode(input, output),
-            Part::Head(_) | Part::Tail(_) => encoder.encode_generic(input, output),
+            Part::Head(_) | Part::Tail => encoder.encode_generic(input, output),
         };
         let mut crc = crc32fast::Hasher::new();
         if settings.framing == Framing::Gzip {
@@ -234,12 +234,17 @@ impl Writer<'_> {
             self.layer = Some(LayerWriter::begin(file, self.settings, self.archive)?);
         }
         if let Some(layer) = &mut self.layer {
+            let input = job.slot.input.get(..job.slot.filled).unwrap_or_default();
             let segment = Segment {
                 encoded: *encoded,
                 bytes: &job.slot.output,
                 digest: *digest,
                 crc: crc.clone(),
                 length: job.slot.filled as u64,
+                content: match job.part {
+                    Part::Data => input,
+                    Part::Head(_) | Part::Tail => &[],
+                },
             };
             layer.segment(&segment, self.archive)?;
         }
@@ -249,9 +254,9 @@ impl Writer<'_> {
                 self.bytes += job.slot.filled as u64;
                 (self.progress)(self.bytes, self.total);
             }
-            Part::Tail(file_digest) => {
+            Part::Tail => {
                 if let Some(layer) = self.layer.take() {
-                    self.layers.push(layer.finish(file_digest, self.archive)?);
+                    self.layers.push(layer.finish(self.archive)?);
                 }
             }
         }
@@ -307,7 +312,6 @@ impl<'a> Reader<'a> {
         if self.send_bytes(Part::Head(number), &head).is_err() {
             return Ok(Err(Stopped));
         }
-        let mut hasher = Hasher::new(Algorithm::Sha256);
         let mut rest = file.identity.size;
         while rest > 0 {
             let length = usize::try_from(rest)
@@ -328,7 +332,6 @@ impl<'a> Reader<'a> {
                     }
                     _ => self.failed(file, "read", error),
                 })?;
-            hasher.update(chunk);
             slot.filled = length;
             if self.send(Part::Data, slot).is_err() {
                 return Ok(Err(Stopped));
@@ -343,7 +346,7 @@ impl<'a> Reader<'a> {
         }
         self.check(file, &input)?;
         let tail = layer::tail(file);
-        Ok(self.send_bytes(Part::Tail(hasher.finish()), &tail))
+        Ok(self.send_bytes(Part::Tail, &tail))
     }
 
     /// Opens a file without following a link or waiting for a FIFO that took its place.

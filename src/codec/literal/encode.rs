@@ -123,12 +123,15 @@ impl Lane<'_> {
     /// Encodes one step's literals.
     #[inline(always)]
     fn step(&mut self, codes: &[u32; SYMBOLS], literals: &[u8; STEP], segment: &mut [u8]) {
-        let (mut bits, mut count) = (self.pending, self.count);
+        let (mut bits, mut sum) = (self.pending, self.count);
         for literal in literals {
             let entry = codes[usize::from(*literal)];
-            bits |= u64::from(entry >> 8) << (count & 63);
-            count += entry & 0xff;
+            // The codes in the upper bits of the entries add up as well. Shifts look at the lowest
+            // six bits only, where nothing but the lengths is.
+            bits |= u64::from(entry >> 8) << (sum & 63);
+            sum = sum.wrapping_add(entry);
         }
+        let count = sum & 63;
         if let Some(to) = segment.get_mut(self.position..self.position + 8) {
             to.copy_from_slice(&bits.to_le_bytes());
         }

@@ -97,7 +97,7 @@ fn read_blob<'a>(
         shared,
         at: 0,
         blob: Hasher::new(algorithm),
-        data: Hasher::new(header.algorithm),
+        data: (algorithm != Algorithm::Sha256).then(|| Hasher::new(Algorithm::Sha256)),
         data_end: header.data_size,
     };
     if header.framing == Framing::Gzip {
@@ -214,7 +214,8 @@ fn finish(
             "length modulo 2^32",
         )?;
     }
-    if blob.data.clone().finish() != header.data_digest {
+    let so_far = blob.data.as_ref().unwrap_or(&blob.blob);
+    if so_far.clone().finish() != header.data_digest {
         return Err(shared.lies("its digest of the data is wrong".into()));
     }
     let rest = shared.blob.len().saturating_sub(header.data_size);
@@ -244,7 +245,8 @@ struct Hashed<'a> {
     shared: &'a Shared,
     at: u64,
     blob: Hasher,
-    data: Hasher,
+    /// The SHA-256 of the data, where the blob's digest is by another algorithm.
+    data: Option<Hasher>,
     data_end: u64,
 }
 
@@ -253,8 +255,10 @@ impl Hashed<'_> {
         let mut buffer = self.shared.context.buffers.take(len);
         self.shared.blob.read_exact_at(buffer.as_mut(), self.at)?;
         self.blob.update(buffer.as_ref());
-        if self.at < self.data_end {
-            self.data.update(buffer.as_ref());
+        if self.at < self.data_end
+            && let Some(data) = &mut self.data
+        {
+            data.update(buffer.as_ref());
         }
         self.at += len as u64;
         Ok(buffer.freeze())

@@ -104,7 +104,7 @@ fn check_layer(written: &Written, layer: &Value, content: &[u8], framing: Framin
     assert_eq!(header.framing, framing);
     assert_eq!(header.file_size, content.len() as u64);
     assert_eq!(
-        Digest::of(header.algorithm, &blob[..header.data_size as usize]),
+        Digest::sha256(&blob[..header.data_size as usize]),
         header.data_digest
     );
     for number in 0..table.segments() {
