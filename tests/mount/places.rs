@@ -150,7 +150,10 @@ fn m4_others_are_let_in_only_if_fuse_conf_says_so() {
 
 #[test]
 fn m5_one_archive_mounted_twice() {
-    let scene = Scene::new();
+    Scene::each().for_each(mounted_twice);
+}
+
+fn mounted_twice(scene: Scene) {
     let first = scene.mount(&[]);
     fs::create_dir(scene.path("other")).unwrap();
     scene.run(&["mount", "m.tar", "other"]).ok();
