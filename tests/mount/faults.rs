@@ -49,7 +49,7 @@ fn fails_alone(scene: Scene) {
         assert_eq!(&fs::read(mount.path(name)).unwrap(), bytes, "{name}");
     }
     assert!(mount.count("failures") > 0);
-    mount.umount(&[]).ok();
+    mount.unmount();
     let log = fs::read_to_string(log).unwrap();
     let lines: Vec<_> = log.lines().filter(|l| l.contains(" error: ")).collect();
     assert_eq!(lines.len(), 1, "{log}");
@@ -227,7 +227,7 @@ fn killed_in_reads(scene: Scene) {
     assert!(fs::read(mount.path("big")).unwrap() == scene.bytes("big"));
     assert!(descriptors() <= before.unwrap(), "{before:?} at first");
     // Nothing holds the mount either.
-    mount.umount(&[]).ok();
+    mount.unmount();
 }
 
 /// Reads everything while the process wants to log each request.

@@ -257,6 +257,13 @@ impl Mounted {
         self.status()["pid"].as_i64().unwrap() as i32
     }
 
+    /// Unmounts. A process that another test starts just now shares our open files with it for a
+    /// moment, so "busy" is not final.
+    #[track_caller]
+    pub(crate) fn unmount(&self) {
+        until("it is unmounted", || self.umount(&[]).code == Some(0));
+    }
+
     pub(crate) fn umount(&self, options: &[&str]) -> Done {
         Done::of(
             Command::new(BINARY)
