@@ -27,7 +27,7 @@ fn the_starter_returns_when_the_mount_answers() {
         report.contains(&format!("Process:          {pid}")),
         "{report}"
     );
-    mount.umount(&[]).ok();
+    mount.unmount();
     until("the process ends", || !lives(pid));
     assert_eq!(mounts_at(&mount.0), 0);
 }
@@ -209,6 +209,26 @@ fn r6_a_killed_process_gives_errors_and_room_for_the_next() {
     }
 }
 
+/// The kernel gives the device number of an unmounted model to the next one. The old process, late
+/// to learn of its end, must not take the new mount for its own.
+#[test]
+fn r6_a_process_that_ends_late_leaves_the_next_mount_alone() {
+    let scene = Scene::new();
+    for _ in 0..5 {
+        let mut old = scene.serve(&[]);
+        old.signal(libc::SIGSTOP);
+        until("it is unmounted", || {
+            old.mount.umount(&["--lazy"]).code == Some(0)
+        });
+        let new = scene.mount(&[]);
+        old.signal(libc::SIGCONT);
+        assert_eq!(old.wait().0, Some(0));
+        assert_eq!(mounts_at(&new.0), 1);
+        assert!(fs::read(new.path("config.json")).is_ok());
+        new.umount(&["--lazy"]).ok();
+    }
+}
+
 #[test]
 fn r12_a_busy_mount_is_not_unmounted_unless_lazily() {
     Scene::each().for_each(busy);
@@ -282,7 +302,7 @@ fn cycles_leave_nothing_behind() {
         );
         match round % 3 {
             0 => {
-                mount.umount(&[]).ok();
+                mount.unmount();
             }
             1 => kill(pid, libc::SIGTERM),
             _ => kill(pid, libc::SIGKILL),
