@@ -48,6 +48,11 @@ need_readers() {
   perl -MIO::Uncompress::Gunzip -e 1 2>/dev/null || need no-perl-modules=perl
 }
 
+# What reads a mount under load and verifies what it reads.
+need_load() {
+  need fio=fio
+}
+
 # llama.cpp for Python, with its binary. Pinned: its interface moves.
 llama_cpp=xllamacpp==2026.10.11549
 

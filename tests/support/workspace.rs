@@ -138,7 +138,7 @@ pub(crate) fn python_has(modules: &str) -> bool {
 }
 
 #[track_caller]
-fn available(what: &str, found: bool) -> bool {
+pub(crate) fn available(what: &str, found: bool) -> bool {
     if !found {
         assert!(std::env::var_os("CI").is_none(), "{what} is missing");
         eprintln!("skipped: {what} is missing");
