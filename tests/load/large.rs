@@ -16,7 +16,7 @@ const ISLAND: usize = 100_003;
 fn islands(len: u64) -> Vec<u64> {
     let mut starts = vec![
         0,
-        len / 2,
+        len / 2 + (1 << 20),
         len - ISLAND as u64,
         5 * GIB + 12_345,
         3 * GIB / 2,

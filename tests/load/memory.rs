@@ -107,7 +107,7 @@ fn content(len: usize) -> Vec<u8> {
 const READER: &str = "
 import mmap, os, random, sys
 model, mount, length = sys.argv[1:]
-length = int(length)
+length = int(os.environ.get('PIECE', length))
 for name in os.listdir(model):
     with open(os.path.join(model, name), 'rb') as file, open(os.path.join(mount, name), 'rb') as other:
         size = os.fstat(file.fileno()).st_size

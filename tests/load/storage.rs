@@ -187,7 +187,7 @@ with open(sys.argv[1], 'rb') as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT
             .open(scene.path("m.tar"))
             .unwrap();
         // In the third chunk of a megabyte.
-        archive.write_all_at(b"damage", 5 << 19).unwrap();
+        archive.write_all_at(b"damage", 9 << 18).unwrap();
         let mount: Mounted = scene.mount(&[]);
         let page = |at: usize| {
             let mut python = Command::new("python3");
