@@ -18,7 +18,7 @@ use std::time::Instant;
 use modeloci::Compression;
 use modeloci::codec::{ChunkKind, Decoder, Encoded, Encoder};
 
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = limits::DEFAULT_CHUNK_BYTES as usize;
 const CHUNKS: usize = 8;
 const RUNS: usize = 9;
 

@@ -104,7 +104,7 @@ pub(crate) struct EncodeArgs {
     #[arg(
         long,
         value_name = "SIZE",
-        default_value = "1MiB",
+        default_value = "512KiB",
         value_parser = parse_chunk_size,
         help_heading = "Layers"
     )]

@@ -51,7 +51,7 @@ pub const MIN_CHUNK_BYTES: u32 = 64 << 10;
 /// Largest chunk, in bytes.
 pub const MAX_CHUNK_BYTES: u32 = 16 << 20;
 /// Chunk size when none is asked for, in bytes.
-pub const DEFAULT_CHUNK_BYTES: u32 = 1 << 20;
+pub const DEFAULT_CHUNK_BYTES: u32 = 512 << 10;
 /// Largest chunk table, in bytes.
 pub const MAX_CHUNK_TABLE_BYTES: u64 = 256 << 20;
 /// Most data bytes of one chunk-table gzip member (some readers refuse a larger FEXTRA).

@@ -122,7 +122,7 @@ pub(super) fn zlib_inflate(stream: &[u8], limit: usize) -> Option<Vec<u8>> {
     complete.then_some(out)
 }
 
-fn libdeflate_inflate(stream: &[u8], len: usize) -> Option<Vec<u8>> {
+pub(super) fn libdeflate_inflate(stream: &[u8], len: usize) -> Option<Vec<u8>> {
     let mut out = vec![0; len];
     let mut decompressor = libdeflater::Decompressor::new();
     let size = decompressor.deflate_decompress(stream, &mut out);

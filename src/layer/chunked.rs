@@ -344,22 +344,28 @@ impl FileReader for ChunkedFile {
         let chunk_size = u64::from(table.header().chunk_size);
         self.decode_ahead(&table, offset, offset + len as u64);
         let (mut number, start) = (offset / chunk_size, (offset % chunk_size) as usize);
-        let first = self.shared.chunk(&table, number)?;
-        if start + len <= first.len() {
+        let mut chunk = self.shared.chunk(&table, number)?;
+        if start + len <= chunk.len() {
             self.shared.served(number, len);
-            return Ok(first.slice(start..start + len));
+            return Ok(chunk.slice(start..start + len));
         }
-        let mut joined = Vec::with_capacity(len);
-        joined.extend_from_slice(first.get(start..).unwrap_or_default());
-        self.shared.served(number, joined.len());
-        while joined.len() < len {
-            number += 1;
-            let chunk = self.shared.chunk(&table, number)?;
-            let take = chunk.len().min(len - joined.len());
-            joined.extend_from_slice(&chunk[..take]);
+        let mut joined = self.shared.context.buffers.take(len);
+        let mut rest = joined.as_mut();
+        let mut piece = chunk.get(start..).unwrap_or_default();
+        loop {
+            let take = piece.len().min(rest.len());
+            let (to, later) = rest.split_at_mut(take);
+            to.copy_from_slice(&piece[..take]);
             self.shared.served(number, take);
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+            number += 1;
+            chunk = self.shared.chunk(&table, number)?;
+            piece = &chunk;
         }
-        Ok(joined.into())
+        Ok(joined.freeze())
     }
 
     fn verify(&self) -> Result<Digest> {

@@ -1,19 +1,24 @@
 #![allow(clippy::unwrap_used)]
 
 use super::super::bits::BitWriter;
-use super::super::huffman::write_dynamic_header;
-use super::super::tests::{shapes, stream, zlib_inflate};
+use super::super::huffman::{
+    DISTANCES, LENGTHS, canonical_codes, limited_lengths, write_dynamic_header,
+};
+use super::super::tests::{libdeflate_inflate, shapes, stream, zlib_inflate};
 use super::*;
 
-/// What both loops make of a segment; they must agree.
+/// What all loops make of a segment; they must agree, also on why they refuse it.
 fn segment(bytes: &[u8], len: usize) -> Result<Vec<u8>, CodecError> {
     let run = |cpu| {
         let mut out = vec![0x5a; len];
         let done = Inflater::new(cpu).segment(bytes, &mut out);
         done.map(|()| out)
     };
-    let result = run(Cpu::detect());
-    assert_eq!(run(Cpu::Portable), result);
+    let result = run(Some(Cpu::detect()));
+    for cpu in [Some(Cpu::Portable), None] {
+        let other = run(cpu);
+        assert!(other == result, "{:?} {:?}", other.err(), result.err());
+    }
     result
 }
 
@@ -159,4 +164,186 @@ fn reserved_symbols_and_blocks_are_refused() {
         bits.put(0, 32);
         assert_eq!(segment(&bits.finish().0, 10), Err(INVALID));
     }
+}
+
+/// One thing that a deflate stream says.
+#[derive(Clone, Copy)]
+enum Token {
+    Literal(u8),
+    /// Length and distance.
+    Match(usize, usize),
+}
+
+/// The symbol of a length or distance, and the value of its extra bits with their number.
+fn symbol(table: &[(u32, u32)], value: usize) -> (usize, u32, u32) {
+    let value = value as u32;
+    let symbol = table.iter().rposition(|(base, _)| *base <= value).unwrap();
+    let (base, extra) = table[symbol];
+    (symbol, value - base, extra)
+}
+
+/// Writes a dynamic block, not the last, whose codes are as random as `random`: some symbols have
+/// codes of one bit, others of 15.
+fn write_block(random: &mut shapes::Random, tokens: &[Token], bits: &mut BitWriter) {
+    let mut code = |symbols: usize| {
+        let spread = random.next() % 20;
+        let mut frequency = |_| 1 << (random.next() % (spread + 1));
+        let frequencies: Vec<u32> = (0..symbols).map(&mut frequency).collect();
+        let lengths = limited_lengths(&frequencies, 15);
+        let codes = canonical_codes(&lengths);
+        (lengths, codes)
+    };
+    let (litlen, litlen_codes) = code(286);
+    let (distance, distance_codes) = code(30);
+    write_dynamic_header(&litlen, &distance, bits);
+    let litlen =
+        |bits: &mut BitWriter, i: usize| bits.put(litlen_codes[i].into(), litlen[i].into());
+    for token in tokens {
+        match *token {
+            Token::Literal(byte) => litlen(bits, byte.into()),
+            Token::Match(length, back) => {
+                let (i, more, extra) = symbol(&LENGTHS, length);
+                litlen(bits, 257 + i);
+                bits.put(more, extra);
+                let (i, more, extra) = symbol(&DISTANCES, back);
+                bits.put(distance_codes[i].into(), distance[i].into());
+                bits.put(more, extra);
+            }
+        }
+    }
+    litlen(bits, 256);
+}
+
+/// Random tokens in random blocks, and what they mean.
+fn random_segment(seed: u64, tokens: usize) -> (Vec<u8>, Vec<u8>) {
+    let mut random = shapes::Random(seed | 1);
+    let mut below = |n: usize| (random.next() >> 16) as usize % n;
+    let mut expected = Vec::new();
+    let mut all = Vec::new();
+    for _ in 0..tokens {
+        let token = match below(3) {
+            _ if expected.is_empty() => Token::Literal(below(256) as u8),
+            0 => Token::Literal(below(256) as u8),
+            kind => {
+                let length = [3 + below(256), 3 + below(14)][kind - 1];
+                let farthest = expected.len().min(1 << (1 + below(15)));
+                Token::Match(length, 1 + below(farthest))
+            }
+        };
+        match token {
+            Token::Literal(byte) => expected.push(byte),
+            Token::Match(length, back) => {
+                for _ in 0..length {
+                    expected.push(expected[expected.len() - back]);
+                }
+            }
+        }
+        all.push(token);
+    }
+    let mut bits = BitWriter::default();
+    for tokens in all.chunks(tokens.div_ceil(3).max(1)) {
+        write_block(&mut random, tokens, &mut bits);
+    }
+    bits.put(0, 3); // an empty stored block
+    bits.put(0, (8 - bits.len() as u32 % 8) % 8);
+    bits.put(0xffff_0000, 32);
+    (bits.finish().0, expected)
+}
+
+/// Every length, distance and code length, as no encoder would write them.
+#[test]
+fn l8_random_streams_decode_to_what_they_say() {
+    for seed in 0..300 {
+        let (bytes, expected) = random_segment(seed, 1 + seed as usize * 7);
+        assert!(
+            segment(&bytes, expected.len()).as_ref() == Ok(&expected),
+            "{seed}"
+        );
+        let complete = stream(&[&bytes]);
+        assert!(
+            zlib_inflate(&complete, expected.len()).as_ref() == Some(&expected),
+            "{seed}"
+        );
+        let found = libdeflate_inflate(&complete, expected.len());
+        assert!(found.as_ref() == Some(&expected), "{seed}");
+        for len in [expected.len() - 1, expected.len() + 1] {
+            assert_eq!(
+                segment(&bytes, len),
+                Err(CodecError::WrongLength { expected: len })
+            );
+        }
+    }
+}
+
+/// Where the inner loop leaves off depends on what is left of both buffers.
+#[test]
+fn l8_every_length_up_to_several_rounds_is_exact() {
+    let input = shapes::text(3_000, 1);
+    for len in 0..2_000 {
+        let bytes = zlib(&input[..len], 6);
+        assert!(
+            segment(&bytes, len).as_deref() == Ok(&input[..len]),
+            "{len}"
+        );
+    }
+}
+
+#[test]
+fn nothing_outside_of_the_output_is_written_at_any_alignment() {
+    let input = shapes::text(5_000, 3);
+    let bytes = zlib(&input, 6);
+    for shift in 0..9 {
+        let shifted = [&vec![0xff; shift][..], &bytes].concat();
+        let mut out = vec![0x5a; input.len() + 64 + shift];
+        let inflated =
+            Inflater::default().segment(&shifted[shift..], &mut out[shift..shift + input.len()]);
+        assert_eq!(inflated, Ok(()));
+        assert!(out[shift..shift + input.len()] == input);
+        assert!(out[..shift].iter().all(|byte| *byte == 0x5a));
+        assert!(out[shift + input.len()..].iter().all(|byte| *byte == 0x5a));
+    }
+}
+
+/// Each flip and each truncation of a segment that is long enough for the inner loop: all loops say
+/// the same, and zlib decodes whatever they accept to the same bytes.
+#[test]
+fn l8_l9_every_flipped_bit_and_every_truncation_is_an_error_or_the_same_for_zlib() {
+    let text = shapes::text(2_000, 7);
+    let (random, expected) = random_segment(5, 300);
+    for (bytes, len) in [(zlib(&text, 6), text.len()), (random, expected.len())] {
+        assert!(segment(&bytes, len).is_ok());
+        let mut accepted = 0;
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(found) = segment(&damaged, len) {
+                accepted += 1;
+                assert!(
+                    zlib_inflate(&stream(&[&damaged]), len) == Some(found),
+                    "{bit}"
+                );
+            }
+        }
+        assert!(accepted > 100, "flips of literals are other literals");
+        for end in 0..bytes.len() {
+            assert!(segment(&bytes[..end], len).is_err(), "{end}");
+        }
+    }
+}
+
+/// The tables of a fixed block are kept from one to the next, but not over a dynamic one.
+#[test]
+fn fixed_and_dynamic_blocks_take_turns() {
+    let (dynamic, expected) = random_segment(9, 50);
+    let mut bits = BitWriter::default();
+    bits.put(0b010, 3);
+    bits.put(u32::from((0x30u8 + b'a').reverse_bits()), 8);
+    bits.put(0, 7);
+    bits.put(0, 3);
+    bits.put(0, (8 - bits.len() as u32 % 8) % 8);
+    bits.put(0xffff_0000, 32);
+    let fixed = bits.finish().0;
+    let bytes = [&fixed[..], &fixed, &dynamic, &fixed].concat();
+    let expected = [b"aa", &expected[..], b"a"].concat();
+    assert_eq!(segment(&bytes, expected.len()), Ok(expected));
 }
