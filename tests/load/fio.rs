@@ -26,12 +26,12 @@ fn targets() -> [Target; 2] {
     [
         Target {
             names: "one".into(),
-            file_bytes: size(12 << 20, 1 << 30),
+            file_bytes: size(12 << 20, 256 << 20),
             files: 1,
         },
         Target {
             names: names.join(":"),
-            file_bytes: size(192 << 10, 4 << 20),
+            file_bytes: size(192 << 10, 1 << 20),
             files: FILES,
         },
     ]

@@ -107,7 +107,7 @@ fn content(len: usize) -> Vec<u8> {
 const READER: &str = "
 import mmap, os, random, sys
 model, mount, length = sys.argv[1:]
-length = int(os.environ.get('PIECE', length))
+length = int(length)
 for name in os.listdir(model):
     with open(os.path.join(model, name), 'rb') as file, open(os.path.join(mount, name), 'rb') as other:
         size = os.fstat(file.fileno()).st_size
@@ -137,7 +137,7 @@ fn reads_in_little_memory(packaging: Packaging, chunk_size: &str, options: &[&st
     let Some(little) = Group::new(80 * MIB) else {
         return;
     };
-    let bytes = content(size(112 << 20, 1 << 30));
+    let bytes = content(size(100 << 20, 400 << 20));
     let mut scene = Scene::empty(packaging);
     fs::create_dir(scene.path("model")).unwrap();
     fs::write(scene.path("model/weights.bin"), &bytes).unwrap();
@@ -148,11 +148,12 @@ fn reads_in_little_memory(packaging: Packaging, chunk_size: &str, options: &[&st
         Packaging::Packed(_) => scene.pack(&["--chunk-size", chunk_size]),
     }
     drop(bytes);
-    // Every piece of a large chunk costs a decode of all of it.
+    // What is mapped in pieces smaller than the kernel reads around a fault is read several times.
+    // Of large chunks that is wanted: many are under way at once.
     let piece = if chunk_size == "16MiB" {
-        "2097152"
+        "524288"
     } else {
-        "262144"
+        "4194304"
     };
     let mut command = group.command(BINARY);
     command
