@@ -15,8 +15,8 @@ use std::hint::black_box;
 use std::io::Write as _;
 use std::time::Instant;
 
-use modeloci::Compression;
 use modeloci::codec::{ChunkKind, Decoder, Encoded, Encoder};
+use modeloci::{Compression, limits};
 
 const CHUNK: usize = limits::DEFAULT_CHUNK_BYTES as usize;
 const CHUNKS: usize = 8;
