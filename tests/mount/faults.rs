@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::harness::{
-    BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, mounts_at, shell, until,
+    BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, lives, mounts_at, shell, until,
 };
 use crate::support;
 
@@ -49,7 +49,10 @@ fn fails_alone(scene: Scene) {
         assert_eq!(&fs::read(mount.path(name)).unwrap(), bytes, "{name}");
     }
     assert!(mount.count("failures") > 0);
+    let pid = mount.pid();
     mount.unmount();
+    // The log is written in the background; complete when the process has ended.
+    until("the process ends", || !lives(pid));
     let log = fs::read_to_string(log).unwrap();
     let lines: Vec<_> = log.lines().filter(|l| l.contains(" error: ")).collect();
     assert_eq!(lines.len(), 1, "{log}");
