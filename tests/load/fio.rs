@@ -100,7 +100,7 @@ fn verifies(packaging: Packaging) {
         for order in ["read", "randread"] {
             for (jobs, engine) in [(1, "psync"), (8, "mmap"), (64, "psync")] {
                 // Cold, and with a cache that all of it does not fit into.
-                let mount = scene.mount(&["--cache-size", "4MiB"]);
+                let mount = scene.mount(&["--cache-size", size("4MiB", "256MiB")]);
                 let options = [
                     &format!("--rw={order}"),
                     &format!("--numjobs={jobs}"),
