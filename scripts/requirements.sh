@@ -48,15 +48,21 @@ need_readers() {
   perl -MIO::Uncompress::Gunzip -e 1 2>/dev/null || need no-perl-modules=perl
 }
 
+# What reads a mount under load and verifies what it reads.
+need_load() {
+  need fio=fio
+}
+
 # llama.cpp for Python, with its binary. Pinned: its interface moves.
 llama_cpp=xllamacpp==2026.10.11549
 
-# python_with REQUIREMENT...: prints the python of an environment that has them.
+# python_with REQUIREMENT...: prints the python of an environment that has them. Made by $base with
+# $venv_options, where they are set.
 python_with() {
-  need python3=python3
-  python3 -c 'import ensurepip, venv' 2>/dev/null || need no-venv=python3-venv
-  local key dir
-  key=$({ python3 --version && printf '%s\n' "$@"; } | sha256sum | cut -c1-16)
+  local base=${base:-python3} key dir
+  need "$base=python3"
+  "$base" -c 'import ensurepip, venv' 2>/dev/null || need no-venv=python3-venv
+  key=$({ "$base" --version && printf '%s\n' ${venv_options:-} "$@"; } | sha256sum | cut -c1-16)
   dir=$dev_cache/python-$key
   mkdir -p "$dev_cache"
   (
@@ -65,10 +71,18 @@ python_with() {
     if [ ! -e "$dir/ready" ]; then
       say "python environment with: ${*:-nothing more}"
       rm -rf "$dir"
-      python3 -m venv "$dir"
+      # shellcheck disable=SC2086
+      "$base" -m venv ${venv_options:-} "$dir"
       [ $# = 0 ] || "$dir/bin/python" -m pip install -q --only-binary=:all: "$@"
       touch "$dir/ready"
     fi
   ) 9>"$dir.lock" >&2
   printf '%s\n' "$dir/bin/python"
+}
+
+# torch_python: prints the python of an environment that has torch: the distribution's, built for
+# processors alone. The one of the package index brings gigabytes for graphics cards.
+torch_python() {
+  /usr/bin/python3 -c 'import torch' 2>/dev/null || need no-torch=python3-torch
+  base=/usr/bin/python3 venv_options=--system-site-packages python_with safetensors
 }

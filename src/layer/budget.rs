@@ -11,6 +11,11 @@ const FREE_BYTES: u64 = 2 << 20;
 /// less than one chunk.
 const MOST_BYTES: u64 = 16 << 20;
 
+/// True for a chunk of so many decoded bytes that it counts.
+pub(super) fn is_large(bytes: usize) -> bool {
+    bytes as u64 > FREE_BYTES
+}
+
 /// What large decodes may take together.
 #[derive(Debug, Default)]
 pub(super) struct Budget {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use super::budget::{self, Share};
 use super::flight::Flight;
 use super::readahead::Readahead;
 use super::table::{self, ChunkTable, Framing, GZIP_HEADER, Row};
@@ -234,7 +235,7 @@ impl ChunkedFile {
         if header.framing == Framing::Plain && header.tar_size == header.file_size {
             return Ok(()); // a raw layer: the file alone
         }
-        let head = shared.decode(table, 0)?;
+        let (head, _) = shared.decode(table, 0)?;
         let lies = |rule: String| Error::corrupt(&shared.subject, format!("tar header: {rule}"));
         // The members after the head are cut off, so only the first one can be read.
         let entry = Members::new(&head[..], &*shared.subject)
@@ -347,6 +348,11 @@ impl FileReader for ChunkedFile {
         let mut chunk = self.shared.chunk(&table, number)?;
         if start + len <= chunk.len() {
             self.shared.served(number, len);
+            if budget::is_large(chunk.len()) {
+                // An answer that waits for its turn must not keep all of a large chunk: answers
+                // from several of them would take more than was promised.
+                return Ok(Bytes::copy_from_slice(&chunk[start..start + len]));
+            }
             return Ok(chunk.slice(start..start + len));
         }
         let mut joined = self.shared.context.buffers.take(len);
@@ -362,6 +368,8 @@ impl FileReader for ChunkedFile {
                 break;
             }
             number += 1;
+            // Not kept while the next one is decoded.
+            drop(chunk);
             chunk = self.shared.chunk(&table, number)?;
             piece = &chunk;
         }
@@ -404,7 +412,8 @@ impl Shared {
             if let Some(bytes) = self.context.cache.get(key) {
                 return Ok(bytes);
             }
-            let bytes = self.decode(table, number + 1)?;
+            // The share is kept until the cache has made room.
+            let (bytes, _share) = self.decode(table, number + 1)?;
             self.context.cache.insert(key, bytes.clone());
             Ok(bytes)
         });
@@ -423,7 +432,7 @@ impl Shared {
     }
 
     /// Reads, verifies and decodes one segment. Nothing unverified reaches the decoder.
-    fn decode(&self, table: &ChunkTable, segment: u64) -> Result<Bytes> {
+    fn decode(&self, table: &ChunkTable, segment: u64) -> Result<(Bytes, Share<'_>)> {
         let row = table
             .row(segment)
             .ok_or_else(|| self.lies(format!("has no row {segment}")))?;
@@ -446,7 +455,7 @@ impl Shared {
             })?;
         }
         Stats::add(&self.context.stats.chunks_decoded, 1);
-        Ok(out.freeze())
+        Ok((out.freeze(), share))
     }
 
     /// Reads a segment's compressed bytes and compares them with their digest, each piece hashed

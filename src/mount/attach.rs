@@ -13,6 +13,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -39,6 +40,8 @@ const MAX_READ_BYTES: u32 = limits::DEFAULT_CHUNK_BYTES;
 pub(super) struct Attached {
     mountpoint: PathBuf,
     device: String,
+    /// Tells whether the connection, and with it the device number, is still ours.
+    connection: OwnedFd,
     detached: bool,
 }
 
@@ -67,6 +70,9 @@ pub(super) fn attach(mountpoint: &Path, options: &MountOptions) -> Result<(Owned
             let attached = Attached {
                 mountpoint: mountpoint.to_path_buf(),
                 device: mount.device.clone(),
+                connection: fd
+                    .try_clone()
+                    .map_err(Error::io("use", "the FUSE connection"))?,
                 detached: false,
             };
             Ok((fd, attached))
@@ -92,7 +98,9 @@ impl Attached {
         let mounts = mountinfo::read()?;
         let ours = mountinfo::topmost(&mounts, &self.mountpoint)
             .is_some_and(|m| m.device == self.device && m.fs_type == FS_TYPE);
-        let outcome = if ours {
+        // Once the connection has ended the kernel gives its device number to the next mount, which
+        // may be on the same directory already. Ours is then the one that answers nothing.
+        let outcome = if ours && (self.connected() || is_dead(&self.mountpoint)) {
             detach(&self.mountpoint, lazily)?
         } else {
             Detached::NotOurs
@@ -100,6 +108,22 @@ impl Attached {
         self.detached = outcome != Detached::Busy;
         Ok(outcome)
     }
+}
+
+impl Attached {
+    fn connected(&self) -> bool {
+        let mut fds = [PollFd::new(&self.connection, PollFlags::empty())];
+        let polled = rustix::event::poll(&mut fds, Some(&Timespec::default()));
+        polled.is_ok() && !fds[0].revents().contains(PollFlags::ERR)
+    }
+}
+
+/// True for a mount whose connection has ended.
+fn is_dead(mountpoint: &Path) -> bool {
+    matches!(
+        rustix::fs::statfs(mountpoint),
+        Err(Errno::NOTCONN | Errno::CONNABORTED)
+    )
 }
 
 impl Drop for Attached {

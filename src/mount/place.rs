@@ -117,10 +117,11 @@ pub(super) fn resolve(path: &Path, missing: &str) -> Result<PathBuf> {
         return absolute.canonicalize().map_err(fail);
     };
     let candidate = parent.canonicalize().map_err(fail)?.join(name);
-    match candidate.symlink_metadata() {
-        Ok(meta) if meta.is_symlink() => candidate.canonicalize().map_err(fail),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(fail(error)),
-        _ => Ok(candidate),
+    // Unlike stat(2) this asks nothing of a directory, so that it cannot hang either.
+    match rustix::fs::readlink(&candidate, Vec::new()) {
+        Ok(_) => candidate.canonicalize().map_err(fail),
+        Err(Errno::NOENT) => Err(fail(Errno::NOENT.into())),
+        Err(_) => Ok(candidate),
     }
 }
 

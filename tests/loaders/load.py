@@ -75,11 +75,35 @@ def llama_cpp():
     return [answer["text"], tokens]
 
 
+def torch():
+    import torch
+    from safetensors import safe_open
+
+    def tensors(named):
+        return {
+            key: [str(tensor.dtype), list(tensor.shape), sha256(tensor.view(torch.uint8).numpy().tobytes())]
+            for key, tensor in sorted(named.items())
+        }
+
+    # Maps the file, private and writable.
+    with safe_open(path("model.safetensors"), framework="pt") as weights:
+        found = {"safetensors": tensors({key: weights.get_tensor(key) for key in weights.keys()})}
+        rows = weights.get_slice("layer.weight")[300:303]
+        found["rows"] = sha256(rows.contiguous().numpy().tobytes())
+    # Reads members of a zip file.
+    found["checkpoint"] = tensors(torch.load(path("pytorch_model.bin"), map_location="cpu"))
+    # Shared mappings of torch are writable: no read-only file system allows them.
+    raw = torch.from_file(path("raw.bin"), shared=False, size=250_000, dtype=torch.float32)
+    found.update(tensors({"raw": raw}))
+    return found
+
+
 loaders = {
     "safetensors": safetensors,
     "tokenizers": tokenizers,
     "onnxruntime": onnxruntime,
     "llama_cpp": llama_cpp,
+    "torch": torch,
 }
 with open(result, "w") as file:
     json.dump(loaders[loader](), file)

@@ -13,7 +13,7 @@ mod support;
 #[allow(dead_code)]
 mod workspace;
 
-use workspace::{Workspace, every_packaging, output, python_has};
+use workspace::{Workspace, every_packaging, has_modules, output};
 
 fn beside(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -25,14 +25,19 @@ fn beside(name: &str) -> PathBuf {
 /// what it needs of Python.
 #[track_caller]
 fn loads_alike(loader: &str, modules: &str) {
-    if !python_has(modules) {
+    loads_alike_in("python3", loader, modules);
+}
+
+#[track_caller]
+fn loads_alike_in(python: &str, loader: &str, modules: &str) {
+    if !has_modules(python, modules) {
         return;
     }
     let workspace = Workspace::new();
     let model = workspace.path("model");
     fs::create_dir(&model).unwrap();
     output(
-        Command::new("python3")
+        Command::new(python)
             .arg(beside("make_model.py"))
             .arg(loader)
             .arg(&model),
@@ -40,7 +45,7 @@ fn loads_alike(loader: &str, modules: &str) {
     let load = |directory: &Path| {
         // Some loaders talk on stdout.
         let result = workspace.path("result");
-        let mut command = Command::new("python3");
+        let mut command = Command::new(python);
         output(
             command
                 .arg(beside("load.py"))
@@ -78,4 +83,11 @@ fn tokenizers() {
 #[test]
 fn llama_cpp() {
     loads_alike("llama_cpp", "xllamacpp");
+}
+
+/// scripts/test says which python has torch: the distribution's, as a rule.
+#[test]
+fn torch() {
+    let python = std::env::var("MODELOCI_TEST_TORCH").unwrap_or_else(|_| "python3".into());
+    loads_alike_in(&python, "torch", "torch, safetensors");
 }

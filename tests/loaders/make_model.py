@@ -39,6 +39,23 @@ def safetensors():
     np.save(path("positions.npy"), rng.normal(size=(1000, 300)))
 
 
+def torch():
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(7)
+    weights = {
+        "layer.weight": torch.randn(512, 700),
+        "layer.half": torch.randn(300, 300).to(torch.float16),
+        "layer.brain": torch.randn(600, 400).to(torch.bfloat16),
+        "layer.quantized": torch.randint(-128, 128, (257, 64), dtype=torch.int8),
+    }
+    save_file(weights, path("model.safetensors"))
+    torch.save(weights, path("pytorch_model.bin"))
+    with open(path("raw.bin"), "wb") as file:
+        file.write(torch.randn(250_000).numpy().tobytes())
+
+
 def tokenizers():
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -163,4 +180,5 @@ def llama_cpp():
     "tokenizers": tokenizers,
     "onnxruntime": onnxruntime,
     "llama_cpp": llama_cpp,
+    "torch": torch,
 }[loader]()

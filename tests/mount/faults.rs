@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::harness::{
-    BINARY, Done, Mounted, Scene, Server, errno, is_root, mounts_at, shell, until,
+    BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, lives, mounts_at, shell, until,
 };
 use crate::support;
 
@@ -20,12 +20,14 @@ fn damage(scene: &Scene) -> u64 {
     at
 }
 
+fn writable(scene: &Scene) -> File {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options.open(scene.path("m.tar")).unwrap()
+}
+
 fn flip(scene: &Scene, at: u64) {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(scene.path("m.tar"))
-        .unwrap();
+    let file = writable(scene);
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
@@ -33,7 +35,10 @@ fn flip(scene: &Scene, at: u64) {
 
 #[test]
 fn d3_one_damaged_layer_fails_alone() {
-    let scene = Scene::new();
+    Scene::each().for_each(fails_alone);
+}
+
+fn fails_alone(scene: Scene) {
     damage(&scene);
     let log = scene.path("log");
     let mount = scene.mount(&["--log-file", log.to_str().unwrap()]);
@@ -44,7 +49,10 @@ fn d3_one_damaged_layer_fails_alone() {
         assert_eq!(&fs::read(mount.path(name)).unwrap(), bytes, "{name}");
     }
     assert!(mount.count("failures") > 0);
-    mount.umount(&[]).ok();
+    let pid = mount.pid();
+    mount.unmount();
+    // The log is written in the background; complete when the process has ended.
+    until("the process ends", || !lives(pid));
     let log = fs::read_to_string(log).unwrap();
     let lines: Vec<_> = log.lines().filter(|l| l.contains(" error: ")).collect();
     assert_eq!(lines.len(), 1, "{log}");
@@ -56,13 +64,10 @@ fn d3_one_damaged_layer_fails_alone() {
 
 #[test]
 fn d3_a_file_with_damage_does_not_count_as_verified() {
-    let scene = Scene::new();
-    fs::create_dir(scene.path("model")).unwrap();
-    fs::write(scene.path("model/weights.bin"), scene.bytes("weights.bin")).unwrap();
-    let pack = ["pack", "model", "--name", "m", "--version", "1"];
-    scene
-        .run(&[&pack[..], &["--output", "m.tar", "--force"]].concat())
-        .ok();
+    Scene::each_packed().for_each(not_verified);
+}
+
+fn not_verified(scene: Scene) {
     damage(&scene);
     let mount = scene.mount(&[]);
     let path = mount.path("weights.bin");
@@ -85,71 +90,89 @@ fn d3_a_file_with_damage_does_not_count_as_verified() {
 
 #[test]
 fn r1_an_archive_cut_short_is_an_error() {
-    let scene = Scene::new();
-    let mount = scene.mount(&[]);
-    let file = OpenOptions::new()
-        .write(true)
-        .open(scene.path("m.tar"))
-        .unwrap();
-    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
-    assert_eq!(errno(fs::read(mount.path("weights.bin"))), libc::EIO);
-    // What was overwritten in place is noticed too.
-    file.write_all_at(&[0; 4096], 0).unwrap();
-    let result = fs::read(mount.path("config.json"));
-    if let Ok(bytes) = result {
-        assert_eq!(bytes, scene.bytes("config.json"));
+    for scene in Scene::each() {
+        let mount = scene.mount(&[]);
+        let file = writable(&scene);
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        assert_eq!(errno(fs::read(mount.path("weights.bin"))), libc::EIO);
+        // What was overwritten in place is noticed too.
+        file.write_all_at(&[0; 4096], 0).unwrap();
+        let result = fs::read(mount.path("config.json"));
+        if let Ok(bytes) = result {
+            assert_eq!(bytes, scene.bytes("config.json"));
+        }
+    }
+}
+
+/// The archive of another model, byte for byte over ours: nothing of it is ever served.
+#[test]
+fn r1_an_archive_overwritten_in_place_is_an_error() {
+    for scene in Scene::each() {
+        let others = scene.files.iter().map(|(name, bytes)| {
+            let mut bytes = bytes.clone();
+            bytes.reverse();
+            (name.clone(), bytes)
+        });
+        let other = Scene::packaged(scene.packaging, others.collect());
+        let mount = scene.mount(&["--cache-size", "64KiB"]);
+        let read = fs::read(mount.path("config.json")).unwrap();
+        assert_eq!(read, scene.bytes("config.json"));
+        let mut weights = [0; 100];
+        let file = File::open(mount.path("weights.bin")).unwrap();
+        file.read_exact_at(&mut weights, 0).unwrap();
+        let archive = writable(&scene);
+        archive
+            .write_all_at(&fs::read(other.path("m.tar")).unwrap(), 0)
+            .unwrap();
+        // What the kernel keeps was verified; all else is refused.
+        let tail = scene.bytes("weights.bin").len() as u64 - 100;
+        let result = file.read_exact_at(&mut weights, tail);
+        assert_eq!(errno(result), libc::EIO, "{:?}", scene.packaging);
+        let result = fs::read(mount.path("nested/tokenizer.json"));
+        assert_eq!(errno(result), libc::EIO, "{:?}", scene.packaging);
+        assert_eq!(fs::read(mount.path("config.json")).unwrap(), read);
+        assert!(fs::read(mount.path("empty")).is_ok_and(|bytes| bytes.is_empty()));
+        assert_eq!(mount.count("panics"), 0);
     }
 }
 
 #[test]
 fn r2_an_archive_renamed_over_and_deleted_stays_readable() {
-    let scene = Scene::new();
-    let mount = scene.mount(&[]);
-    fs::write(scene.path("other"), "something else").unwrap();
-    fs::rename(scene.path("other"), scene.path("m.tar")).unwrap();
-    fs::remove_file(scene.path("m.tar")).unwrap();
-    for (name, bytes) in &scene.files {
-        assert!(&fs::read(mount.path(name)).unwrap() == bytes);
+    for scene in Scene::each() {
+        let mount = scene.mount(&[]);
+        fs::write(scene.path("other"), "something else").unwrap();
+        fs::rename(scene.path("other"), scene.path("m.tar")).unwrap();
+        fs::remove_file(scene.path("m.tar")).unwrap();
+        for (name, bytes) in &scene.files {
+            assert!(&fs::read(mount.path(name)).unwrap() == bytes);
+        }
     }
 }
 
 #[test]
 fn r3_what_is_healthy_again_is_served_again() {
     // With a chunk table every read checks what it reads; a layer without one stays bad.
-    let scene = Scene::new();
-    fs::create_dir(scene.path("model")).unwrap();
-    let bytes = scene.bytes("weights.bin");
-    fs::write(scene.path("model/weights.bin"), bytes).unwrap();
-    let pack = [
-        "pack",
-        "model",
-        "--name",
-        "m",
-        "--version",
-        "1",
-        "--force",
-        "-o",
-        "m.tar",
-    ];
-    scene.run(&pack).ok();
-    let at = damage(&scene);
-    let mount = scene.mount(&[]);
-    assert_eq!(errno(fs::read(mount.path("weights.bin"))), libc::EIO);
-    flip(&scene, at);
-    assert!(fs::read(mount.path("weights.bin")).unwrap() == bytes);
+    for scene in Scene::each_packed() {
+        let at = damage(&scene);
+        let mount = scene.mount(&[]);
+        assert_eq!(errno(fs::read(mount.path("weights.bin"))), libc::EIO);
+        flip(&scene, at);
+        assert!(fs::read(mount.path("weights.bin")).unwrap() == scene.bytes("weights.bin"));
+    }
 }
 
 #[test]
 fn r8_few_descriptors_are_enough() {
-    let scene = Scene::new();
-    shell(
-        "cd \"$1\" && ulimit -n 32 && exec \"$2\" mount m.tar mnt --no-index",
-        &[scene.path("").as_os_str(), BINARY.as_ref()],
-    )
-    .ok();
-    let mount = Mounted(scene.path("mnt"));
-    for (name, bytes) in &scene.files {
-        assert!(&fs::read(mount.path(name)).unwrap() == bytes);
+    for scene in Scene::each() {
+        shell(
+            "cd \"$1\" && ulimit -n 32 && exec \"$2\" mount m.tar mnt --no-index",
+            &[scene.path("").as_os_str(), BINARY.as_ref()],
+        )
+        .ok();
+        let mount = Mounted(scene.path("mnt"));
+        for (name, bytes) in &scene.files {
+            assert!(&fs::read(mount.path(name)).unwrap() == bytes);
+        }
     }
 }
 
@@ -176,8 +199,21 @@ fn r8_too_few_threads_are_a_clear_error() {
 
 #[test]
 fn r11_a_reader_killed_in_a_read_leaks_nothing() {
-    let scene = Scene::of(vec![("big".into(), support::noise(3, 24 << 20))]);
+    for packaging in [Packaging::Foreign, Packaging::Packed("auto")] {
+        let big = support::noise(3, 24 << 20);
+        killed_in_reads(Scene::packaged(packaging, vec![("big".into(), big)]));
+    }
+    // Chunks that take long to decode.
+    let text = b"a layer of text, decoded slowly ".repeat(750_000);
+    let files = vec![("big".into(), text)];
+    killed_in_reads(Scene::packaged(Packaging::Packed("gzip:6"), files));
+}
+
+fn killed_in_reads(scene: Scene) {
     let mount = scene.mount(&["--cache-size", "1MiB"]);
+    let pid = mount.pid();
+    let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let mut before = None;
     for _ in 0..10 {
         let mut cat = Command::new("cat")
             .arg(mount.path("big"))
@@ -187,11 +223,14 @@ fn r11_a_reader_killed_in_a_read_leaks_nothing() {
         std::thread::sleep(Duration::from_millis(5));
         cat.kill().unwrap();
         cat.wait().unwrap();
+        until("no read is left", || mount.count("reads_in_flight") == 0);
+        // A foreign layer has its temporary files from the first read on.
+        before.get_or_insert_with(descriptors);
     }
-    until("no read is left", || mount.count("reads_in_flight") == 0);
     assert!(fs::read(mount.path("big")).unwrap() == scene.bytes("big"));
+    assert!(descriptors() <= before.unwrap(), "{before:?} at first");
     // Nothing holds the mount either.
-    mount.umount(&[]).ok();
+    mount.unmount();
 }
 
 /// Reads everything while the process wants to log each request.

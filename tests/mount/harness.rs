@@ -1,9 +1,10 @@
 //! A directory with an archive and a mount point; mounts that end with the test.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -28,40 +29,107 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// How the archive of a [`Scene`] came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packaging {
+    /// By another tool: layers without a chunk table.
+    Foreign,
+    /// By `pack` with this compression.
+    Packed(&'static str),
+}
+
+/// Every packaging that must be served alike.
+pub(crate) const PACKAGINGS: [Packaging; 5] = [
+    Packaging::Foreign,
+    Packaging::Packed("auto"),
+    Packaging::Packed("gzip:6"),
+    Packaging::Packed("zstd"),
+    Packaging::Packed("none"),
+];
+
 /// A temporary directory with an archive `m.tar` and an empty directory `mnt`.
 pub(crate) struct Scene {
     dir: tempfile::TempDir,
     pub(crate) digest: String,
     pub(crate) files: Vec<(String, Vec<u8>)>,
+    pub(crate) packaging: Packaging,
 }
 
 impl Scene {
-    /// An archive of several files, the largest of a few megabytes.
+    /// A foreign archive of several files, the largest of a few megabytes.
     pub(crate) fn new() -> Scene {
-        Scene::of(vec![
-            ("config.json".into(), b"{\"layers\": 2}".to_vec()),
-            ("empty".into(), Vec::new()),
-            (
-                "nested/deep/run.sh".into(),
-                b"#!/bin/sh\necho served\n".to_vec(),
-            ),
-            (
-                "nested/tokenizer.json".into(),
-                b"[\"a\", \"b\"]".repeat(40_000),
-            ),
-            ("weights.bin".into(), support::noise(7, 5 * (1 << 20) + 123)),
-        ])
+        Scene::of(sample())
     }
 
+    /// A foreign archive of these files.
     pub(crate) fn of(files: Vec<(String, Vec<u8>)>) -> Scene {
+        Scene::packaged(Packaging::Foreign, files)
+    }
+
+    /// The sample in every packaging, one after the other.
+    pub(crate) fn each() -> impl Iterator<Item = Scene> {
+        PACKAGINGS
+            .into_iter()
+            .map(|packaging| Scene::packaged(packaging, sample()))
+    }
+
+    /// The same without the foreign one.
+    pub(crate) fn each_packed() -> impl Iterator<Item = Scene> {
+        let foreign = |scene: &Scene| scene.packaging == Packaging::Foreign;
+        Scene::each().filter(move |scene| !foreign(scene))
+    }
+
+    pub(crate) fn packaged(packaging: Packaging, files: Vec<(String, Vec<u8>)>) -> Scene {
+        let mut scene = Scene::empty(packaging);
+        match packaging {
+            Packaging::Foreign => {
+                let list: Vec<_> = files
+                    .iter()
+                    .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+                    .collect();
+                scene.digest = support::write_archive(&scene.path("m.tar"), &list);
+            }
+            Packaging::Packed(_) => {
+                for (name, bytes) in &files {
+                    let path = scene.path("model").join(name);
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    fs::write(&path, bytes).unwrap();
+                    if name.ends_with(".sh") {
+                        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+                    }
+                }
+                scene.pack(&[]);
+                fs::remove_dir_all(scene.path("model")).unwrap();
+            }
+        }
+        scene.files = files;
+        scene
+    }
+
+    /// No archive yet.
+    pub(crate) fn empty(packaging: Packaging) -> Scene {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("mnt")).unwrap();
-        let list: Vec<_> = files
-            .iter()
-            .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
-            .collect();
-        let digest = support::write_archive(&dir.path().join("m.tar"), &list);
-        Scene { dir, digest, files }
+        for name in ["mnt", "tmp"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        Scene {
+            dir,
+            digest: String::new(),
+            files: Vec::new(),
+            packaging,
+        }
+    }
+
+    /// Packs the directory `model` as `m.tar`, with more options.
+    pub(crate) fn pack(&mut self, options: &[&str]) {
+        let Packaging::Packed(compression) = self.packaging else {
+            panic!("a foreign archive is not packed");
+        };
+        let mut command = self.command(&["pack", "model", "--name", "m", "--version", "1"]);
+        command.args(["--output", "m.tar", "--json", "--force", "--quiet"]);
+        command.args(["--compression", compression]).args(options);
+        let summary: Value = serde_json::from_str(&Done::of(&mut command).ok().out).unwrap();
+        self.digest = summary["manifest_digest"].as_str().unwrap().to_string();
     }
 
     /// The canonical path of something in the directory.
@@ -80,6 +148,7 @@ impl Scene {
             .args(args)
             .current_dir(self.dir.path())
             .env("XDG_CACHE_HOME", self.dir.path().join("cache"))
+            .env("TMPDIR", self.dir.path().join("tmp"))
             .env_remove("NOTIFY_SOCKET")
             .env_remove("MODELOCI_LOG")
             .stdin(Stdio::null());
@@ -106,6 +175,23 @@ impl Scene {
         command.stderr(Stdio::piped());
         Server::start(command, self.path("mnt"))
     }
+}
+
+/// Several files, the largest of a few megabytes.
+fn sample() -> Vec<(String, Vec<u8>)> {
+    vec![
+        ("config.json".into(), b"{\"layers\": 2}".to_vec()),
+        ("empty".into(), Vec::new()),
+        (
+            "nested/deep/run.sh".into(),
+            b"#!/bin/sh\necho served\n".to_vec(),
+        ),
+        (
+            "nested/tokenizer.json".into(),
+            b"[\"a\", \"b\"]".repeat(40_000),
+        ),
+        ("weights.bin".into(), support::noise(7, 5 * (1 << 20) + 123)),
+    ]
 }
 
 /// The end of a command.
@@ -169,6 +255,13 @@ impl Mounted {
 
     pub(crate) fn pid(&self) -> i32 {
         self.status()["pid"].as_i64().unwrap() as i32
+    }
+
+    /// Unmounts. A process that another test starts just now shares our open files with it for a
+    /// moment, so "busy" is not final.
+    #[track_caller]
+    pub(crate) fn unmount(&self) {
+        until("it is unmounted", || self.umount(&[]).code == Some(0));
     }
 
     pub(crate) fn umount(&self, options: &[&str]) -> Done {

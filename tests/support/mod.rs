@@ -1,6 +1,7 @@
-//! A small writer of archives as other tools make them: an OCI image layout in a tar, each file in
-//! a plain tar+gzip layer of its own. Independent of the crate, so that it shares none of its bugs.
+//! A small writer of archives as other tools make them: an OCI image layout in a tar. Independent
+//! of the crate, so that it shares none of its bugs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -10,22 +11,40 @@ use flate2::write::GzEncoder;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-/// Writes an archive of `files` to `path`; returns the manifest's digest.
+/// Writes an archive of `files` to `path`, each in a plain tar+gzip layer of its own; returns the
+/// manifest's digest.
 pub(crate) fn write_archive(path: &Path, files: &[(&str, &[u8])]) -> String {
+    let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let layers = files
+        .iter()
+        .map(|(name, bytes)| (name.to_string(), layer(name, bytes)));
+    write_layers(path, media_type, layers)
+}
+
+/// Writes an archive of layers with the titles of their files; a blob that comes twice is there
+/// once. Returns the manifest's digest.
+pub(crate) fn write_layers<B: AsRef<[u8]>>(
+    path: &Path,
+    media_type: &str,
+    blobs: impl Iterator<Item = (String, B)>,
+) -> String {
     let mut archive = tar::Builder::new(File::create(path).unwrap());
+    let mut written = BTreeSet::new();
     let mut blob = |bytes: &[u8]| {
         let hex = sha256(bytes);
-        append(&mut archive, &format!("blobs/sha256/{hex}"), bytes, 0o644);
+        if written.insert(hex.clone()) {
+            append(&mut archive, &format!("blobs/sha256/{hex}"), bytes, 0o644);
+        }
         format!("sha256:{hex}")
     };
     let mut layers = Vec::new();
-    for (name, bytes) in files {
-        let layer = layer(name, bytes);
+    for (title, bytes) in blobs {
+        let bytes = bytes.as_ref();
         layers.push(json!({
-            "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
-            "digest": blob(&layer),
-            "size": layer.len(),
-            "annotations": { "org.opencontainers.image.title": name },
+            "mediaType": media_type,
+            "digest": blob(bytes),
+            "size": bytes.len(),
+            "annotations": { "org.opencontainers.image.title": title },
         }));
     }
     let config = b"{}";

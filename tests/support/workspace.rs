@@ -128,17 +128,23 @@ pub(crate) fn finds(program: &str) -> bool {
 /// True when python3 can import all of the modules; with `CI` set it must.
 #[track_caller]
 pub(crate) fn python_has(modules: &str) -> bool {
-    let mut command = Command::new("python3");
+    has_modules("python3", modules)
+}
+
+/// The same for another python.
+#[track_caller]
+pub(crate) fn has_modules(python: &str, modules: &str) -> bool {
+    let mut command = Command::new(python);
     command
         .arg("-c")
         .arg(format!("import {modules}"))
         .stderr(Stdio::null());
     let found = command.status().is_ok_and(|status| status.success());
-    available(&format!("python3 with {modules}"), found)
+    available(&format!("{python} with {modules}"), found)
 }
 
 #[track_caller]
-fn available(what: &str, found: bool) -> bool {
+pub(crate) fn available(what: &str, found: bool) -> bool {
     if !found {
         assert!(std::env::var_os("CI").is_none(), "{what} is missing");
         eprintln!("skipped: {what} is missing");

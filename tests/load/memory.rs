@@ -1,0 +1,213 @@
+//! r9: what may be read in the memory that is promised, enforced by a control group.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::harness::{BINARY, Done, Mounted, PACKAGINGS, Packaging, Scene, kill, lives, until};
+use crate::size;
+use crate::support;
+use crate::workspace::{available, python_has};
+
+const MIB: u64 = 1 << 20;
+const CACHE: u64 = 16 * MIB;
+
+/// A control group with a limit of memory, page cache included; removed at the end.
+struct Group(PathBuf);
+
+impl Group {
+    /// `None` for those who may not make any.
+    fn new(limit: u64) -> Option<Group> {
+        if !crate::harness::needs_root("make control groups") {
+            return None;
+        }
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let root = Path::new("/sys/fs/cgroup");
+        let unified = root.join("cgroup.controllers").exists();
+        if unified {
+            let _ = fs::write(root.join("cgroup.subtree_control"), "+memory");
+        }
+        let base = if unified {
+            root.to_path_buf()
+        } else {
+            root.join("memory")
+        };
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = base.join(format!("modeloci-test-{}-{count}", std::process::id()));
+        let file = if unified {
+            "memory.max"
+        } else {
+            "memory.limit_in_bytes"
+        };
+        let made = fs::create_dir(&path).is_ok();
+        let group = made.then_some(Group(path));
+        let limited = group
+            .as_ref()
+            .is_some_and(|group| fs::write(group.0.join(file), limit.to_string()).is_ok());
+        available("a control group for memory", limited).then_some(())?;
+        group
+    }
+
+    /// A command that runs in the group.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("sh");
+        command
+            .args([
+                "-c",
+                "echo $$ >\"$1/cgroup.procs\" && shift && exec \"$@\"",
+                "sh",
+            ])
+            .arg(&self.0)
+            .arg(program);
+        command
+    }
+
+    fn killed(&self) -> u64 {
+        let read = |name| fs::read_to_string(self.0.join(name));
+        let events = read("memory.events").or_else(|_| read("memory.oom_control"));
+        let events = events.unwrap();
+        let line = events.lines().find_map(|l| l.strip_prefix("oom_kill "));
+        line.unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The last process may still be on its way out.
+        for _ in 0..200 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+/// Chunks of every kind: noise, text, and what lies between.
+fn content(len: usize) -> Vec<u8> {
+    let mut bytes = support::noise(31, len);
+    for (number, piece) in bytes.chunks_mut(300_000).enumerate() {
+        match number % 3 {
+            0 => {}
+            1 => piece
+                .iter_mut()
+                .for_each(|byte| *byte = b"a text of few letters"[usize::from(*byte) % 21]),
+            _ => piece
+                .iter_mut()
+                .step_by(2)
+                .for_each(|byte| *byte = 0x3c | (*byte & 3)),
+        }
+    }
+    bytes
+}
+
+/// Maps the files of the second directory, in pieces that leave the page cache no time to help,
+/// then reads them with read(2), and compares with the first. Ends by itself.
+const READER: &str = "
+import mmap, os, random, sys
+model, mount, length = sys.argv[1:]
+length = int(length)
+for name in os.listdir(model):
+    with open(os.path.join(model, name), 'rb') as file, open(os.path.join(mount, name), 'rb') as other:
+        size = os.fstat(file.fileno()).st_size
+        pieces = list(range(0, size, length))
+        random.Random(3).shuffle(pieces)
+        with mmap.mmap(other.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ) as area:
+            for at in pieces:
+                wanted = os.pread(file.fileno(), length, at)
+                assert area[at:at + length] == wanted, (name, at)
+        at = 0
+        while piece := other.read(1 << 20):
+            assert piece == os.pread(file.fileno(), len(piece), at), (name, at)
+            at += len(piece)
+        assert at == size
+";
+
+/// The server in a group of cache + 64 MiB; the readers in another, so small that the page cache
+/// does not keep the file. Not in the same one: pages that the kernel reads ahead for a reader are
+/// locked until they arrive, up to 16 MiB for each.
+fn reads_in_little_memory(packaging: Packaging, chunk_size: &str, options: &[&str]) {
+    if !python_has("mmap") {
+        return;
+    }
+    let Some(group) = Group::new(CACHE + 64 * MIB) else {
+        return;
+    };
+    let Some(little) = Group::new(80 * MIB) else {
+        return;
+    };
+    let bytes = content(size(100 << 20, 400 << 20));
+    let mut scene = Scene::empty(packaging);
+    fs::create_dir(scene.path("model")).unwrap();
+    fs::write(scene.path("model/weights.bin"), &bytes).unwrap();
+    match packaging {
+        Packaging::Foreign => {
+            support::write_archive(&scene.path("m.tar"), &[("weights.bin", &bytes)]);
+        }
+        Packaging::Packed(_) => scene.pack(&["--chunk-size", chunk_size]),
+    }
+    drop(bytes);
+    // What is mapped in pieces smaller than the kernel reads around a fault is read several times.
+    // Of large chunks that is wanted: many are under way at once.
+    let piece = if chunk_size == "16MiB" {
+        "524288"
+    } else {
+        "4194304"
+    };
+    let mut command = group.command(BINARY);
+    command
+        .args(["mount", "m.tar", "mnt", "--cache-size", &CACHE.to_string()])
+        .args(options)
+        .current_dir(scene.path(""))
+        .env("XDG_CACHE_HOME", scene.path("cache"))
+        .env("TMPDIR", scene.path("tmp"));
+    Done::of(&mut command).ok();
+    let mount = Mounted(scene.path("mnt"));
+    let pid = mount.pid();
+    let mut readers: Vec<_> = (0..2)
+        .map(|_| {
+            let mut reader = little.command("python3");
+            reader
+                .args(["-c", READER])
+                .arg(scene.path("model"))
+                .arg(&mount.0)
+                .arg(piece);
+            reader.spawn().unwrap()
+        })
+        .collect();
+    for reader in &mut readers {
+        let end = reader.wait().unwrap();
+        assert!(end.success(), "{packaging:?} {chunk_size}: {end}");
+    }
+    let status = mount.status();
+    assert_eq!(
+        (&status["failures"], &status["panics"]),
+        (&0.into(), &0.into())
+    );
+    assert_eq!((group.killed(), little.killed()), (0, 0));
+    assert!(lives(pid));
+    kill(pid, libc::SIGTERM);
+    until("the process ends", || !lives(pid));
+}
+
+#[test]
+fn r9_reads_and_maps_in_the_promised_memory() {
+    for packaging in PACKAGINGS {
+        reads_in_little_memory(packaging, "1MiB", &[]);
+    }
+}
+
+#[test]
+fn r9_the_largest_chunks_in_the_promised_memory() {
+    for compression in ["auto", "gzip:6", "zstd"] {
+        reads_in_little_memory(Packaging::Packed(compression), "16MiB", &[]);
+    }
+}
+
+#[test]
+fn r9_prefetch_in_the_promised_memory() {
+    for packaging in [Packaging::Packed("auto"), Packaging::Foreign] {
+        reads_in_little_memory(packaging, "1MiB", &["--prefetch"]);
+    }
+}
