@@ -8,6 +8,7 @@
 //! the history it was given, never writes beyond the buffer it was given.
 
 use super::CodecError;
+use super::cpu::{Cpu, multiversion};
 use super::huffman::{DISTANCES, FIXED_DISTANCE, FIXED_LITLEN, LENGTHS, PRECODE_ORDER};
 
 /// Room that [`Inflate::run`] needs in the output behind the position where it shall stop: the
@@ -61,6 +62,7 @@ pub(crate) struct Output<'a> {
 
 /// A deflate decoder: the state between two symbols.
 pub(crate) struct Inflate {
+    cpu: Cpu,
     position: Position,
     last_block: bool,
     tables: Box<Tables>,
@@ -73,6 +75,7 @@ impl Inflate {
     /// At the start of a stream.
     pub(crate) fn new() -> Inflate {
         Inflate {
+            cpu: Cpu::detect(),
             position: Position::Boundary,
             last_block: false,
             tables: Box::default(),
@@ -180,7 +183,7 @@ impl Inflate {
                     self.position = Position::Stored(left - bytes.len() as u16);
                 }
                 Position::Symbols => {
-                    if self.tables.fast(bits, out)? {
+                    if fast(self.cpu, &self.tables, bits, out)? {
                         self.position = Position::Boundary;
                         continue;
                     }
@@ -448,7 +451,7 @@ impl Tables {
     }
 
     /// Decodes as long as neither input nor output is near its end; true at the end of the block.
-    #[inline(never)]
+    #[inline(always)]
     fn fast(&self, bits: &mut Bits<'_>, out: &mut Output<'_>) -> Result<bool, CodecError> {
         // One round writes at most four pairs and a match, and loads at most 16 bytes.
         let room = out.stop.saturating_sub(ROUND_OUTPUT);
@@ -567,6 +570,12 @@ impl Tables {
         bits.drop(found & 0xff);
         Ok(payload(found) + bits.take(found >> 28) as usize)
     }
+}
+
+multiversion! {
+    /// [`Tables::fast`], for this machine.
+    fn fast(tables: &Tables, bits: &mut Bits<'_>, out: &mut Output<'_>) -> Result<bool, CodecError> =
+        |tables: &Tables, bits, out| tables.fast(bits, out)
 }
 
 /// Output of one round of the fast path: four pairs or three and a match, and what the last write
