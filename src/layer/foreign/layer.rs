@@ -64,7 +64,7 @@ impl Layer {
 
     /// Bytes that may be decoded, and wait in the cache, before the blob's digest is known.
     pub(super) fn hold(&self) -> u64 {
-        self.context.cache.capacity() / 2
+        self.context.cache.capacity() / 4 * 3
     }
 
     pub(super) fn load_index(&self) -> Option<(Blocks, Spans)> {
