@@ -6,8 +6,7 @@
 //! - While the blob is hashed, a thread decodes behind the hash (from blocks that the hash has
 //!   passed, each checked against the digest computed there), and puts what it decodes into the
 //!   cache, under a number that nobody knows; when that has taken three quarters of the cache, it
-//!   pauses. Nobody is
-//!   served before the hash has ended and was found right.
+//!   pauses. Nobody is served before the hash has ended and was found right.
 //! - Then it goes on from where it stands as far as readers want, and a bounded distance ahead of
 //!   one that reads in order. Each span that it ends becomes a seek point at once; readers behind
 //!   the *frontier* do not wait for it. One that jumps ahead waits until the decoder is there; what

@@ -1,11 +1,18 @@
 //! Layers without a chunk table: anyone's gzip, zstd, tar or raw blob.
 //!
 //! Opening one reads its first kilobytes, for the size and mode that its own header gives its file.
-//! The first read of it (or [`verify`](FileReader::verify)) goes over the whole blob once: see
-//! `pass`. Not a byte is served before the blob's digest was found to be the manifest's and its
-//! stream to hold exactly the one file. What the pass leaves behind (`spans`) lets later reads
-//! decode a few megabytes around what is wanted, each verified again, and may be kept between runs
-//! (`index`).
+//! The first read reads and hashes the whole blob; not a byte is served before its digest was found
+//! to be the manifest's.
+//!
+//! - A gzip layer is decoded as far as its readers get, by a thread that starts together with the
+//!   hash: see `frontier`. What it finds wrong beyond the hash (a damaged stream, several files) is
+//!   the error of all reads from there on; the last span is served only after everything was checked.
+//! - All other layers, and those of small files, are checked to their end before anything is served:
+//!   see `pass`. [`verify`](FileReader::verify) does so with every layer, and after it has failed,
+//!   nothing is served any more.
+//!
+//! What was found on the way (`spans`) lets later reads decode a few megabytes around what is wanted,
+//! each verified again, and may be kept between runs (`index`).
 //!
 //! A layer that holds a link in place of a file is verified as a whole when it is opened.
 //!

@@ -1,8 +1,11 @@
-//! The one pass over a whole layer that must happen before its first byte is served.
+//! Passes over a whole layer: one must happen before its first byte is served.
 //!
 //! One thread reads the blob and hashes it, another decodes what the first has read and takes notes
 //! (see [`spans`](super::spans)), a few buffers apart; the slower of the two sets the pace. What was
 //! decoded counts only once the digest is the manifest's.
+//!
+//! For a large gzip layer the pass only hashes; its decoder outlives it: see
+//! [`frontier`](super::frontier).
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -25,7 +28,7 @@ use crate::source::ReadAt;
 const BUFFER: usize = 1 << 20;
 /// Buffers that the hash may be ahead of the decoder.
 const AHEAD: usize = 4;
-/// Passes at a time, in the whole process: each takes some 10 MiB.
+/// Passes at a time, in the whole process: each takes some 10 MiB, or 1 MiB when it only hashes.
 static PASSING: Turns = Turns::new(4);
 
 /// What to go over.
