@@ -5,8 +5,9 @@
 //!
 //! - While the blob is hashed, a thread decodes behind the hash (from blocks that the hash has
 //!   passed, each checked against the digest computed there), and puts what it decodes into the
-//!   cache, under a number that nobody knows; when that has taken three quarters of the cache, it
-//!   pauses. Nobody is served before the hash has ended and was found right.
+//!   cache, under a number that nobody knows, until that has taken three quarters of it. Some way
+//!   further on it pauses: what it does not keep there, a reader decodes on another core while the
+//!   frontier moves on. Nobody is served before the hash has ended and was found right.
 //! - Then it goes on from where it stands as far as readers want, and a bounded distance ahead of
 //!   one that reads in order. Each span that it ends becomes a seek point at once; readers behind
 //!   the *frontier* do not wait for it. One that jumps ahead waits until the decoder is there; what
@@ -24,14 +25,14 @@
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, Scope};
 
 use bytes::Bytes;
 
 use super::layer::Layer;
 use super::scan;
 use super::spans::{Blocks, Entry, Place, Span, Spans, lift, missing};
-use super::verified::{Digests, VerifiedReader};
+use super::verified::{Digests, FetchedAhead, VerifiedReader};
 use crate::cache::ChunkKey;
 use crate::codec::gzip::{Gunzip, Member};
 use crate::codec::inflate::{SLOP, WINDOW};
@@ -185,7 +186,7 @@ impl Known {
     pub(super) fn note(self: &Arc<Known>, layer: &Arc<Layer>, at: u64, end: u64) {
         let ahead = layer.ahead();
         let mut state = self.frontier.lock();
-        if state.covered == u64::MAX || at.saturating_add(ahead) < state.covered {
+        if ahead == 0 || state.covered == u64::MAX || at.saturating_add(ahead) < state.covered {
             return;
         }
         state.reader = end;
@@ -322,9 +323,12 @@ impl Frontier {
 
 impl State {
     /// True when span `start..end` is worth keeping: somebody waits for it, or will soon get there.
-    fn wants(&self, start: u64, end: u64, ahead: u64) -> bool {
-        !self.serving
-            || self.waiting.iter().any(|at| (start..end).contains(at))
+    fn wants(&self, start: u64, end: u64, layer: &Layer) -> bool {
+        if !self.serving {
+            return start == 0 || end <= layer.hold();
+        }
+        let ahead = layer.ahead();
+        self.waiting.iter().any(|at| (start..end).contains(at))
             || (end > self.reader && start <= self.reader.saturating_add(ahead))
     }
 }
@@ -374,24 +378,33 @@ impl Drop for Leaving<'_> {
     }
 }
 
-/// Decodes from the frontier on, as long as that is wanted.
+/// Decodes from the frontier on, as long as that is wanted, while another thread reads and verifies
+/// the blob some blocks ahead.
 fn decode(layer: &Layer, known: &Known) -> Result<()> {
+    thread::scope(|scope| decode_beside(scope, layer, known))
+}
+
+fn decode_beside<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    layer: &'scope Layer,
+    known: &'scope Known,
+) -> Result<()> {
     let (frontier, subject) = (&known.frontier, &layer.subject);
     let fail = |error: io::Error| lift(error, subject);
-    let source = |byte| VerifiedReader::new(layer, &known.digests, byte);
     let (number, mut at, member) = {
         let state = frontier.lock();
         let number = state.spans.spans.len().saturating_sub(1);
         (number, state.covered, state.member)
     };
     if at == 0 {
-        let stream = Gunzip::new(source(0), None);
+        let stream = Gunzip::new(VerifiedReader::new(layer, &known.digests, 0), None);
         scan::check_head(stream, layer.head, &layer.spec, subject)?;
     }
     let place = frontier.place(number).ok_or_else(|| missing(subject))?;
     let (bit, checkpoint) = place.checkpoint(subject)?;
     let member = (at > 0).then_some(member);
-    let mut gunzip = Gunzip::enter(source(bit / 8), bit, &checkpoint, member).map_err(fail)?;
+    let source = FetchedAhead::start(scope, layer, &known.digests, bit / 8)?;
+    let mut gunzip = Gunzip::enter(source, bit, &checkpoint, member).map_err(fail)?;
     let mut history = checkpoint.window;
     let mut number = u32::try_from(number).map_err(|_| missing(subject))?;
     let mut orders = Orders::new(layer, known);
@@ -472,7 +485,7 @@ fn publish(
         }
         _ => None,
     };
-    let wanted = frontier.lock().wants(span.start, span.end, layer.ahead());
+    let wanted = frontier.lock().wants(span.start, span.end, layer);
     if wanted {
         cache.insert(known.key(number), bytes.clone());
     }
@@ -523,7 +536,8 @@ impl<'a> Orders<'a> {
                 return false;
             }
             if !state.serving {
-                let fits = at.saturating_add(self.layer.span()) <= self.layer.hold();
+                let most = self.layer.hold().saturating_add(self.layer.ahead());
+                let fits = at.saturating_add(self.layer.span()) <= most;
                 if fits || at == 0 {
                     return true;
                 }

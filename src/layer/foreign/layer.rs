@@ -11,7 +11,7 @@ use crate::layer::{Context, LayerSpec};
 use crate::source::ReadAt;
 
 /// Most bytes that are decoded ahead of a sequential reader.
-const MOST_AHEAD: u64 = 64 << 20;
+const MOST_AHEAD: u64 = 128 << 20;
 
 /// A layer without a chunk table.
 pub(super) struct Layer {
@@ -57,12 +57,16 @@ impl Layer {
         distance(least, self.blob.len())
     }
 
-    /// Bytes that may be decoded ahead of a reader, so that the cache holds them until it comes.
+    /// Bytes that may be decoded ahead of a reader, so that the cache holds them until it comes;
+    /// none when it is too small for that.
     pub(super) fn ahead(&self) -> u64 {
-        (self.context.cache.capacity() / 4).min(MOST_AHEAD)
+        match self.context.cache.capacity() / 2 {
+            half if half < self.span() => 0,
+            half => half.min(MOST_AHEAD),
+        }
     }
 
-    /// Bytes that may be decoded, and wait in the cache, before the blob's digest is known.
+    /// Bytes that may wait in the cache before the blob's digest is known.
     pub(super) fn hold(&self) -> u64 {
         self.context.cache.capacity() / 4 * 3
     }

@@ -1,7 +1,9 @@
 //! The blob, block by block: nothing of a block is passed on before its digest was found right.
 
 use std::io::{self, Read};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{Builder, Scope};
 
 use super::layer::Layer;
 use super::spans::Blocks;
@@ -161,6 +163,91 @@ impl Read for VerifiedReader<'_> {
             to.copy_from_slice(from);
         }
         self.at += n as u64;
+        Ok(n)
+    }
+}
+
+/// Blocks that are verified ahead of who reads them.
+const AHEAD: usize = 3;
+
+/// As [`VerifiedReader`], for one who has better things to do than to read and to hash: a thread
+/// does that, a few blocks ahead. It ends when this is dropped.
+pub(super) struct FetchedAhead {
+    blocks: Receiver<Result<Vec<u8>>>,
+    /// Takes the memory of blocks back.
+    used: Sender<Vec<u8>>,
+    block: Vec<u8>,
+    from: usize,
+}
+
+impl FetchedAhead {
+    /// From byte `at` of the blob on.
+    ///
+    /// # Errors
+    /// When there is no thread for it.
+    pub(super) fn start<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        layer: &'scope Layer,
+        digests: &'scope Digests,
+        at: u64,
+    ) -> Result<FetchedAhead> {
+        let (sender, blocks) = sync_channel(AHEAD);
+        let (used, free) = channel();
+        let first = at / digests.size;
+        Builder::new()
+            .name("layer-fetch".into())
+            .spawn_scoped(scope, move || fetch(layer, digests, first, &sender, &free))
+            .map_err(|source| Error::Io {
+                action: "start a thread for",
+                subject: layer.subject.clone(),
+                source: Arc::new(source),
+            })?;
+        Ok(FetchedAhead {
+            blocks,
+            used,
+            block: Vec::new(),
+            from: (at % digests.size) as usize,
+        })
+    }
+}
+
+fn fetch(
+    layer: &Layer,
+    digests: &Digests,
+    first: u64,
+    blocks: &SyncSender<Result<Vec<u8>>>,
+    free: &Receiver<Vec<u8>>,
+) {
+    let end = layer.blob.len().div_ceil(digests.size);
+    for number in first..end {
+        let mut block = free.try_recv().unwrap_or_default();
+        let read = digests.read(layer, number, &mut block);
+        let failed = read.is_err();
+        if blocks.send(read.map(|()| block)).is_err() || failed {
+            return;
+        }
+    }
+}
+
+impl Read for FetchedAhead {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.from >= self.block.len() {
+            // A closed channel is the end of the blob: an error is sent before it closes.
+            let Ok(next) = self.blocks.recv() else {
+                return Ok(0);
+            };
+            let before = std::mem::replace(&mut self.block, next.map_err(io::Error::other)?);
+            if !before.is_empty() {
+                self.from = 0;
+                let _ = self.used.send(before);
+            }
+        }
+        let rest = self.block.get(self.from..).unwrap_or_default();
+        let n = rest.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
+            to.copy_from_slice(from);
+        }
+        self.from += n;
         Ok(n)
     }
 }

@@ -114,8 +114,8 @@ fn one_decode_is_enough_for_a_sequential_reader() {
         file.finish().unwrap();
         let spans = file.known().unwrap().frontier.span_count() as u64;
         let decoded = decoded(&context);
-        // Without a cache, what two reads share of a span they share; the last one is not kept.
-        let allowed = if cache < 40_000 { spans + 6 } else { spans };
+        // A small cache does not hold what is decoded beside the hash, and the last span.
+        let allowed = if cache < 200_000 { spans + 4 } else { spans };
         assert!(decoded <= allowed, "cache {cache}: {decoded} of {spans}");
     }
 }
@@ -128,7 +128,7 @@ fn one_that_jumps_ahead_and_back_is_served_from_both_sides_of_the_frontier() {
         let context = context(cache, None);
         let file = open_on(Fickle::new(&blob), spec_of(&blob), &context);
         assert!(file.read_at(0, 100).unwrap() == data[..100]);
-        assert!(covered(&file) < 200_000, "it runs only a little ahead");
+        assert!(covered(&file) < 300_000, "it runs only a little ahead");
         assert!(file.read_at(450_000, 100).unwrap() == data[450_000..450_100]);
         let there = covered(&file);
         assert!((450_000..500_000).contains(&there), "{there}");
