@@ -114,8 +114,9 @@ fn one_decode_is_enough_for_a_sequential_reader() {
         file.finish().unwrap();
         let spans = file.known().unwrap().frontier.span_count() as u64;
         let decoded = decoded(&context);
-        // A small cache does not hold what is decoded beside the hash, and the last span.
-        let allowed = if cache < 200_000 { spans + 4 } else { spans };
+        // A small cache does not hold what is decoded beside the hash, and a cache of less than a
+        // span not even the last one, which is then decoded for each of six reads.
+        let allowed = if cache < 200_000 { spans + 10 } else { spans };
         assert!(decoded <= allowed, "cache {cache}: {decoded} of {spans}");
     }
 }
