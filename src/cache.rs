@@ -26,6 +26,8 @@ pub trait ChunkCache: Send + Sync {
     fn served(&self, key: ChunkKey, bytes: usize);
     /// Bytes kept now.
     fn used(&self) -> u64;
+    /// Most bytes that are kept.
+    fn capacity(&self) -> u64;
 }
 
 /// Most bytes of spent chunks that are kept: they serve readers that follow each other closely.
@@ -155,6 +157,10 @@ impl ChunkCache for LruChunkCache {
 
     fn used(&self) -> u64 {
         self.lock().used
+    }
+
+    fn capacity(&self) -> u64 {
+        self.capacity
     }
 }
 

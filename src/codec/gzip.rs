@@ -39,6 +39,15 @@ pub(crate) struct Gunzip<'r, R> {
     read: usize,
 }
 
+/// What a member holds before some place in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Member {
+    /// CRC-32 of it.
+    pub(crate) crc: u32,
+    /// Its length in bytes.
+    pub(crate) length: u64,
+}
+
 /// Where in the framing the decoder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
@@ -77,7 +86,35 @@ impl<'r, R: Read> Gunzip<'r, R> {
         checkpoint: &Checkpoint,
         len: usize,
     ) -> io::Result<Vec<u8>> {
+        let mut gunzip = Gunzip::enter(source, bit, checkpoint, None)?;
+        let window = checkpoint.window.len();
+        let stop = window + len;
+        let mut out = vec![0; stop + SLOP];
+        if let Some(front) = out.get_mut(..window) {
+            front.copy_from_slice(&checkpoint.window);
+        }
+        let mut pos = window;
+        gunzip.decode(&mut out, &mut pos, stop, true)?;
+        if pos < stop {
+            return Err(invalid(CodecError::WrongLength { expected: len }));
+        }
+        out.truncate(stop);
+        Ok(out)
+    }
+
+    /// A decoder at a seek point; `source` starts with the byte that holds bit `bit` of the stream.
+    /// The trailer of the member it stands in is checked when `member` says what came before.
+    ///
+    /// # Errors
+    /// When the seek point makes no sense, or `source` cannot be read.
+    pub(crate) fn enter(
+        source: R,
+        bit: u64,
+        checkpoint: &Checkpoint,
+        member: Option<Member>,
+    ) -> io::Result<Gunzip<'r, R>> {
         let mut gunzip = Gunzip::new(source, None);
+        gunzip.input.offset = bit / 8;
         gunzip.input.bit = bit % 8;
         gunzip.input.more()?;
         match &checkpoint.resume {
@@ -95,20 +132,83 @@ impl<'r, R: Read> Gunzip<'r, R> {
                 gunzip.inflate.resume_stored(*left, *last);
             }
         }
-        let window = checkpoint.window.len();
-        gunzip.member_bytes = window as u64;
-        let stop = window + len;
-        let mut out = vec![0; stop + SLOP];
-        if let Some(front) = out.get_mut(..window) {
-            front.copy_from_slice(&checkpoint.window);
+        gunzip.member_bytes = checkpoint.window.len() as u64;
+        if let Some(Member { crc, length }) = member {
+            gunzip.crc = Some(crc32fast::Hasher::new_with_initial_len(crc, length));
+            gunzip.member_bytes = length;
         }
-        let mut pos = window;
-        gunzip.decode(&mut out, &mut pos, stop, true)?;
-        if pos < stop {
-            return Err(invalid(CodecError::WrongLength { expected: len }));
+        Ok(gunzip)
+    }
+
+    /// Decodes to `out[*pos..]` until `*pos >= stop`, or to the end of the last member. What was
+    /// decoded before stands in front of `*pos`, as far back as matches reach; behind `stop` must be
+    /// [`SLOP`] bytes of room.
+    ///
+    /// # Errors
+    /// When the stream is damaged or cannot be read.
+    pub(crate) fn decode_into(
+        &mut self,
+        out: &mut [u8],
+        pos: &mut usize,
+        stop: usize,
+    ) -> io::Result<()> {
+        self.decode(out, pos, stop, true)
+    }
+
+    /// The seek point where the decoder stands, behind `decoded`: its bit, and what was before it
+    /// in its member. `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// When what follows between two members is damaged or cannot be read.
+    pub(crate) fn mark(&mut self, decoded: &[u8]) -> io::Result<Option<(u64, Checkpoint, Member)>> {
+        // Checkpoints describe places inside a member.
+        loop {
+            let needs_more = match self.at {
+                At::Header(first) => self.header(first)?,
+                At::Trailer => self.trailer()?,
+                At::Body => break,
+                At::End => return Ok(None),
+            };
+            if needs_more {
+                self.input.more()?;
+            }
         }
-        out.truncate(stop);
-        Ok(out)
+        let member = Member {
+            crc: self.crc.clone().map_or(0, crc32fast::Hasher::finalize),
+            length: self.member_bytes,
+        };
+        let (bit, checkpoint) = (self.input.position(), self.checkpoint(decoded));
+        Ok(Some((bit, checkpoint, member)))
+    }
+
+    /// Reads on behind `decoded`, through [`Read`].
+    pub(crate) fn read_behind(&mut self, decoded: &[u8]) {
+        let from = decoded.len().saturating_sub(WINDOW);
+        let window = decoded.get(from..).unwrap_or_default();
+        self.buffer = window.to_vec();
+        self.buffer.resize(WINDOW + ROOM + SLOP, 0);
+        (self.filled, self.read) = (window.len(), window.len());
+    }
+
+    fn checkpoint(&self, decoded: &[u8]) -> Checkpoint {
+        let from = decoded
+            .len()
+            .saturating_sub(WINDOW.min(clamp(self.member_bytes)));
+        Checkpoint {
+            resume: match self.inflate.position() {
+                Position::Symbols => {
+                    let (header, bit) = self.inflate.header();
+                    let header = header.to_vec();
+                    Resume::Symbols { header, bit }
+                }
+                Position::Stored(left) => Resume::Stored {
+                    left,
+                    last: self.inflate.in_last_block(),
+                },
+                Position::Boundary | Position::End => Resume::Block,
+            },
+            window: decoded.get(from..).unwrap_or_default().to_vec(),
+        }
     }
 
     /// Decodes to `out[*pos..]` until `*pos >= stop`, or to the end of the last member. Unless it
@@ -164,26 +264,17 @@ impl<'r, R: Read> Gunzip<'r, R> {
     fn body(&mut self, out: &mut [u8], pos: &mut usize, stop: usize) -> io::Result<bool> {
         let mut stop = stop;
         // The first window of the stream is its beginning, which needs no seek point.
-        if let Some(record) = &mut self.record {
-            if self.total >= record.next() && self.total > 0 {
-                let from = pos.saturating_sub(WINDOW.min(clamp(self.member_bytes)));
-                let checkpoint = Checkpoint {
-                    resume: match self.inflate.position() {
-                        Position::Symbols => {
-                            let (header, bit) = self.inflate.header();
-                            let header = header.to_vec();
-                            Resume::Symbols { header, bit }
-                        }
-                        Position::Stored(left) => Resume::Stored {
-                            left,
-                            last: self.inflate.in_last_block(),
-                        },
-                        Position::Boundary | Position::End => Resume::Block,
-                    },
-                    window: out.get(from..*pos).unwrap_or_default().to_vec(),
-                };
-                record.checkpoint(self.total, self.input.position(), checkpoint)?;
+        if let Some(next) = self.record.as_ref().map(|record| record.next())
+            && self.total >= next
+            && self.total > 0
+        {
+            let checkpoint = self.checkpoint(out.get(..*pos).unwrap_or_default());
+            let (total, bit) = (self.total, self.input.position());
+            if let Some(record) = &mut self.record {
+                record.checkpoint(total, bit, checkpoint)?;
             }
+        }
+        if let Some(record) = &self.record {
             let until = clamp(record.next().saturating_sub(self.total));
             stop = stop.min(pos.saturating_add(until.max(1)));
         }

@@ -8,7 +8,15 @@
 //! the history it was given, never writes beyond the buffer it was given.
 
 use super::CodecError;
-use super::huffman::{DISTANCES, FIXED_DISTANCE, FIXED_LITLEN, LENGTHS, PRECODE_ORDER};
+use super::cpu::{Cpu, multiversion};
+use super::huffman::{FIXED_DISTANCE, FIXED_LITLEN, PRECODE_ORDER};
+
+mod table;
+
+use table::{
+    KIND_COPY, KIND_END, KIND_LINK, KIND_LITERAL, KIND_PAIR, NOT_LITERALS, Table, distance_entry,
+    entry, kind, literal_entry, payload,
+};
 
 /// Room that [`Inflate::run`] needs in the output behind the position where it shall stop: the
 /// longest match, the literals of one round, and the width of the copies.
@@ -61,6 +69,7 @@ pub(crate) struct Output<'a> {
 
 /// A deflate decoder: the state between two symbols.
 pub(crate) struct Inflate {
+    cpu: Cpu,
     position: Position,
     last_block: bool,
     tables: Box<Tables>,
@@ -73,6 +82,7 @@ impl Inflate {
     /// At the start of a stream.
     pub(crate) fn new() -> Inflate {
         Inflate {
+            cpu: Cpu::detect(),
             position: Position::Boundary,
             last_block: false,
             tables: Box::default(),
@@ -180,7 +190,7 @@ impl Inflate {
                     self.position = Position::Stored(left - bytes.len() as u16);
                 }
                 Position::Symbols => {
-                    if self.tables.fast(bits, out)? {
+                    if fast(self.cpu, &self.tables, bits, out)? {
                         self.position = Position::Boundary;
                         continue;
                     }
@@ -300,6 +310,16 @@ impl<'a> Bits<'a> {
         value
     }
 
+    /// A length or a distance, from the entry of its code.
+    #[inline(always)]
+    fn take_value(&mut self, entry: u32) -> usize {
+        // One shift takes code and extra bits together: the next lookup waits for nothing else.
+        let total = entry & 0xff;
+        let extra = (self.buffer & ((1 << total) - 1)) >> (entry >> 28);
+        self.drop(total);
+        payload(entry) + extra as usize
+    }
+
     fn skip_to_byte(&mut self) {
         self.drop(self.count % 8);
     }
@@ -330,31 +350,6 @@ impl<'a> Bits<'a> {
     }
 }
 
-// A table entry: `length | payload << 8 | kind << 24`. The length is the number of bits of the code
-// (or codes); for a link it is that of the second lookup. The payload is 16 bits.
-const KIND_LITERAL: u32 = 0; // payload: the byte
-const KIND_PAIR: u32 = 1; // payload: two bytes; bits 28..32: length of the first code
-const KIND_COPY: u32 = 2; // payload: base; bits 28..32: number of extra bits
-const KIND_END: u32 = 3;
-const KIND_LINK: u32 = 4; // payload: where in `links`
-const KIND_INVALID: u32 = 5;
-
-const fn entry(kind: u32, payload: u32, length: u32) -> u32 {
-    length | payload << 8 | kind << 24
-}
-
-const fn kind(entry: u32) -> u32 {
-    entry >> 24 & 15
-}
-
-const fn payload(entry: u32) -> usize {
-    (entry >> 8 & 0xffff) as usize
-}
-
-/// The bits of the kind that are zero for literals and pairs.
-const NOT_LITERALS: u32 = 14 << 24;
-/// Stands where no code leads.
-const INVALID_ENTRY: u32 = entry(KIND_INVALID, 0, 1);
 const LITERAL_BITS: u32 = 11;
 const DISTANCE_BITS: u32 = 9;
 
@@ -448,7 +443,7 @@ impl Tables {
     }
 
     /// Decodes as long as neither input nor output is near its end; true at the end of the block.
-    #[inline(never)]
+    #[inline(always)]
     fn fast(&self, bits: &mut Bits<'_>, out: &mut Output<'_>) -> Result<bool, CodecError> {
         // One round writes at most four pairs and a match, and loads at most 16 bytes.
         let room = out.stop.saturating_sub(ROUND_OUTPUT);
@@ -456,9 +451,11 @@ impl Tables {
         let (mut at, history) = (out.pos, out.history);
         let bytes = &mut *out.bytes;
         let mut end_of_block = false;
+        bits.refill();
+        let mut found = self.literals.look_up(bits);
         while at < room && bits.next < loadable {
-            bits.refill();
-            let mut found = self.literals.look_up(bits);
+            // `found` stands for the next of at least 56 bits. A round of literals takes 44 of
+            // them at most, which leaves enough to look up the next before loading more.
             let mut lookups = 0;
             while found & NOT_LITERALS == 0 && lookups < 4 {
                 let pair = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut);
@@ -468,14 +465,23 @@ impl Tables {
                 found = self.literals.look_up(bits);
                 lookups += 1;
             }
+            // A match takes up to 48 bits.
+            bits.refill();
             if lookups == 4 {
                 continue;
             }
-            // A match takes up to 48 bits.
-            bits.refill();
             if kind(found) == KIND_LINK {
                 bits.drop(LITERAL_BITS);
                 found = self.literals.follow(found, bits);
+            }
+            if kind(found) == KIND_COPY {
+                let length = bits.take_value(found);
+                let distance = self.distance(bits)?;
+                bits.refill();
+                found = self.literals.look_up(bits);
+                copy(bytes, at, distance, length, history)?;
+                at += length;
+                continue;
             }
             bits.drop(found & 0xff);
             match kind(found) {
@@ -483,18 +489,14 @@ impl Tables {
                     *bytes.get_mut(at).ok_or(INVALID)? = payload(found) as u8;
                     at += 1;
                 }
-                KIND_COPY => {
-                    let length = payload(found) + bits.take(found >> 28) as usize;
-                    let distance = self.distance(bits)?;
-                    copy(bytes, at, distance, length, history)?;
-                    at += length;
-                }
                 KIND_END => {
                     end_of_block = true;
                     break;
                 }
                 _ => return Err(INVALID),
             }
+            bits.refill();
+            found = self.literals.look_up(bits);
         }
         out.pos = at;
         Ok(end_of_block)
@@ -534,8 +536,7 @@ impl Tables {
                     });
                 }
                 KIND_COPY => {
-                    bits.drop(found & 0xff);
-                    let length = payload(found) + bits.take(found >> 28) as usize;
+                    let length = bits.take_value(found);
                     let distance = self.distance(bits)?;
                     copy(out.bytes, out.pos, distance, length, out.history)?;
                     out.pos += length;
@@ -564,18 +565,23 @@ impl Tables {
         if kind(found) != KIND_COPY {
             return Err(INVALID);
         }
-        bits.drop(found & 0xff);
-        Ok(payload(found) + bits.take(found >> 28) as usize)
+        Ok(bits.take_value(found))
     }
+}
+
+multiversion! {
+    /// [`Tables::fast`], for this machine.
+    fn fast(tables: &Tables, bits: &mut Bits<'_>, out: &mut Output<'_>) -> Result<bool, CodecError> =
+        |tables: &Tables, bits, out| tables.fast(bits, out)
 }
 
 /// Output of one round of the fast path: four pairs or three and a match, and what the last write
 /// may spill.
 const ROUND_OUTPUT: usize = 8 + 258 + 1;
 /// Input that one round of the fast path may load.
-const ROUND_INPUT: usize = 16;
+const ROUND_INPUT: usize = 24;
 
-/// Copies `length` bytes from `distance` before `at`, which may overlap. Spills up to 7 bytes.
+/// Copies `length` bytes from `distance` before `at`, which may overlap. Spills up to 15 bytes.
 #[inline(always)]
 fn copy(
     out: &mut [u8],
@@ -588,20 +594,23 @@ fn copy(
         return Err(INVALID);
     }
     let (mut from, mut to, end) = (at - distance, at, at + length);
-    if end + 8 > out.len() {
+    if end + 16 > out.len() {
         return Err(INVALID);
     }
-    if distance >= length && length > 32 {
-        out.copy_within(from..from + length, at);
-    } else if distance >= 8 {
+    if distance >= 8 {
+        // Two words at once: most matches are shorter, and a loop would have to be guessed.
+        copy_word(out, from, to)?;
+        copy_word(out, from + 8, to + 8)?;
+        if length <= 16 {
+            return Ok(());
+        }
+        if distance >= length && length > 48 {
+            out.copy_within(from..from + length, at);
+            return Ok(());
+        }
+        (from, to) = (from + 16, to + 16);
         while to < end {
-            let word: [u8; 8] = *out
-                .get(from..)
-                .and_then(<[u8]>::first_chunk)
-                .ok_or(INVALID)?;
-            *out.get_mut(to..)
-                .and_then(<[u8]>::first_chunk_mut)
-                .ok_or(INVALID)? = word;
+            copy_word(out, from, to)?;
             (from, to) = (from + 8, to + 8);
         }
     } else if distance == 1 {
@@ -617,147 +626,13 @@ fn copy(
     Ok(())
 }
 
-/// A decoding table of `N` entries, with longer codes behind links.
-struct Table<const N: usize> {
-    main: [u32; N],
-    links: Vec<u32>,
-    link_bits: u32,
-    shortest: u32,
-}
-
-impl<const N: usize> Table<N> {
-    const BITS: u32 = N.trailing_zeros();
-
-    fn new() -> Table<N> {
-        Table {
-            main: [INVALID_ENTRY; N],
-            links: Vec::new(),
-            link_bits: 0,
-            shortest: 0,
-        }
-    }
-
-    /// The entry for the next bits.
-    #[inline(always)]
-    fn look_up(&self, bits: &Bits<'_>) -> u32 {
-        self.main[bits.buffer as usize & (N - 1)]
-    }
-
-    /// The entry behind a link, for the bits after the first [`BITS`](Self::BITS).
-    #[inline(always)]
-    fn follow(&self, link: u32, bits: &Bits<'_>) -> u32 {
-        let index = payload(link) + (bits.buffer & ((1 << self.link_bits) - 1)) as usize;
-        self.links.get(index).copied().unwrap_or(INVALID_ENTRY)
-    }
-
-    /// Builds the table of a canonical code (RFC 1951, 3.2.2) from its code lengths. Refuses what
-    /// zlib refuses: over-subscribed codes, and incomplete ones but for a single code of one bit.
-    fn build(
-        &mut self,
-        lengths: &[u8],
-        may_be_incomplete: bool,
-        make: impl Fn(usize, u32) -> u32,
-    ) -> Result<(), CodecError> {
-        let mut counts = [0u32; 16];
-        for &length in lengths {
-            if let Some(count) = counts.get_mut(length as usize) {
-                *count += 1;
-            }
-        }
-        counts[0] = 0;
-        let longest = counts.iter().rposition(|&n| n > 0).unwrap_or(0) as u32;
-        self.shortest = counts.iter().position(|&n| n > 0).unwrap_or(0) as u32;
-        self.main.fill(INVALID_ENTRY);
-        self.links.clear();
-        self.link_bits = longest.saturating_sub(Self::BITS);
-        let mut next = [0u32; 16];
-        let (mut left, mut code) = (1i32, 0);
-        for (next, &count) in next.iter_mut().zip(&counts).skip(1) {
-            *next = code;
-            code = (code + count) << 1;
-            left = (left << 1) - count as i32;
-            if left < 0 {
-                return Err(INVALID);
-            }
-        }
-        if left > 0 && !(may_be_incomplete && longest <= 1) {
-            return Err(INVALID);
-        }
-        for (symbol, &length) in lengths
-            .iter()
-            .enumerate()
-            .filter(|(_, length)| **length > 0)
-        {
-            let length = u32::from(length);
-            let next = next.get_mut(length as usize).ok_or(INVALID)?;
-            let code = (next.reverse_bits() >> (32 - length)) as usize;
-            *next += 1;
-            if length <= Self::BITS {
-                let entry = make(symbol, length);
-                for slot in self.main.iter_mut().skip(code).step_by(1 << length) {
-                    *slot = entry;
-                }
-            } else {
-                let link = self.main.get_mut(code & (N - 1)).ok_or(INVALID)?;
-                if kind(*link) != KIND_LINK {
-                    *link = entry(KIND_LINK, self.links.len() as u32, 0);
-                    let end = self.links.len() + (1 << self.link_bits);
-                    self.links.resize(end, INVALID_ENTRY);
-                }
-                let start = payload(*link);
-                let entry = make(symbol, length - Self::BITS);
-                let table = self.links.get_mut(start..).ok_or(INVALID)?;
-                let table = table.get_mut(..1 << self.link_bits).ok_or(INVALID)?;
-                let step = 1 << (length - Self::BITS);
-                for slot in table.iter_mut().skip(code >> Self::BITS).step_by(step) {
-                    *slot = entry;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes one entry of two literals wherever both codes fit into one lookup.
-    fn pair_up(&mut self) {
-        if self.shortest * 2 > Self::BITS {
-            return;
-        }
-        // Downwards: the second code is looked up at a smaller index, which is not paired yet.
-        for index in (0..N).rev() {
-            let first = self.main[index & (N - 1)];
-            let length = first & 0xff;
-            if kind(first) != KIND_LITERAL || length >= Self::BITS {
-                continue;
-            }
-            let second = self.main[index >> length & (N - 1)];
-            let both = length + (second & 0xff);
-            if kind(second) == KIND_LITERAL && both <= Self::BITS {
-                let bytes = (payload(first) | payload(second) << 8) as u32;
-                self.main[index & (N - 1)] = entry(KIND_PAIR, bytes, both) | length << 28;
-            }
-        }
-    }
-}
-
-/// The entry of a literal/length symbol.
-fn literal_entry(symbol: usize, length: u32) -> u32 {
-    match symbol {
-        0..=255 => entry(KIND_LITERAL, symbol as u32, length),
-        256 => entry(KIND_END, 0, length),
-        _ => copy_entry(LENGTHS.get(symbol - 257), length),
-    }
-}
-
-/// The entry of a distance symbol.
-fn distance_entry(symbol: usize, length: u32) -> u32 {
-    copy_entry(DISTANCES.get(symbol), length)
-}
-
-fn copy_entry(value: Option<&(u32, u32)>, length: u32) -> u32 {
-    match value {
-        Some((base, extra)) => entry(KIND_COPY, *base, length) | extra << 28,
-        None => entry(KIND_INVALID, 0, length),
-    }
+#[inline(always)]
+fn copy_word(out: &mut [u8], from: usize, to: usize) -> Result<(), CodecError> {
+    let word = out.get(from..).and_then(<[u8]>::first_chunk::<8>).copied();
+    let word = word.ok_or(INVALID)?;
+    let room = out.get_mut(to..).and_then(<[u8]>::first_chunk_mut);
+    *room.ok_or(INVALID)? = word;
+    Ok(())
 }
 
 #[cfg(test)]

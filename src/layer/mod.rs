@@ -55,6 +55,8 @@ pub struct Context {
     buffers: Arc<Buffers>,
     /// What decoding large chunks may take.
     budget: Budget,
+    /// Foreign layers that are decoded as far as their readers got.
+    frontiers: foreign::Live,
     /// Decodes ahead of sequential readers; `None` when something else reads ahead.
     pool: Option<Pool>,
     /// Most bytes decoded ahead of one reader.
@@ -76,6 +78,7 @@ impl Context {
             index_dir,
             buffers: Arc::new(Buffers::default()),
             budget: Budget::default(),
+            frontiers: foreign::Live::default(),
             pool: (readahead_bytes > 0).then(Pool::new),
             readahead_bytes,
             layers: AtomicU32::new(0),

@@ -112,6 +112,14 @@ impl Parser {
         }
     }
 
+    /// A parser between two entries of a tar of unknown length.
+    pub(super) fn from_offset(offset: u64) -> Parser {
+        Parser {
+            offset,
+            ..Parser::new(None)
+        }
+    }
+
     /// Offset of the block to feed next, in bytes of the tar.
     pub(super) fn offset(&self) -> u64 {
         self.offset

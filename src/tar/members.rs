@@ -56,6 +56,17 @@ impl<R: Read> Members<R> {
         }
     }
 
+    /// Goes on behind the data of a member that were read otherwise: `input` starts where they end,
+    /// at `offset` of the tar.
+    pub fn behind_data(input: R, offset: u64, subject: impl Into<String>) -> Members<R> {
+        let end = padded(offset).unwrap_or(offset);
+        Members {
+            parser: Parser::from_offset(end),
+            padding: end - offset,
+            ..Members::new(input, subject)
+        }
+    }
+
     /// The next member, after skipping what is left of the current one; `None` at the end of the
     /// archive, after which [`finish`](Members::finish) may be called.
     ///

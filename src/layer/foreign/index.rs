@@ -26,6 +26,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{BufWriter, ErrorKind, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::scan::{Head, Packaging};
 use super::spans::{Blocks, Entry, Span, Spans, Tuning, distance};
@@ -178,7 +179,7 @@ pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<(Blocks, Sp
         },
         Spans {
             spans,
-            store: Some(Store::of(file, body)),
+            store: Some(Arc::new(Store::of(file, body))),
         },
     )))
 }
@@ -232,9 +233,11 @@ pub(super) fn save(
     for span in &moved {
         out.write(&span_row(span))?;
     }
-    for span in &spans.spans {
-        if let Entry::Gzip { checkpoint, .. } = &span.entry {
-            let bytes = spans.piece(checkpoint, "checkpoint").map_err(text)?;
+    for number in 0..spans.spans.len() {
+        if let Some(place) = spans.place(number)
+            && let Entry::Gzip { checkpoint, .. } = &place.entry
+        {
+            let bytes = place.piece(checkpoint, "checkpoint").map_err(text)?;
             out.write(&bytes)?;
         }
     }
@@ -243,7 +246,7 @@ pub(super) fn save(
     let temporary = file.into_inner().map_err(text)?;
     let path = identity.path(dir);
     let file = temporary.persist(&path).map_err(text)?;
-    (spans.spans, spans.store) = (moved, Some(Store::of(file, body)));
+    (spans.spans, spans.store) = (moved, Some(Arc::new(Store::of(file, body))));
     prune(dir, &path);
     Ok(())
 }

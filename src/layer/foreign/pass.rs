@@ -1,8 +1,11 @@
-//! The one pass over a whole layer that must happen before its first byte is served.
+//! Passes over a whole layer: one must happen before its first byte is served.
 //!
 //! One thread reads the blob and hashes it, another decodes what the first has read and takes notes
 //! (see [`spans`](super::spans)), a few buffers apart; the slower of the two sets the pace. What was
 //! decoded counts only once the digest is the manifest's.
+//!
+//! For a large gzip layer the pass only hashes; its decoder outlives it: see
+//! [`frontier`](super::frontier).
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -14,6 +17,7 @@ use std::{panic, thread};
 use super::scan::{self, FileDigests, Head, Packaging};
 use super::spans::{BlockHasher, Blocks, Recorder, Spans, Tuning, distance, lift};
 use super::turns::Turns;
+use super::verified::Digests;
 use crate::codec::seek::Record;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
@@ -24,7 +28,7 @@ use crate::source::ReadAt;
 const BUFFER: usize = 1 << 20;
 /// Buffers that the hash may be ahead of the decoder.
 const AHEAD: usize = 4;
-/// Passes at a time, in the whole process: each takes some 10 MiB.
+/// Passes at a time, in the whole process: each takes some 10 MiB, or 1 MiB when it only hashes.
 static PASSING: Turns = Turns::new(4);
 
 /// What to go over.
@@ -112,15 +116,47 @@ impl Pass<'_> {
         })
     }
 
+    /// Only reads and hashes the blob, and makes the digests of its blocks known as it goes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the blob is not what the manifest
+    /// says, [`ErrorKind::Environment`](crate::ErrorKind::Environment) when it cannot be read.
+    pub(super) fn hash_blocks(&self, digests: &Digests) -> Result<()> {
+        let _turn = PASSING.take();
+        let mut blocks = BlockHasher::new(digests.block_size());
+        self.read_all(|buffer| {
+            blocks.update(buffer);
+            digests.publish(blocks.take());
+        })?;
+        digests.publish(blocks.finish().digests);
+        Ok(())
+    }
+
     /// Reads and hashes the blob, and sends on what it read.
     fn hash(
         &self,
         sender: SyncSender<Arc<Vec<u8>>>,
         mut blocks: Option<BlockHasher>,
     ) -> Result<Option<Blocks>> {
+        let mut sender = Some(sender);
+        self.read_all(|buffer| {
+            // The decoder may have given up; the digest still decides what to say of the layer.
+            if let Some(open) = &sender
+                && open.send(Arc::clone(buffer)).is_err()
+            {
+                sender = None;
+            }
+            if let Some(blocks) = &mut blocks {
+                blocks.update(buffer);
+            }
+        })?;
+        Ok(blocks.map(BlockHasher::finish))
+    }
+
+    /// Reads the blob, hands it to `each`, and checks its digest.
+    fn read_all(&self, mut each: impl FnMut(&Arc<Vec<u8>>)) -> Result<()> {
         let expected = self.spec.descriptor.digest;
         let mut hasher = Hasher::new(expected.algorithm());
-        let mut sender = Some(sender);
         let mut pool: VecDeque<Arc<Vec<u8>>> = VecDeque::new();
         let mut offset = 0;
         while offset < self.blob.len() {
@@ -141,16 +177,8 @@ impl Pass<'_> {
                 self.blob.read_exact_at(bytes, offset)?;
             }
             offset += len as u64;
-            // The decoder may have given up; the digest still decides what to say of the layer.
-            if let Some(open) = &sender
-                && open.send(Arc::clone(&buffer)).is_err()
-            {
-                sender = None;
-            }
+            each(&buffer);
             hasher.update(&buffer);
-            if let Some(blocks) = &mut blocks {
-                blocks.update(&buffer);
-            }
             pool.push_back(buffer);
         }
         let found = hasher.finish();
@@ -160,7 +188,7 @@ impl Pass<'_> {
                 format!("the layer is {found}, the manifest says {expected}"),
             ));
         }
-        Ok(blocks.map(BlockHasher::finish))
+        Ok(())
     }
 
     /// Decodes what comes, and checks that it is the one file.
@@ -183,10 +211,7 @@ impl Pass<'_> {
             }
         })?;
         if walked.is_some_and(|head| head != self.head) {
-            return Err(Error::corrupt(
-                subject,
-                "the layer's tar header changed since the layer was opened",
-            ));
+            return Err(scan::changed(subject));
         }
         Ok(Decoded {
             blocks: source.blocks.map(BlockHasher::finish),

@@ -100,7 +100,7 @@ pub(super) fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str) -> Result
     let mut members = Members::new(start.chain(stream), subject);
     let head = loop {
         let Some(entry) = members.next_member()? else {
-            return Err(Error::malformed(subject, "the layer's tar holds no file"));
+            return Err(no_file(subject));
         };
         if matches!(entry.kind, EntryKind::Symlink | EntryKind::HardLink) {
             return link(blob, packaging, spec, subject).map(Look::Link);
@@ -163,7 +163,7 @@ fn link(
         }
     }
     members.finish()?;
-    target.ok_or_else(|| Error::malformed(subject, "the layer's tar holds no file"))
+    target.ok_or_else(|| no_file(subject))
 }
 
 fn is_tar(bytes: &[u8]) -> bool {
@@ -289,8 +289,60 @@ pub(super) fn walk(
     members.finish()?;
     match found {
         Some(head) => Ok(Some(head)),
-        None => Err(Error::malformed(subject, "the layer's tar holds no file")),
+        None => Err(no_file(subject)),
     }
+}
+
+/// Checks that the tar in `stream` begins with the file that was found when the layer was opened.
+///
+/// # Errors
+/// As [`look`].
+pub(super) fn check_head(
+    stream: impl Read,
+    expected: Head,
+    spec: &LayerSpec,
+    subject: &str,
+) -> Result<()> {
+    let mut members = Members::new(stream.take(limits::MAX_HEAD_BYTES), subject);
+    while let Some(entry) = members.next_member()? {
+        match accept(&entry, spec, subject)? {
+            None => {}
+            Some(head) if head == expected => return Ok(()),
+            Some(_) => return Err(changed(subject)),
+        }
+    }
+    Err(no_file(subject))
+}
+
+/// Checks that nothing follows the file in its tar: `stream` starts where the file ends.
+///
+/// # Errors
+/// As [`walk`].
+pub(super) fn check_tail(
+    stream: impl Read,
+    data_end: u64,
+    spec: &LayerSpec,
+    subject: &str,
+) -> Result<()> {
+    let mut members = Members::behind_data(stream, data_end, subject);
+    while let Some(entry) = members.next_member()? {
+        if accept(&entry, spec, subject)?.is_some() {
+            return Err(several(subject));
+        }
+    }
+    members.finish()
+}
+
+/// The error when a header is another than before.
+pub(super) fn changed(subject: &str) -> Error {
+    Error::corrupt(
+        subject,
+        "the layer's tar header changed since the layer was opened",
+    )
+}
+
+fn no_file(subject: &str) -> Error {
+    Error::malformed(subject, "the layer's tar holds no file")
 }
 
 fn several(subject: &str) -> Error {

@@ -10,8 +10,9 @@
 //! store grows beyond [`limits::MAX_FOREIGN_SPANS`] of them.
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::store::{Piece, Store};
 use crate::codec::frames::Frames;
@@ -19,7 +20,6 @@ use crate::codec::gzip::Gunzip;
 use crate::codec::seek::{Checkpoint, Record};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::source::ReadAt;
 
 /// The distances, in bytes; a test takes smaller ones.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +36,9 @@ pub(super) struct Tuning {
     pub(super) whole: u64,
     /// Smallest blob whose index is worth keeping between runs.
     pub(super) persist: u64,
+    /// How long nobody must have read anything before a layer that was read in part is decoded to
+    /// its end.
+    pub(super) idle: Duration,
 }
 
 impl Tuning {
@@ -46,6 +49,7 @@ impl Tuning {
         frame: 8 << 20,
         whole: 2 << 20,
         persist: 1 << 20,
+        idle: Duration::from_secs(2),
     };
 }
 
@@ -62,27 +66,6 @@ pub(super) struct Blocks {
     pub(super) size: u64,
     /// BLAKE3 of each.
     pub(super) digests: Vec<[u8; 32]>,
-}
-
-impl Blocks {
-    /// Reads and verifies block `number`.
-    pub(super) fn read(&self, blob: &dyn ReadAt, number: u64, subject: &str) -> Result<Vec<u8>> {
-        let changed = |what: &str| {
-            let offset = number.saturating_mul(self.size);
-            Error::corrupt(subject, format!("the layer {what} at offset {offset}"))
-        };
-        let expected = usize::try_from(number)
-            .ok()
-            .and_then(|n| self.digests.get(n))
-            .ok_or_else(|| changed("has no bytes"))?;
-        let offset = number * self.size;
-        let mut bytes = vec![0; self.size.min(blob.len().saturating_sub(offset)) as usize];
-        blob.read_exact_at(&mut bytes, offset)?;
-        if blake3::hash(&bytes).as_bytes() != expected {
-            return Err(changed("changed since its digest was verified,"));
-        }
-        Ok(bytes)
-    }
 }
 
 /// Computes [`Blocks`] of a stream.
@@ -123,6 +106,11 @@ impl BlockHasher {
         self.filled = 0;
     }
 
+    /// The digests of the blocks that ended since the last call.
+    pub(super) fn take(&mut self) -> Vec<[u8; 32]> {
+        std::mem::take(&mut self.blocks.digests)
+    }
+
     pub(super) fn finish(mut self) -> Blocks {
         if self.filled > 0 {
             self.end_block();
@@ -158,10 +146,10 @@ pub(super) enum Entry {
 }
 
 /// The spans of a layer and what they need. Empty for layers that are not compressed.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Spans {
     pub(super) spans: Vec<Span>,
-    pub(super) store: Option<Store>,
+    pub(super) store: Option<Arc<Store>>,
 }
 
 impl Spans {
@@ -180,6 +168,14 @@ impl Spans {
         Some((number, span.out, end))
     }
 
+    /// How the bytes of span `number` are had.
+    pub(super) fn place(&self, number: usize) -> Option<Place> {
+        Some(Place {
+            entry: self.spans.get(number)?.entry,
+            store: self.store.clone(),
+        })
+    }
+
     /// True when a later run can use them too.
     pub(super) fn outlive_the_store(&self) -> bool {
         !self
@@ -188,6 +184,23 @@ impl Spans {
             .any(|s| matches!(s.entry, Entry::Spooled(_)))
     }
 
+    /// The store, made now in `dir` when there is none yet.
+    pub(super) fn store(&mut self, dir: Option<&Path>) -> io::Result<Arc<Store>> {
+        Ok(Arc::clone(match &mut self.store {
+            Some(store) => store,
+            empty => empty.insert(Arc::new(Store::create(dir)?)),
+        }))
+    }
+}
+
+/// One span apart from the others.
+pub(super) struct Place {
+    pub(super) entry: Entry,
+    pub(super) store: Option<Arc<Store>>,
+}
+
+impl Place {
+    /// Reads a piece of the store.
     pub(super) fn piece(&self, piece: &Piece, subject: &str) -> Result<Vec<u8>> {
         let store = self.store.as_ref().map(|store| store.read(piece));
         match store {
@@ -204,27 +217,33 @@ impl Spans {
         }
     }
 
-    /// Decodes `len` bytes from the start of span `number`. `source` gives the verified blob from a
-    /// byte on. The result may have other bytes in front; the `len` last ones are meant.
+    /// The bit of a gzip stream where the span begins, and the checkpoint there.
+    pub(super) fn checkpoint(&self, subject: &str) -> Result<(u64, Checkpoint)> {
+        match &self.entry {
+            Entry::GzipStart => Ok((0, Checkpoint::start())),
+            Entry::Gzip { bit, checkpoint } => {
+                let bytes = self.piece(checkpoint, subject)?;
+                let checkpoint =
+                    Checkpoint::from_bytes(&bytes).map_err(|e| Error::corrupt(subject, e))?;
+                Ok((*bit, checkpoint))
+            }
+            Entry::Frame(_) | Entry::Spooled(_) => Err(missing(subject)),
+        }
+    }
+
+    /// Decodes `len` bytes from the start of the span. `source` gives the verified blob from a byte
+    /// on. The result may have other bytes in front; the `len` last ones are meant.
     pub(super) fn decode<R: Read>(
         &self,
-        number: usize,
         len: usize,
         source: impl FnOnce(u64) -> R,
         subject: &str,
     ) -> Result<Vec<u8>> {
         let fail = |error: io::Error| lift(error, subject);
-        let missing = || Error::corrupt(subject, "has no such span");
-        let span = self.spans.get(number).ok_or_else(missing)?;
-        match &span.entry {
-            Entry::GzipStart => {
-                Gunzip::resume(source(0), 0, &Checkpoint::start(), len).map_err(fail)
-            }
-            Entry::Gzip { bit, checkpoint } => {
-                let bytes = self.piece(checkpoint, subject)?;
-                let checkpoint =
-                    Checkpoint::from_bytes(&bytes).map_err(|e| Error::corrupt(subject, e))?;
-                Gunzip::resume(source(bit / 8), *bit, &checkpoint, len).map_err(fail)
+        match &self.entry {
+            Entry::GzipStart | Entry::Gzip { .. } => {
+                let (bit, checkpoint) = self.checkpoint(subject)?;
+                Gunzip::resume(source(bit / 8), bit, &checkpoint, len).map_err(fail)
             }
             Entry::Frame(byte) => {
                 let mut out = vec![0; len];
@@ -236,13 +255,18 @@ impl Spans {
             Entry::Spooled(piece) => {
                 let mut bytes = self.piece(piece, subject)?;
                 if bytes.len() < len {
-                    return Err(missing());
+                    return Err(missing(subject));
                 }
                 bytes.truncate(len);
                 Ok(bytes)
             }
         }
     }
+}
+
+/// The error when a span does not exist.
+pub(super) fn missing(subject: &str) -> Error {
+    Error::corrupt(subject, "has no such span")
 }
 
 /// What an error of a stream means: one of ours inside, damage, or the system's.
@@ -317,11 +341,7 @@ impl Recorder {
     }
 
     fn store(&mut self, bytes: &[u8]) -> io::Result<Piece> {
-        let store = match &mut self.spans.store {
-            Some(store) => store,
-            empty => empty.insert(Store::create(self.dir.as_deref())?),
-        };
-        store.append(bytes)
+        self.spans.store(self.dir.as_deref())?.append(bytes)
     }
 
     /// Ends the frames since the last span.

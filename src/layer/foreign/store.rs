@@ -5,11 +5,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An unlinked temporary file (or a loaded index), written once, read at any offset.
 pub(super) struct Store {
     file: File,
-    len: u64,
+    len: AtomicU64,
 }
 
 /// One piece of a [`Store`].
@@ -36,31 +37,33 @@ impl Store {
                 }
             }
         };
-        Ok(Store { file, len: 0 })
+        Ok(Store::of(file, 0))
     }
 
     /// The pieces of a file that others wrote; nothing may be added.
     pub(super) fn of(file: File, len: u64) -> Store {
-        Store { file, len }
+        Store {
+            file,
+            len: AtomicU64::new(len),
+        }
     }
 
     /// Adds a piece.
-    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<Piece> {
+    pub(super) fn append(&self, bytes: &[u8]) -> io::Result<Piece> {
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-        self.file.write_all_at(bytes, self.len)?;
-        let piece = Piece {
-            offset: self.len,
+        let offset = self.len.fetch_add(u64::from(length), Ordering::Relaxed);
+        self.file.write_all_at(bytes, offset)?;
+        Ok(Piece {
+            offset,
             length,
             digest: *blake3::hash(bytes).as_bytes(),
-        };
-        self.len += u64::from(length);
-        Ok(piece)
+        })
     }
 
     /// Reads a piece; `None` when its bytes are no longer what was written.
     pub(super) fn read(&self, piece: &Piece) -> io::Result<Option<Vec<u8>>> {
         let end = piece.offset.checked_add(u64::from(piece.length));
-        if end.is_none_or(|end| end > self.len) {
+        if end.is_none_or(|end| end > self.len.load(Ordering::Relaxed)) {
             return Ok(None);
         }
         let mut bytes = vec![0; piece.length as usize];
@@ -79,7 +82,7 @@ mod tests {
     fn gives_back_what_was_put_aside_or_nothing() {
         let dir = tempfile::tempdir().unwrap();
         for dir in [None, Some(dir.path()), Some(Path::new("/does/not/exist"))] {
-            let mut store = Store::create(dir).unwrap();
+            let store = Store::create(dir).unwrap();
             let pieces = [&b"first"[..], b"", b"third"].map(|bytes| store.append(bytes).unwrap());
             assert_eq!(store.read(&pieces[0]).unwrap().unwrap(), b"first");
             assert_eq!(store.read(&pieces[1]).unwrap().unwrap(), b"");

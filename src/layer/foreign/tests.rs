@@ -1,12 +1,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, RwLock};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -30,8 +31,14 @@ impl ForeignFile {
         let looked = ForeignFile::look(blob, spec, context, tuning)?;
         looked.map_err(|target| Error::malformed(subject, format!("is a link: {target:?}")))
     }
+
+    /// Waits until all of the layer was decoded.
+    fn finish(&self) -> Result<()> {
+        self.known()?.reach(&self.layer, u64::MAX - 1)
+    }
 }
 
+mod ahead;
 mod bad;
 mod kept;
 mod reads;
@@ -44,6 +51,7 @@ const SMALL: Tuning = Tuning {
     frame: 90_000,
     whole: 1_000,
     persist: 0,
+    idle: Duration::from_secs(3600),
 };
 
 const NAME: &str = "model.bin";

@@ -38,6 +38,7 @@ impl Kept {
     fn is_used(&self) -> bool {
         let (source, file) = self.open();
         assert!(file.read_at(200_000, 10).unwrap() == self.data[200_000..200_010]);
+        file.finish().unwrap();
         source.read_bytes.load(Ordering::SeqCst) < self.blob.len() / 2
     }
 

@@ -1,0 +1,107 @@
+//! What of a layer never changes: the blob, what the manifest says of it, and what its first bytes
+//! said. Shared by the file and the threads that work for it.
+
+use std::sync::Arc;
+
+use super::index;
+use super::pass::Pass;
+use super::scan::{Head, Packaging};
+use super::spans::{Blocks, Spans, Tuning, distance};
+use crate::layer::{Context, LayerSpec};
+use crate::source::ReadAt;
+
+/// Most bytes that are decoded ahead of a sequential reader.
+const MOST_AHEAD: u64 = 128 << 20;
+
+/// A layer without a chunk table.
+pub(super) struct Layer {
+    pub(super) blob: Arc<dyn ReadAt>,
+    pub(super) spec: LayerSpec,
+    pub(super) context: Arc<Context>,
+    pub(super) tuning: Tuning,
+    /// Names the layer in messages.
+    pub(super) subject: String,
+    pub(super) packaging: Packaging,
+    pub(super) head: Head,
+}
+
+impl Layer {
+    pub(super) fn pass(&self) -> Pass<'_> {
+        Pass {
+            blob: &*self.blob,
+            spec: &self.spec,
+            subject: &self.subject,
+            packaging: self.packaging,
+            head: self.head,
+            tuning: &self.tuning,
+            dir: self.context.index_dir.clone(),
+        }
+    }
+
+    /// Where the file ends in the decompressed layer.
+    pub(super) fn data_end(&self) -> u64 {
+        self.head.data_offset.saturating_add(self.head.attr.size)
+    }
+
+    /// Decompressed bytes between seek points.
+    pub(super) fn span(&self) -> u64 {
+        distance(self.tuning.span, self.head.attr.size)
+    }
+
+    /// Compressed bytes of a block.
+    pub(super) fn block(&self) -> u64 {
+        let least = match self.packaging {
+            Packaging::Raw | Packaging::Tar => self.tuning.plain_block,
+            Packaging::Gzip | Packaging::Zstd => self.tuning.packed_block,
+        };
+        distance(least, self.blob.len())
+    }
+
+    /// Bytes that may be decoded ahead of a reader, so that the cache holds them until it comes;
+    /// none when it is too small for that.
+    pub(super) fn ahead(&self) -> u64 {
+        match self.context.cache.capacity() / 2 {
+            half if half < self.span() => 0,
+            half => half.min(MOST_AHEAD),
+        }
+    }
+
+    /// Bytes that may wait in the cache before the blob's digest is known.
+    pub(super) fn hold(&self) -> u64 {
+        self.context.cache.capacity() / 4 * 3
+    }
+
+    pub(super) fn load_index(&self) -> Option<(Blocks, Spans)> {
+        let dir = self.context.index_dir.as_deref()?;
+        match index::load(dir, &self.identity()) {
+            Ok(loaded) => loaded,
+            Err(problem) => {
+                log::warn!("{}: its index is not used: {problem}", self.subject);
+                None
+            }
+        }
+    }
+
+    /// Keeps what is known for later runs, where that is wanted and worth it.
+    pub(super) fn save_index(&self, blocks: &Blocks, spans: &mut Spans) {
+        let Some(dir) = self.context.index_dir.as_deref() else {
+            return;
+        };
+        if self.blob.len() < self.tuning.persist || !spans.outlive_the_store() {
+            return;
+        }
+        if let Err(problem) = index::save(dir, &self.identity(), blocks, spans) {
+            log::warn!("{}: its index is not kept: {problem}", self.subject);
+        }
+    }
+
+    fn identity(&self) -> index::Identity {
+        index::Identity {
+            digest: self.spec.descriptor.digest,
+            size: self.blob.len(),
+            packaging: self.packaging,
+            head: self.head,
+            tuning: self.tuning,
+        }
+    }
+}
