@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use modeloci::Model;
 use modeloci::model::{Inode, OpenOptions};
+use modeloci::{Model, limits};
 use serde_json::Value;
 
 use crate::{Args, Result, sample};
@@ -23,7 +23,7 @@ fn open(archive: &str, args: &Args) -> Result<(Model, Vec<(Inode, u64)>)> {
 
 /// Every file from its first to its last byte, one thread.
 pub(crate) fn sequential(archive: &str, args: &Args) -> Result<Value> {
-    let block = args.size("block", 1 << 20)?;
+    let block = args.size("block", limits::DEFAULT_CHUNK_BYTES as usize)?;
     let start = Instant::now();
     let (model, files) = open(archive, args)?;
     let mut bytes = 0;
