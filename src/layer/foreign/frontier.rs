@@ -441,7 +441,9 @@ fn decode_beside<'scope>(
             let entry = Entry::Gzip { bit, checkpoint };
             Some((Span { out: at, entry }, member))
         } else {
-            let extra = decoded.get(window + wanted..).unwrap_or_default().to_vec();
+            // A match may have crossed the end of the span, and even have reached the file's.
+            let end = window + (layer.data_end() - start) as usize;
+            let extra = decoded.get(end..).unwrap_or_default().to_vec();
             gunzip.read_behind(decoded);
             let tail = extra.chain(&mut gunzip);
             scan::check_tail(tail, layer.data_end(), &layer.spec, subject)?;

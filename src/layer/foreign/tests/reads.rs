@@ -343,3 +343,19 @@ fn r9_cached_spans_hold_no_more_memory_than_they_count() {
 }
 
 const SLOP_ALLOWED: usize = 1024;
+
+/// The match that crosses the end of the last but one span may reach the end of the file.
+#[test]
+fn a_match_that_leaves_a_span_may_end_the_file() {
+    const LEN: usize = 40_250 - 512; // behind the tar header: 250 bytes beyond the first span
+    for random in (0..258).step_by(7) {
+        let mut data: Vec<u8> = (0..LEN as u32).map(|_| b'a').collect();
+        let mut state = 1u32;
+        for byte in &mut data[..random] {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = (state >> 24) as u8;
+        }
+        let blob = gzip(&tar_of(&data), 6);
+        assert_reads(&open_small(&blob), &data, &format!("{random} random bytes"));
+    }
+}
