@@ -47,6 +47,9 @@ struct Slot {
     output: Vec<u8>,
 }
 
+/// Memory for slots beyond those that are needed, in bytes.
+const SLOTS_BYTES: usize = 96 << 20;
+
 /// What a segment is.
 enum Part {
     /// The head of the layer of file number `.0`.
@@ -81,8 +84,7 @@ pub(super) fn write_layers(
     progress: Progress<'_>,
 ) -> Result<Vec<Layer>> {
     let (free, free_slots) = channel();
-    // Each worker has one in hand while another waits; the reader and the writer have one each.
-    for _ in 0..6 * settings.workers + 2 {
+    for _ in 0..slots(settings) {
         // The receiver is still here.
         let _ = free.send(Slot::default());
     }
@@ -134,6 +136,14 @@ pub(super) fn write_layers(
         // A reader that stopped because the writer failed reports nothing.
         read.and(written)
     })
+}
+
+/// How many slots there are. Each worker has one in hand while another waits, and the reader and the
+/// writer have one each; more, within some memory, let the workers go on while the writer hashes.
+fn slots(settings: &Settings) -> usize {
+    let least = 2 * settings.workers + 2;
+    let room = SLOTS_BYTES / (2 * settings.chunk_size as usize);
+    (6 * settings.workers + 2).min(room).max(least)
 }
 
 /// Reading and encoding need a thread each.
