@@ -28,6 +28,7 @@ use super::{Context, FileReader, LayerSpec, LinkTarget, Opened, Stats};
 use crate::cache::ChunkKey;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
 use crate::oci::annotations;
 use crate::source::ReadAt;
 
@@ -156,10 +157,9 @@ impl ForeignFile {
             }
             let known = self.touch();
             match &known {
-                Err(error) if error.kind() == ErrorKind::Environment => {}
-                _ => self.remember(known.clone()),
+                Err(error) if error.kind() == ErrorKind::Environment => known,
+                _ => self.remember(known),
             }
-            known
         };
         let (known, shared) = self.touching.run((), touch);
         if shared {
@@ -174,8 +174,12 @@ impl ForeignFile {
         if let Some((blocks, spans)) = layer.load_index() {
             return Ok(Arc::new(Known::complete(number, blocks, spans)));
         }
-        // Only gzip is decoded slowly enough for its decoder to be worth keeping.
-        if layer.packaging != Packaging::Gzip || layer.head.attr.size <= layer.tuning.whole {
+        // Only gzip is decoded slowly enough for its decoder to be worth keeping. A file that claims
+        // to be huge has spans that are not to be decoded before the digest was found right.
+        if layer.packaging != Packaging::Gzip
+            || layer.head.attr.size <= layer.tuning.whole
+            || layer.span() > u64::from(limits::MAX_CHUNK_BYTES)
+        {
             return self.pass(None).map(|(known, _)| known);
         }
         let known = Arc::new(Known::growing(number, layer.block()));
@@ -193,17 +197,23 @@ impl ForeignFile {
         Ok(known)
     }
 
-    /// Takes note of a result, if it is the first or the worst.
-    fn remember(&self, result: Result<Arc<Known>>) {
+    /// Takes note of a result, if it is the first or the worst; returns the one that stands.
+    fn remember(&self, result: Result<Arc<Known>>) -> Result<Arc<Known>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = match (&*known, &result) {
-            (Some(Ok(_)), Ok(_)) => return,
-            _ => known.replace(result.clone()),
+        let (stands, closed) = match (&*known, &result) {
+            (Some(before @ Err(_)), _) | (Some(before @ Ok(_)), Ok(_)) => {
+                (before.clone(), result.ok())
+            }
+            _ => {
+                let before = known.replace(result.clone());
+                (result, before.and_then(Result::ok))
+            }
         };
         drop(known);
-        if let Some(Ok(before)) = before {
-            before.close(&self.layer, result.err());
+        if let Some(closed) = closed {
+            closed.close(&self.layer, stands.as_ref().err().cloned());
         }
+        stands
     }
 
     /// Goes over the whole layer, and decodes all of it.
@@ -421,8 +431,8 @@ impl FileReader for ForeignFile {
         let passed = self.pass(Some(digests));
         match &passed {
             Err(error) if error.kind() == ErrorKind::Environment => {}
-            Err(error) => self.remember(Err(error.clone())),
-            Ok((known, _)) => self.remember(Ok(Arc::clone(known))),
+            Err(error) => drop(self.remember(Err(error.clone()))),
+            Ok((known, _)) => drop(self.remember(Ok(Arc::clone(known)))),
         }
         let (_, file) = passed?;
         file.ok_or_else(|| Error::corrupt(subject, "its file was not hashed"))
