@@ -218,7 +218,12 @@ impl Error {
 fn spoken(error: &io::Error) -> String {
     let text = error.to_string();
     let Some(code) = error.raw_os_error() else {
-        return text;
+        // A library may have wrapped the system's message, and added a path that is in ours too.
+        let inner = error.get_ref().and_then(|error| error.source());
+        return match inner.and_then(|inner| inner.downcast_ref::<io::Error>()) {
+            Some(inner) if inner.raw_os_error().is_some() => spoken(inner),
+            _ => text,
+        };
     };
     let text = text
         .strip_suffix(&format!(" (os error {code})"))
@@ -251,6 +256,11 @@ mod tests {
         assert_eq!(
             text(io::Error::other("Some words (os error 2)")),
             "cannot open a.tar: Some words (os error 2)"
+        );
+        let wrapped = tempfile::tempfile_in("/does/not/exist").unwrap_err();
+        assert_eq!(
+            text(wrapped),
+            "cannot open a.tar: no such file or directory"
         );
     }
 }
