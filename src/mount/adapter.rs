@@ -21,11 +21,13 @@ use fuser::{
 use super::guard;
 use super::requests::{BLOCK_BYTES, FOREVER, Shared, kind};
 use super::session::ReadLoops;
+use crate::limits;
 
 /// Inode numbers are never used again.
 const GENERATION: Generation = Generation(0);
-/// Largest request that the kernel makes.
-const MAX_REQUEST_BYTES: u32 = 1 << 20;
+/// Largest request that the kernel makes: one chunk of the default size, so that an answer is a slice
+/// of a chunk and need not be put together from two.
+pub(super) const MAX_REQUEST_BYTES: u32 = limits::DEFAULT_CHUNK_BYTES;
 /// Requests in flight that nobody waits for, such as readahead.
 const MAX_BACKGROUND: u16 = 64;
 

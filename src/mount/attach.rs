@@ -21,19 +21,16 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
 };
 
+use super::adapter::MAX_REQUEST_BYTES;
 use super::options::MountOptions;
 use super::{FS_TYPE, mountinfo};
 use crate::entry_path::{printable, printable_bytes, printable_path};
 use crate::error::{Error, Result};
-use crate::limits;
 
 const DEVICE: &str = "/dev/fuse";
 const FUSE_CONF: &str = "/etc/fuse.conf";
 /// Longest source shown in the mount table, in bytes; mount(2) takes less than a page.
 const MAX_SOURCE_BYTES: usize = 2000;
-/// Largest read that the kernel asks for: one chunk of the default size, so that an answer is a
-/// slice of a chunk and need not be put together from two.
-const MAX_READ_BYTES: u32 = limits::DEFAULT_CHUNK_BYTES;
 
 /// A mount of ours. Dropping it detaches it.
 #[derive(Debug)]
@@ -108,9 +105,8 @@ impl Attached {
         self.detached = outcome != Detached::Busy;
         Ok(outcome)
     }
-}
 
-impl Attached {
+    /// False once the connection has ended.
     fn connected(&self) -> bool {
         let mut fds = [PollFd::new(&self.connection, PollFlags::empty())];
         let polled = rustix::event::poll(&mut fds, Some(&Timespec::default()));
@@ -181,7 +177,7 @@ fn attach_directly(mountpoint: &Path, source: &str, options: &MountOptions) -> R
         flags |= MountFlags::NOEXEC;
     }
     let mut data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={},default_permissions,max_read={MAX_READ_BYTES}",
+        "fd={},rootmode=40000,user_id={},group_id={},default_permissions,max_read={MAX_REQUEST_BYTES}",
         fd.as_raw_fd(),
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
@@ -245,7 +241,7 @@ fn attach_by_helper(mountpoint: &Path, source: &str, options: &MountOptions) -> 
     // The one descriptor that the helper inherits.
     rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty())
         .map_err(|e| Error::io("create", "a socket pair")(e.into()))?;
-    let mut list = format!("ro,nosuid,nodev,default_permissions,max_read={MAX_READ_BYTES}");
+    let mut list = format!("ro,nosuid,nodev,default_permissions,max_read={MAX_REQUEST_BYTES}");
     if options.noexec {
         list.push_str(",noexec");
     }
