@@ -84,7 +84,7 @@ pub(super) fn write_layers(
     progress: Progress<'_>,
 ) -> Result<Vec<Layer>> {
     let (free, free_slots) = channel();
-    for _ in 0..slots(settings) {
+    for _ in 0..slots(settings.workers, settings.chunk_size) {
         // The receiver is still here.
         let _ = free.send(Slot::default());
     }
@@ -140,10 +140,10 @@ pub(super) fn write_layers(
 
 /// How many slots there are. Each worker has one in hand while another waits, and the reader and the
 /// writer have one each; more, within some memory, let the workers go on while the writer hashes.
-fn slots(settings: &Settings) -> usize {
-    let least = 2 * settings.workers + 2;
-    let room = SLOTS_BYTES / (2 * settings.chunk_size as usize);
-    (6 * settings.workers + 2).min(room).max(least)
+fn slots(workers: usize, chunk_size: u32) -> usize {
+    let least = 2 * workers + 2;
+    let room = SLOTS_BYTES / (2 * chunk_size as usize);
+    (6 * workers + 2).min(room).max(least)
 }
 
 /// Reading and encoding need a thread each.
@@ -423,5 +423,23 @@ impl<'a> Reader<'a> {
 
     fn failed(&self, file: &InputFile, action: &'static str, error: io::Error) -> Error {
         Error::io(action, self.tree.root_path.join(file.path.as_str()))(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES};
+
+    #[test]
+    fn two_workers_take_less_than_256_mib_whatever_the_chunk_size() {
+        let mut chunk_size = MIN_CHUNK_BYTES;
+        while chunk_size <= MAX_CHUNK_BYTES {
+            let slots = slots(2, chunk_size);
+            assert!(slots >= 6, "every stage needs its own");
+            assert!(slots * 2 * chunk_size as usize <= 200 << 20, "{chunk_size}");
+            chunk_size *= 2;
+        }
+        assert_eq!(slots(2, DEFAULT_CHUNK_BYTES), 14);
     }
 }
