@@ -361,7 +361,7 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn this_machine_tests_the_interleaved_rounds_where_it_can() {
-        // Both variants against each other; the others tests take whichever is chosen.
+        // Both variants against each other; the other tests take whichever is chosen.
         let (a, b) = (bytes(64 * 40, 4), bytes(64 * 40, 5));
         let ((a_blocks, _), (b_blocks, _)) = (a.as_chunks(), b.as_chunks());
         let mut expected = [INITIAL; 2];

@@ -8,6 +8,7 @@ use super::pass::Pass;
 use super::scan::{Head, Packaging};
 use super::spans::{Blocks, Spans, Tuning, distance};
 use crate::layer::{Context, LayerSpec};
+use crate::limits;
 use crate::source::ReadAt;
 
 /// Most bytes that are decoded ahead of a sequential reader.
@@ -46,6 +47,16 @@ impl Layer {
     /// Decompressed bytes between seek points.
     pub(super) fn span(&self) -> u64 {
         distance(self.tuning.span, self.head.attr.size)
+    }
+
+    /// True when the decoder goes only as far as readers do, instead of once over all of the layer.
+    ///
+    /// Only gzip is decoded slowly enough for that to be worth it. A file that claims to be huge has
+    /// spans that are not to be decoded before the digest was found right.
+    pub(super) fn has_frontier(&self) -> bool {
+        self.packaging == Packaging::Gzip
+            && self.head.attr.size > self.tuning.whole
+            && self.span() <= u64::from(limits::MAX_CHUNK_BYTES)
     }
 
     /// Compressed bytes of a block.

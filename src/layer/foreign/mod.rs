@@ -28,7 +28,6 @@ use super::{Context, FileReader, LayerSpec, LinkTarget, Opened, Stats};
 use crate::cache::ChunkKey;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits;
 use crate::oci::annotations;
 use crate::source::ReadAt;
 
@@ -174,12 +173,7 @@ impl ForeignFile {
         if let Some((blocks, spans)) = layer.load_index() {
             return Ok(Arc::new(Known::complete(number, blocks, spans)));
         }
-        // Only gzip is decoded slowly enough for its decoder to be worth keeping. A file that claims
-        // to be huge has spans that are not to be decoded before the digest was found right.
-        if layer.packaging != Packaging::Gzip
-            || layer.head.attr.size <= layer.tuning.whole
-            || layer.span() > u64::from(limits::MAX_CHUNK_BYTES)
-        {
+        if !layer.has_frontier() {
             return self.pass(None).map(|(known, _)| known);
         }
         let known = Arc::new(Known::growing(number, layer.block()));

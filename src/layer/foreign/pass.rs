@@ -265,11 +265,8 @@ impl Read for &mut Buffers<'_> {
             }
             self.current = next;
         }
-        let rest = self.current.get(self.used..).unwrap_or_default();
-        let n = rest.len().min(buf.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
-            to.copy_from_slice(from);
-        }
+        let mut rest = self.current.get(self.used..).unwrap_or_default();
+        let n = rest.read(buf)?;
         self.used += n;
         Ok(n)
     }

@@ -189,6 +189,14 @@ fn open_small(blob: &[u8]) -> ForeignFile {
     open_spec(blob, spec_of(blob), SMALL).unwrap()
 }
 
+/// The file of a layer in a storage that a test can disturb.
+fn open_fickle(blob: &[u8], cache: u64, index_dir: Option<PathBuf>) -> (Arc<Fickle>, ForeignFile) {
+    let source = Fickle::new(blob);
+    let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
+    let file = ForeignFile::open(reader, spec_of(blob), context(cache, index_dir), SMALL).unwrap();
+    (source, file)
+}
+
 /// Reads it whole, in pieces, and at odd places, and compares with `data`.
 fn assert_reads(file: &ForeignFile, data: &[u8], name: &str) {
     assert_eq!(file.size(), data.len() as u64, "{name}");

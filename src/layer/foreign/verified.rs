@@ -157,11 +157,8 @@ impl Read for VerifiedReader<'_> {
             self.start = number * self.digests.size;
         }
         let from = (self.at - self.start) as usize;
-        let rest = self.block.get(from..).unwrap_or_default();
-        let n = rest.len().min(buf.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
-            to.copy_from_slice(from);
-        }
+        let mut rest = self.block.get(from..).unwrap_or_default();
+        let n = rest.read(buf)?;
         self.at += n as u64;
         Ok(n)
     }
@@ -242,11 +239,8 @@ impl Read for FetchedAhead {
                 let _ = self.used.send(before);
             }
         }
-        let rest = self.block.get(self.from..).unwrap_or_default();
-        let n = rest.len().min(buf.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
-            to.copy_from_slice(from);
-        }
+        let mut rest = self.block.get(self.from..).unwrap_or_default();
+        let n = rest.read(buf)?;
         self.from += n;
         Ok(n)
     }

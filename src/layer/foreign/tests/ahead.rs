@@ -210,10 +210,7 @@ fn l1_what_comes_before_an_error_at_the_frontier_is_served_and_the_rest_is_not()
 fn r3_a_decoder_that_storage_failed_goes_on_when_it_recovers() {
     let data = sample(600_000);
     let blob = gzip(&tar_of(&data), 6);
-    let source = Fickle::new(&blob);
-    let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
-    let context = context(160_000, None);
-    let file = open_on(reader, spec_of(&blob), &context);
+    let (source, file) = open_fickle(&blob, 160_000, None);
     assert!(file.read_at(0, 10).unwrap() == data[..10]);
     for at in [300_000, 500_000] {
         source.failing.store(true, Ordering::SeqCst);
@@ -230,10 +227,7 @@ fn r3_a_decoder_that_storage_failed_goes_on_when_it_recovers() {
 fn r1_a_blob_that_changes_behind_the_hash_is_noticed_at_the_frontier() {
     let data = sample(600_000);
     let blob = gzip(&tar_of(&data), 6);
-    let source = Fickle::new(&blob);
-    let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
-    let context = context(160_000, None);
-    let file = open_on(reader, spec_of(&blob), &context);
+    let (source, file) = open_fickle(&blob, 160_000, None);
     assert!(file.read_at(0, 10).unwrap() == data[..10]);
     let at = blob.len() - 2_000;
     source.data.write().unwrap()[at] ^= 1;
@@ -353,4 +347,70 @@ proptest! {
         file.finish().unwrap();
         prop_assert!(file.read_at(0, usize::MAX).unwrap() == data);
     }
+}
+
+/// A blob that ends with many zeros.
+struct Sparse {
+    start: Vec<u8>,
+    len: u64,
+}
+
+impl ReadAt for Sparse {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let rest = usize::try_from(offset)
+            .ok()
+            .and_then(|at| self.start.get(at..));
+        let mut bytes = rest.unwrap_or_default().iter().copied();
+        buf.fill_with(|| bytes.next().unwrap_or(0));
+        Ok(())
+    }
+}
+
+/// Its spans would be decoded whole while nobody knows yet whether the blob is the manifest's.
+#[test]
+fn r9_a_file_that_claims_terabytes_is_not_decoded_before_its_hash() {
+    for (size, expected) in [
+        (2 << 20, false), // decoded at once, whole
+        (3 << 20, true),
+        (4 << 40, true),
+        (5 << 40, false),
+        (60 << 40, false),
+    ] {
+        let head = file_header(NAME, size, 0o644, 0);
+        let blob = Sparse {
+            start: gzip(&[head, sample(100_000)].concat(), 6),
+            len: 1 << 40, // what could hold as much
+        };
+        let mut spec = spec_of(&blob.start);
+        spec.descriptor.size = blob.len;
+        let context = context(0, None);
+        let file = ForeignFile::open(Arc::new(blob), spec, context, Tuning::DEFAULT).unwrap();
+        assert_eq!(file.layer.has_frontier(), expected, "{size}");
+    }
+}
+
+#[test]
+fn of_two_results_the_failure_stands_and_the_other_is_closed() {
+    let data = sample(600_000);
+    let file = open_small(&gzip(&tar_of(&data), 6));
+    let known = |number| Arc::new(Known::growing(number, 4096));
+    let (first, second, third) = (known(1), known(2), known(3));
+    let stands = file.remember(Ok(Arc::clone(&first))).unwrap();
+    assert!(Arc::ptr_eq(&stands, &first));
+    let stands = file.remember(Ok(Arc::clone(&second))).unwrap();
+    assert!(Arc::ptr_eq(&stands, &first));
+    assert!(second.frontier.is_closed() && !first.frontier.is_closed());
+    assert!(
+        file.remember(Err(Error::corrupt("layer", "is bad")))
+            .is_err()
+    );
+    assert!(first.frontier.is_closed());
+    let error = file.remember(Ok(Arc::clone(&third))).err().unwrap();
+    assert_eq!(error.to_string(), "layer: is bad");
+    assert!(third.frontier.is_closed());
+    assert_eq!(file.read_at(0, 1).unwrap_err().to_string(), "layer: is bad");
 }

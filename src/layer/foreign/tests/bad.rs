@@ -253,9 +253,7 @@ fn d3_one_flipped_bit_after_the_first_read() {
     let tar = tar_of(&data);
     let frames = tar.chunks(20_000).flat_map(|c| zstd(c, 3)).collect();
     for blob in [tar.clone(), gzip(&tar, 6), frames] {
-        let source = Fickle::new(&blob);
-        let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
-        let file = ForeignFile::open(reader, spec_of(&blob), context(0, None), SMALL).unwrap();
+        let (source, file) = open_fickle(&blob, 0, None);
         assert!(file.read_at(0, 300_000).unwrap() == data);
         let at = blob.len() / 2;
         source.data.write().unwrap()[at] ^= 1;
@@ -279,9 +277,7 @@ fn d3_one_flipped_bit_after_the_first_read() {
 fn r1_a_truncated_archive_is_an_error_and_r3_a_storage_that_recovers_is_none() {
     let data = sample(100_000);
     let blob = gzip(&tar_of(&data), 6);
-    let source = Fickle::new(&blob);
-    let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
-    let file = ForeignFile::open(reader, spec_of(&blob), context(0, None), SMALL).unwrap();
+    let (source, file) = open_fickle(&blob, 0, None);
     source.failing.store(true, Ordering::SeqCst);
     assert_eq!(
         file.read_at(0, 1).unwrap_err().kind(),

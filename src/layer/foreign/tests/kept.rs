@@ -27,11 +27,7 @@ impl Kept {
     }
 
     fn open(&self) -> (Arc<Fickle>, ForeignFile) {
-        let source = Fickle::new(&self.blob);
-        let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
-        let context = context(0, Some(self.dir()));
-        let file = ForeignFile::open(reader, spec_of(&self.blob), context, SMALL).unwrap();
-        (source, file)
+        open_fickle(&self.blob, 0, Some(self.dir()))
     }
 
     /// Reads 10 bytes anew; true when that took no pass over the blob.

@@ -193,9 +193,7 @@ fn directories_before_the_file_and_long_names_are_read() {
 #[test]
 fn opening_reads_only_the_first_kilobytes() {
     let blob = gzip(&tar_of(&sample(400_000)), 6);
-    let source = Fickle::new(&blob);
-    let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
-    ForeignFile::open(reader, spec_of(&blob), context(0, None), SMALL).unwrap();
+    let (source, _file) = open_fickle(&blob, 0, None);
     let read = source.read_bytes.load(Ordering::SeqCst);
     assert!(read <= 10 << 10, "{read} bytes");
 }
@@ -204,9 +202,7 @@ fn opening_reads_only_the_first_kilobytes() {
 fn a_later_read_costs_one_span() {
     let data = sample(600_000);
     for blob in [gzip(&tar_of(&data), 6), tar_of(&data)] {
-        let source = Fickle::new(&blob);
-        let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
-        let file = ForeignFile::open(reader, spec_of(&blob), context(0, None), SMALL).unwrap();
+        let (source, file) = open_fickle(&blob, 0, None);
         file.finish().unwrap();
         source.read_bytes.store(0, Ordering::SeqCst);
         let stats = &file.layer.context.stats;
@@ -222,9 +218,7 @@ fn a_later_read_costs_one_span() {
 fn r10_readers_of_a_cold_layer_share_one_pass_and_one_decode() {
     let data = sample(300_000);
     let blob = gzip(&tar_of(&data), 6);
-    let source = Fickle::new(&blob);
-    let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
-    let file = ForeignFile::open(reader, spec_of(&blob), context(1 << 20, None), SMALL).unwrap();
+    let (source, file) = open_fickle(&blob, 1 << 20, None);
     source.read_bytes.store(0, Ordering::SeqCst);
     let start = Barrier::new(200);
     std::thread::scope(|scope| {
@@ -249,9 +243,7 @@ fn r10_readers_of_a_cold_layer_share_one_pass_and_one_decode() {
 #[test]
 fn small_files_need_no_second_decode() {
     let blob = gzip(&tar_of(&sample(900)), 6);
-    let source = Fickle::new(&blob);
-    let reader: Arc<dyn ReadAt> = Arc::<Fickle>::clone(&source);
-    let file = ForeignFile::open(reader, spec_of(&blob), context(1 << 20, None), SMALL).unwrap();
+    let (source, file) = open_fickle(&blob, 1 << 20, None);
     file.read_at(0, 10).unwrap();
     let reads = source.reads.load(Ordering::SeqCst);
     assert!(file.read_at(0, 900).unwrap() == sample(900));
