@@ -8,6 +8,9 @@ pub(super) enum Cpu {
     /// x86-64 with BMI1, BMI2 and LZCNT: shifts by a variable count without flags.
     #[cfg(target_arch = "x86_64")]
     Bmi2,
+    /// The same with AVX-512 that permutes bytes: tables in registers.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
 }
 
 impl Cpu {
@@ -18,9 +21,28 @@ impl Cpu {
             && std::arch::is_x86_feature_detected!("bmi2")
             && std::arch::is_x86_feature_detected!("lzcnt")
         {
+            if std::arch::is_x86_feature_detected!("avx512f")
+                && std::arch::is_x86_feature_detected!("avx512bw")
+                && std::arch::is_x86_feature_detected!("avx512vbmi")
+            {
+                return Cpu::Avx512;
+            }
             return Cpu::Bmi2;
         }
         Cpu::Portable
+    }
+
+    /// All that this machine can run.
+    #[cfg(test)]
+    pub(super) fn all() -> Vec<Cpu> {
+        let mut all = vec![Cpu::Portable];
+        #[cfg(target_arch = "x86_64")]
+        match Cpu::detect() {
+            Cpu::Portable => {}
+            Cpu::Bmi2 => all.push(Cpu::Bmi2),
+            Cpu::Avx512 => all.extend([Cpu::Bmi2, Cpu::Avx512]),
+        }
+        all
     }
 }
 
@@ -44,10 +66,10 @@ macro_rules! multiversion {
             }
             match cpu {
                 $crate::codec::cpu::Cpu::Portable => $body($($arg),*),
-                // SAFETY: this variant of `Cpu` is made only where the three features were found.
+                // SAFETY: these variants of `Cpu` are made only where the three features were found.
                 #[cfg(target_arch = "x86_64")]
                 #[allow(unsafe_code)]
-                $crate::codec::cpu::Cpu::Bmi2 => unsafe { bmi2($($arg),*) },
+                $crate::codec::cpu::Cpu::Bmi2 | $crate::codec::cpu::Cpu::Avx512 => unsafe { bmi2($($arg),*) },
             }
         }
     };

@@ -118,7 +118,7 @@ impl Encoder {
         let plan = (literal::MIN_INPUT..=limits::MAX_CHUNK_BYTES as usize)
             .contains(&input.len())
             .then(|| LiteralPlan::new(input));
-        let literal_size = plan.as_ref().map_or(usize::MAX, LiteralPlan::size);
+        let literal_size = plan.as_ref().map_or(usize::MAX, LiteralPlan::expected_size);
         if plan.is_none() || self.matches_gain(input, rule) {
             let encoder = self
                 .deflate
@@ -127,16 +127,22 @@ impl Encoder {
                 return whole(ChunkKind::Deflate);
             }
         }
-        match plan {
-            Some(plan) if literal_size < rule.store_from => Encoded {
-                kind: ChunkKind::Literal,
-                sub_offsets: plan.encode(self.cpu, input, out),
-            },
-            _ => {
-                stored::encode(input, out);
-                whole(ChunkKind::Stored)
+        if let Some(plan) = plan
+            && literal_size < rule.store_from
+        {
+            let start = out.len();
+            let sub_offsets = plan.encode(self.cpu, input, out);
+            if out.len() - start < rule.store_from {
+                return Encoded {
+                    kind: ChunkKind::Literal,
+                    sub_offsets,
+                };
             }
+            // A sample let expect less.
+            out.truncate(start);
         }
+        stored::encode(input, out);
+        whole(ChunkKind::Stored)
     }
 
     /// True when LZ77 makes a sample of `input` smaller than literal-only coding does, by as much

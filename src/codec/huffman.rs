@@ -78,29 +78,28 @@ pub(super) fn limited_lengths(frequencies: &[u32], limit: u8) -> Vec<u8> {
 
     // One list per level, from the longest codes up: the leaves, merged with the pairs of the list
     // before. Of each list only this matters later: which of its items are leaves.
+    //
+    // Which of the two comes next is as good as random, so it is taken without a branch; both end
+    // with weights that nothing exceeds.
+    let weights: Vec<u64> = leaves.iter().map(|(weight, _)| *weight).collect();
+    let weights = [&weights[..], &[u64::MAX]].concat();
     let mut lists: Vec<Vec<bool>> = Vec::with_capacity(limit.into());
-    let mut below: Vec<u64> = Vec::new();
+    let mut sums: Vec<u64> = vec![u64::MAX];
     for _ in 0..limit {
-        let mut packages = below
-            .chunks_exact(2)
-            .map(|pair| pair[0] + pair[1])
-            .peekable();
-        let mut merged = Vec::with_capacity(leaves.len() * 2);
-        let mut is_leaf = Vec::with_capacity(leaves.len() * 2);
-        for &(weight, _) in &leaves {
-            while let Some(package) = packages.next_if(|package| *package < weight) {
-                merged.push(package);
-                is_leaf.push(false);
-            }
-            merged.push(weight);
-            is_leaf.push(true);
-        }
-        for package in packages {
-            merged.push(package);
-            is_leaf.push(false);
+        let mut merged = vec![0; leaves.len() + sums.len() - 1];
+        let mut is_leaf = vec![false; merged.len()];
+        let (mut leaf, mut package) = (0, 0);
+        for (item, takes_leaf) in merged.iter_mut().zip(&mut is_leaf) {
+            let (weight, sum) = (weights[leaf], sums[package]);
+            *item = weight.min(sum);
+            *takes_leaf = weight <= sum;
+            leaf += usize::from(weight <= sum);
+            package += usize::from(weight > sum);
         }
         lists.push(is_leaf);
-        below = merged;
+        sums.clear();
+        sums.extend(merged.as_chunks().0.iter().map(|[a, b]| a + b));
+        sums.push(u64::MAX);
     }
 
     // The cheapest 2n-2 items of the last list make the code: each time a leaf is among the items

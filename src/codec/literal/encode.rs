@@ -1,105 +1,167 @@
-//! The encoder: histogram, one code, six blocks.
+//! The encoder: one code for all of the input, six blocks.
 
 use super::super::bits::BitWriter;
 use super::super::cpu::{Cpu, multiversion};
 use super::super::huffman::{END_OF_BLOCK, canonical_codes, limited_lengths, write_dynamic_header};
 use super::super::{SUB_STREAMS, SubOffsets};
-use super::{DISTANCE_LENGTHS, MAX_BITS, SYMBOLS, SYNC, part};
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
+use super::{DISTANCE_LENGTHS, MAX_BITS, SYMBOLS, SYNC, histogram, part};
 
-/// How often each byte occurs.
-type Histogram = [u32; 256];
-
-/// What the literal-only form of an input will be: its code, and with it its exact size.
+/// What the literal-only form of an input will be: its code, and with it about its size.
 pub(in super::super) struct LiteralPlan {
     lengths: Vec<u8>,
-    parts: [Histogram; SUB_STREAMS],
     header: BitWriter,
+    /// Bits that the literals take: exact when all of them were counted.
+    literal_bits: u64,
 }
 
 impl LiteralPlan {
-    /// Counts the bytes of `input` and finds the best code for them.
+    /// Counts bytes of `input` and finds the best code for them.
     pub(in super::super) fn new(input: &[u8]) -> LiteralPlan {
-        let parts = std::array::from_fn(|i| histogram(&input[part(input.len(), i)]));
+        let (counts, counted) = histogram::of(input);
         let mut frequencies = [0u32; SYMBOLS];
-        for counts in &parts {
-            for (sum, count) in frequencies.iter_mut().zip(counts) {
-                *sum += count;
-            }
-        }
+        frequencies[..counts.len()].copy_from_slice(&counts);
         frequencies[END_OF_BLOCK] = SUB_STREAMS as u32;
         let lengths = limited_lengths(&frequencies, MAX_BITS);
         let mut header = BitWriter::default();
         write_dynamic_header(&lengths, &DISTANCE_LENGTHS, &mut header);
+        let bits_of_counted: u64 = counts
+            .iter()
+            .zip(&lengths)
+            .map(|(count, length)| u64::from(*count) * u64::from(*length))
+            .sum();
         LiteralPlan {
             lengths,
-            parts,
             header,
+            literal_bits: bits_of_counted * input.len() as u64 / (counted as u64).max(1),
         }
     }
 
-    /// Size of sub-stream `index`, in bytes.
-    fn part_size(&self, index: usize) -> usize {
-        let literals: u64 = self.parts[index]
-            .iter()
-            .zip(&self.lengths)
-            .map(|(count, length)| u64::from(*count) * u64::from(*length))
-            .sum();
-        let end_of_block = usize::from(self.lengths[END_OF_BLOCK]);
-        let bits = self.header.len() + literals as usize + end_of_block;
-        (bits + 3).div_ceil(8) + SYNC.len()
-    }
-
-    /// Size of the segment, in bytes: exact.
-    pub(in super::super) fn size(&self) -> usize {
-        (0..SUB_STREAMS).map(|i| self.part_size(i)).sum()
+    /// About the size of the segment, in bytes: what a sample of the input lets expect.
+    pub(in super::super) fn expected_size(&self) -> usize {
+        let frame = self.header.len() + usize::from(self.lengths[END_OF_BLOCK]) + 3 + 7;
+        (self.literal_bits as usize + SUB_STREAMS * frame) / 8 + SUB_STREAMS * SYNC.len()
     }
 
     /// Size of one block for all of the input, in bits, without what separates sub-streams: what a
     /// sample of other compressors is compared with.
     pub(in super::super) fn single_block_bits(&self) -> usize {
-        let literals: u64 = self
-            .parts
-            .iter()
-            .flat_map(|counts| counts.iter().zip(&self.lengths))
-            .map(|(count, length)| u64::from(*count) * u64::from(*length))
-            .sum();
-        self.header.len() + literals as usize + usize::from(self.lengths[END_OF_BLOCK])
+        let end_of_block = usize::from(self.lengths[END_OF_BLOCK]);
+        self.header.len() + self.literal_bits as usize + end_of_block
     }
 
     /// Appends the segment. `input` is what the plan was made for.
     pub(in super::super) fn encode(self, cpu: Cpu, input: &[u8], out: &mut Vec<u8>) -> SubOffsets {
-        let base = out.len();
-        let mut starts = [0usize; SUB_STREAMS + 1];
-        for i in 0..SUB_STREAMS {
-            starts[i + 1] = starts[i] + self.part_size(i);
-        }
-        out.resize(base + starts[SUB_STREAMS], 0);
-        let segment = &mut out[base..];
-
         let mut codes = [0u32; SYMBOLS];
         let canonical = canonical_codes(&self.lengths);
         for ((entry, code), length) in codes.iter_mut().zip(canonical).zip(&self.lengths) {
             *entry = u32::from(code) << 8 | u32::from(*length);
         }
         let (header, pending, count) = self.header.finish();
-        let mut lanes: [Lane<'_>; SUB_STREAMS] = std::array::from_fn(|i| {
-            segment[starts[i]..starts[i] + header.len()].copy_from_slice(&header);
-            Lane {
-                input: &input[part(input.len(), i)],
-                position: starts[i] + header.len(),
-                pending,
-                count,
-            }
-        });
-        let [a, b, c, d, e, f] = &mut lanes;
-        encode_lanes(cpu, &codes, [a, b, c], segment);
-        encode_lanes(cpu, &codes, [d, e, f], segment);
-        for (lane, end) in lanes.into_iter().zip(&starts[1..]) {
-            lane.finish(&codes, &mut segment[..*end]);
+        let start = Start {
+            header: &header,
+            pending,
+            count,
+        };
+        let parts = std::array::from_fn(|i| &input[part(input.len(), i)]);
+        match cpu {
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx512 => one_by_one(&codes, &start, parts, out),
+            _ => interleaved(cpu, &codes, &start, parts, out),
         }
-        std::array::from_fn(|i| starts[i + 1] as u32)
     }
 }
+
+/// How every sub-stream starts: the header of its block, down to bits that fill no byte.
+struct Start<'a> {
+    header: &'a [u8],
+    pending: u64,
+    count: u32,
+}
+
+/// Appends one sub-stream after the other: a vector of literals keeps the processor busy.
+#[cfg(target_arch = "x86_64")]
+fn one_by_one(
+    codes: &[u32; SYMBOLS],
+    start: &Start<'_>,
+    parts: [&[u8]; SUB_STREAMS],
+    out: &mut Vec<u8>,
+) -> SubOffsets {
+    let base = out.len();
+    let tables = avx512::Tables::new(codes);
+    let ends = parts.map(|literals| {
+        out.extend(start.header);
+        let (mut pending, mut count) = (start.pending, start.count);
+        // SAFETY: `Cpu::Avx512` is made only where the features were found.
+        #[allow(unsafe_code)]
+        let rest = unsafe { avx512::append(&tables, literals, &mut pending, &mut count, out) };
+        out.extend(end(codes, rest, pending, count));
+        (out.len() - base) as u32
+    });
+    std::array::from_fn(|i| ends[i])
+}
+
+/// Appends the sub-streams in threes: scalar code waits for one while it works on the others.
+fn interleaved(
+    cpu: Cpu,
+    codes: &[u32; SYMBOLS],
+    start: &Start<'_>,
+    parts: [&[u8]; SUB_STREAMS],
+    out: &mut Vec<u8>,
+) -> SubOffsets {
+    let base = out.len();
+    let mut ends = [0; SUB_STREAMS];
+    for (parts, ends) in parts.chunks(LANES).zip(ends.chunks_mut(LANES)) {
+        // Where each one ends is known when it is written: they start well apart, and move together
+        // afterwards.
+        let longest = parts.iter().map(|part| part.len()).max().unwrap_or(0);
+        let room = start.header.len() + (longest + 2) * usize::from(MAX_BITS) / 8 + TAIL;
+        let first = out.len();
+        out.resize(first + LANES * room, 0);
+        let mut lanes: [Lane<'_>; LANES] = std::array::from_fn(|i| {
+            let position = first + i * room;
+            out[position..position + start.header.len()].copy_from_slice(start.header);
+            Lane {
+                input: parts[i],
+                position: position + start.header.len(),
+                pending: start.pending,
+                count: start.count,
+            }
+        });
+        encode_lanes(cpu, codes, &mut lanes, out);
+        let mut to = first;
+        for (i, (lane, segment_end)) in lanes.into_iter().zip(ends).enumerate() {
+            let from = first + i * room;
+            let written = lane.position - from;
+            out.copy_within(from..from + written, to);
+            let end = end(codes, lane.input, lane.pending, lane.count);
+            out[to + written..to + written + end.len()].copy_from_slice(&end);
+            to += written + end.len();
+            *segment_end = (to - base) as u32;
+        }
+        out.truncate(to);
+    }
+    std::array::from_fn(|i| ends[i])
+}
+
+/// The last bytes of a sub-stream: the bits that are pending, the rest of its literals, end of block
+/// and the empty stored block.
+fn end(codes: &[u32; SYMBOLS], rest: &[u8], pending: u64, count: u32) -> Vec<u8> {
+    let mut bits = BitWriter::default();
+    bits.put(pending as u32, count);
+    for symbol in rest.iter().map(|b| usize::from(*b)).chain([END_OF_BLOCK]) {
+        bits.put(codes[symbol] >> 8, codes[symbol] & 0xff);
+    }
+    bits.put(0, 3); // not the last block; stored
+    bits.put(0, (8 - bits.len() as u32 % 8) % 8);
+    let (mut bytes, _, _) = bits.finish();
+    bytes.extend(SYNC);
+    bytes
+}
+
+/// Sub-streams that are encoded in step.
+const LANES: usize = 3;
 
 /// One sub-stream that is being written.
 struct Lane<'a> {
@@ -115,14 +177,13 @@ struct Lane<'a> {
 /// Literals per step: their codes and the 7 bits pending at most fit 64 bits.
 const STEP: usize = 5;
 const _: () = assert!(STEP * MAX_BITS as usize + 7 <= 64);
-/// Literals left to [`Lane::finish`], at least: each takes a bit or more, so that the 8-byte
-/// stores of the steps stay within the lane's own sub-stream.
-const TAIL: usize = 64;
+/// Bytes beyond the codes of a sub-stream: its last bytes, and those that 8-byte stores touch.
+const TAIL: usize = 32;
 
 impl Lane<'_> {
     /// Encodes one step's literals.
     #[inline(always)]
-    fn step(&mut self, codes: &[u32; SYMBOLS], literals: &[u8; STEP], segment: &mut [u8]) {
+    fn step(&mut self, codes: &[u32; SYMBOLS], literals: &[u8; STEP], out: &mut [u8]) {
         let (mut bits, mut sum) = (self.pending, self.count);
         for literal in literals {
             let entry = codes[usize::from(*literal)];
@@ -132,46 +193,27 @@ impl Lane<'_> {
             sum = sum.wrapping_add(entry);
         }
         let count = sum & 63;
-        if let Some(to) = segment.get_mut(self.position..self.position + 8) {
+        if let Some(to) = out.get_mut(self.position..self.position + 8) {
             to.copy_from_slice(&bits.to_le_bytes());
         }
         self.position += (count >> 3) as usize;
         self.pending = bits >> (count & 56);
         self.count = count & 7;
     }
-
-    /// Encodes the rest, end of block and the empty stored block; ends exactly at `segment`'s end.
-    fn finish(self, codes: &[u32; SYMBOLS], segment: &mut [u8]) {
-        let mut rest = BitWriter::default();
-        rest.put(self.pending as u32, self.count);
-        for symbol in self
-            .input
-            .iter()
-            .map(|b| usize::from(*b))
-            .chain([END_OF_BLOCK])
-        {
-            rest.put(codes[symbol] >> 8, codes[symbol] & 0xff);
-        }
-        rest.put(0, 3); // not the last block; stored
-        rest.put(0, (8 - rest.len() as u32 % 8) % 8);
-        let (mut bytes, _, _) = rest.finish();
-        bytes.extend(SYNC);
-        segment[self.position..].copy_from_slice(&bytes);
-    }
 }
 
 multiversion! {
-    /// Encodes all but the last literals of three lanes, interleaved.
-    fn encode_lanes(codes: &[u32; SYMBOLS], lanes: [&mut Lane<'_>; 3], segment: &mut [u8])
+    /// Encodes all but the last literals of the lanes, in step.
+    fn encode_lanes(codes: &[u32; SYMBOLS], lanes: &mut [Lane<'_>; LANES], out: &mut [u8])
         = encode_lanes_body
 }
 
 #[inline(always)]
-fn encode_lanes_body(codes: &[u32; SYMBOLS], lanes: [&mut Lane<'_>; 3], segment: &mut [u8]) {
+fn encode_lanes_body(codes: &[u32; SYMBOLS], lanes: &mut [Lane<'_>; LANES], out: &mut [u8]) {
     // Copies of the lanes, so that their state can live in registers.
     let [a, b, c] = lanes;
     let shortest = a.input.len().min(b.input.len()).min(c.input.len());
-    let bulk = shortest.saturating_sub(TAIL) / STEP * STEP;
+    let bulk = shortest / STEP * STEP;
     let (a_bulk, a_rest) = a.input.split_at(bulk);
     let (b_bulk, b_rest) = b.input.split_at(bulk);
     let (c_bulk, c_rest) = c.input.split_at(bulk);
@@ -184,33 +226,11 @@ fn encode_lanes_body(codes: &[u32; SYMBOLS], lanes: [&mut Lane<'_>; 3], segment:
     let (b_steps, _) = b_bulk.as_chunks::<STEP>();
     let (c_steps, _) = c_bulk.as_chunks::<STEP>();
     for ((i, j), k) in a_steps.iter().zip(b_steps).zip(c_steps) {
-        x.step(codes, i, segment);
-        y.step(codes, j, segment);
-        z.step(codes, k, segment);
+        x.step(codes, i, out);
+        y.step(codes, j, out);
+        z.step(codes, k, out);
     }
     *a = Lane { input: a_rest, ..x };
     *b = Lane { input: b_rest, ..y };
     *c = Lane { input: c_rest, ..z };
-}
-
-/// How often each byte occurs. Four tables, since runs of one byte would else wait for each other.
-fn histogram(input: &[u8]) -> Histogram {
-    let mut tables = [[0u32; 256]; 4];
-    let (words, rest) = input.as_chunks::<8>();
-    for word in words {
-        let [a, b, c, d] = &mut tables;
-        a[usize::from(word[0])] += 1;
-        b[usize::from(word[1])] += 1;
-        c[usize::from(word[2])] += 1;
-        d[usize::from(word[3])] += 1;
-        a[usize::from(word[4])] += 1;
-        b[usize::from(word[5])] += 1;
-        c[usize::from(word[6])] += 1;
-        d[usize::from(word[7])] += 1;
-    }
-    for byte in rest {
-        tables[0][usize::from(*byte)] += 1;
-    }
-    let [a, b, c, d] = tables;
-    std::array::from_fn(|i| a[i] + b[i] + c[i] + d[i])
 }

@@ -22,8 +22,11 @@ use std::ops::Range;
 use super::SUB_STREAMS;
 use super::huffman::END_OF_BLOCK;
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod decode;
 mod encode;
+mod histogram;
 mod kernel;
 
 pub(super) use decode::LiteralDecoder;

@@ -8,14 +8,13 @@ use super::super::{CodecError, SubOffsets, stored};
 use super::*;
 
 fn encode(input: &[u8]) -> (SubOffsets, Vec<u8>) {
-    let plan = LiteralPlan::new(input);
-    let size = plan.size();
     let mut segment = Vec::new();
-    let offsets = plan.encode(Cpu::detect(), input, &mut segment);
-    assert_eq!(segment.len(), size);
-    let mut portable = b"x".to_vec();
-    let same = LiteralPlan::new(input).encode(Cpu::Portable, input, &mut portable);
-    assert_eq!((same, &portable[1..]), (offsets, &segment[..]));
+    let offsets = LiteralPlan::new(input).encode(Cpu::Portable, input, &mut segment);
+    for cpu in Cpu::all() {
+        let mut again = b"x".to_vec();
+        let same = LiteralPlan::new(input).encode(cpu, input, &mut again);
+        assert_eq!((same, &again[1..]), (offsets, &segment[..]), "{cpu:?}");
+    }
     (offsets, segment)
 }
 
@@ -98,6 +97,39 @@ fn every_shape_round_trips() {
             round_trip(&make(len, 3));
         }
     }
+}
+
+#[test]
+fn the_expected_size_is_near_the_size() {
+    for (name, make) in shapes::ALL {
+        for len in [16_384, 131_071, 131_072, 1 << 20] {
+            let input = make(len, 5);
+            let expected = LiteralPlan::new(&input).expected_size();
+            let size = encode(&input).1.len();
+            let permille = size.abs_diff(expected) * 1000 / size;
+            assert!(permille <= 2, "{name} {len}: {expected}, {size}");
+        }
+    }
+}
+
+/// What a sample misses must have a code all the same, and costs no more than it must.
+#[test]
+fn a_sample_may_miss_what_is_rare() {
+    let mut input = shapes::bf16(512 << 10, 4);
+    for byte in &mut input {
+        *byte &= 0xfe;
+    }
+    let even = encode(&input).1.len();
+    for at in [0, 1, 77_777, input.len() - 1] {
+        let mut with_one = input.clone();
+        with_one[at] = 0xff;
+        round_trip(&with_one);
+        assert!(encode(&with_one).1.len() < even + 64);
+    }
+    // All values in the sample; but half of the input is unlike the rest.
+    let mut halves = shapes::bf16(256 << 10, 4);
+    halves.extend(vec![7; 256 << 10]);
+    round_trip(&halves);
 }
 
 #[test]
