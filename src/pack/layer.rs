@@ -1,9 +1,8 @@
-//! Writes one layer: its segments in their order, the framing around them, the chunk table behind
+//! Composes one layer: its segments in their order, the framing around them, the chunk table behind
 //! them, and the descriptor that pins all of it.
 //!
 //! `docs/layer-format.md` is the specification.
 
-use super::archive::Archive;
 use super::plan::Settings;
 use super::walk::InputFile;
 use crate::codec::Encoded;
@@ -14,7 +13,7 @@ use crate::limits;
 use crate::oci::{Descriptor, annotations, media_type};
 use crate::tar::write;
 
-/// A layer that was written.
+/// A layer that was composed.
 pub(super) struct Layer {
     /// Its descriptor, with all annotations.
     pub descriptor: Descriptor,
@@ -77,8 +76,18 @@ pub(super) fn check_table_size(file: &InputFile, settings: &Settings) -> Result<
     Ok(())
 }
 
-/// Puts a layer together.
-pub(super) struct LayerWriter<'a> {
+/// The end of a layer.
+pub(super) struct End {
+    /// What follows the last segment.
+    pub bytes: Vec<u8>,
+    /// The digest of the blob.
+    pub digest: Digest,
+    /// What the manifest needs to know.
+    pub layer: Layer,
+}
+
+/// Puts a layer together. It sees all that the blob consists of, and writes nothing.
+pub(super) struct LayerComposer<'a> {
     file: &'a InputFile,
     settings: &'a Settings,
     table: TableBuilder,
@@ -87,7 +96,7 @@ pub(super) struct LayerWriter<'a> {
     /// Of the file.
     content: Sha256,
     crc: crc32fast::Hasher,
-    /// Bytes written to the blob.
+    /// Bytes of the blob.
     offset: u64,
     /// Uncompressed bytes of the segments so far.
     tar_size: u64,
@@ -95,15 +104,13 @@ pub(super) struct LayerWriter<'a> {
     file_offset: u64,
 }
 
-impl<'a> LayerWriter<'a> {
-    /// Begins the layer of a file.
+impl<'a> LayerComposer<'a> {
+    /// Begins the layer of a file. The second value is what the blob starts with.
     pub(super) fn begin(
         file: &'a InputFile,
         settings: &'a Settings,
-        out: &mut Archive,
-    ) -> Result<LayerWriter<'a>> {
-        out.begin_blob()?;
-        let mut layer = LayerWriter {
+    ) -> (LayerComposer<'a>, &'static [u8]) {
+        let mut layer = LayerComposer {
             file,
             settings,
             table: TableBuilder::new(),
@@ -114,14 +121,17 @@ impl<'a> LayerWriter<'a> {
             tar_size: 0,
             file_offset: 0,
         };
-        if settings.framing == Framing::Gzip {
-            layer.data(&GZIP_HEADER, &[], out)?;
-        }
-        Ok(layer)
+        let start: &[u8] = match settings.framing {
+            Framing::Gzip => &GZIP_HEADER,
+            Framing::Zstd | Framing::Plain => &[],
+        };
+        layer.data(start, &[]);
+        (layer, start)
     }
 
-    /// Adds the next segment: the head first, then the chunks, then the tail.
-    pub(super) fn segment(&mut self, segment: &Segment<'_>, out: &mut Archive) -> Result<()> {
+    /// Adds the next segment: the head first, then the chunks, then the tail. The blob goes on with
+    /// its bytes.
+    pub(super) fn segment(&mut self, segment: &Segment<'_>) -> Result<()> {
         let length = u32::try_from(segment.bytes.len()).map_err(|_| {
             Error::refused(
                 &self.file.path,
@@ -135,17 +145,19 @@ impl<'a> LayerWriter<'a> {
             self.file_offset = segment.length;
         }
         self.tar_size += segment.length;
-        self.data(segment.bytes, segment.content, out)
+        self.data(segment.bytes, segment.content);
+        Ok(())
     }
 
     /// Ends the layer.
-    pub(super) fn finish(mut self, out: &mut Archive) -> Result<Layer> {
+    pub(super) fn finish(mut self) -> End {
+        let mut bytes = Vec::new();
         if self.settings.framing == Framing::Gzip {
-            let mut end = DEFLATE_END.to_vec();
-            end.extend_from_slice(&self.crc.clone().finalize().to_le_bytes());
+            bytes.extend(DEFLATE_END);
+            bytes.extend(self.crc.clone().finalize().to_le_bytes());
             // RFC 1952: the length modulo 2^32.
-            end.extend_from_slice(&(self.tar_size as u32).to_le_bytes());
-            self.data(&end, &[], out)?;
+            bytes.extend((self.tar_size as u32).to_le_bytes());
+            self.data(&bytes, &[]);
         }
         let data_size = self.offset;
         let data_digest = self.blob.clone().finish();
@@ -161,10 +173,9 @@ impl<'a> LayerWriter<'a> {
         });
         let (members, range_length) = wrap(self.settings.framing, &table, data_size);
         self.blob.update(&members);
-        out.write(&members)?;
+        bytes.extend_from_slice(&members);
         let size = data_size + members.len() as u64;
         let digest = self.blob.clone().finish();
-        out.end_blob(&digest)?;
 
         let mut descriptor = Descriptor::new(self.media_type(), digest, size);
         let mut annotate = |key: &str, value: String| {
@@ -189,10 +200,14 @@ impl<'a> LayerWriter<'a> {
                 format!("{data_size}+{range_length}"),
             );
         }
-        Ok(Layer {
-            descriptor,
-            table: own_blob.then_some(table),
-        })
+        End {
+            bytes,
+            digest,
+            layer: Layer {
+                descriptor,
+                table: own_blob.then_some(table),
+            },
+        }
     }
 
     fn media_type(&self) -> &'static str {
@@ -203,10 +218,9 @@ impl<'a> LayerWriter<'a> {
         }
     }
 
-    /// Appends to the data; `content` is what that holds of the file.
-    fn data(&mut self, bytes: &[u8], content: &[u8], out: &mut Archive) -> Result<()> {
+    /// Takes note of bytes of the data; `content` is what they hold of the file.
+    fn data(&mut self, bytes: &[u8], content: &[u8]) {
         self.blob.update_both(bytes, &mut self.content, content);
         self.offset += bytes.len() as u64;
-        out.write(bytes)
     }
 }

@@ -1,16 +1,18 @@
 //! Reads, hashes and compresses on all cores, and writes in order.
 //!
 //! ```text
-//!            jobs                  done
-//! reader ------------> workers ------------> writer (the calling thread)
-//!   ^   read             encode, digest, CRC    |  put in order, SHA-256 of file and blob, write
-//!   +-------------------------------------------+
-//!                      free slots
+//!          jobs              done               pieces
+//! reader ------> workers --------> composer ----------> writer (the calling thread)
+//!   ^ read         encode, digest,    put in order,       |   write
+//!   |              CRC                SHA-256 of file     |
+//!   |                                 and blob            |
+//!   +-----------------------------------------------------+
+//!                           free slots
 //! ```
 //!
 //! A *slot* is a pair of buffers: the bytes of a segment and its compressed bytes. There is a fixed
 //! number of them, so memory is bounded, whatever the number and size of the files. Segments are
-//! numbered in the order in which the reader takes slots; the segment that the writer waits for
+//! numbered in the order in which the reader takes slots; the segment that the composer waits for
 //! therefore always has one, and nobody waits for ever. The threads live as long as the run: a
 //! segment of the next file follows the last of one file without a stop.
 //!
@@ -29,7 +31,7 @@ use rustix::io::Errno;
 
 use super::Progress;
 use super::archive::Archive;
-use super::layer::{self, Layer, LayerWriter, Segment};
+use super::layer::{self, Layer, LayerComposer, Segment};
 use super::plan::Settings;
 use super::walk::{Identity, InputFile, Tree};
 use crate::codec::{Encoded, Encoder};
@@ -71,6 +73,18 @@ struct Done {
     encoded: Encoded,
     digest: Digest,
     crc: crc32fast::Hasher,
+}
+
+/// What the archive goes on with.
+enum Piece {
+    /// A blob begins.
+    Begin,
+    /// Bytes of the blob: the framing's.
+    Framing(Vec<u8>),
+    /// Bytes of the blob: a segment, of so many bytes of a file.
+    Segment(Slot, u64),
+    /// The blob ends, and this is its digest.
+    End(Digest),
 }
 
 /// Writes the layers of all files, in their order.
@@ -118,28 +132,35 @@ pub(super) fn write_layers(
             drop(free);
             return Err(cannot_start(error));
         }
+        let (pieces, composed) = channel();
+        let composer = move || Composer::new(tree, settings, pieces).run(&results);
+        let composer = match thread::Builder::new().spawn_scoped(scope, composer) {
+            Ok(composer) => composer,
+            Err(error) => {
+                drop(free);
+                return Err(cannot_start(error));
+            }
+        };
         let written = Writer {
-            tree,
             settings,
             archive,
             progress,
             total: tree.bytes(),
             bytes: 0,
-            layer: None,
-            layers: Vec::with_capacity(tree.files.len()),
         }
-        .run(results, free);
+        .run(composed, free);
         let read = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
         for worker in workers {
             worker.join().unwrap_or_else(|panic| resume_unwind(panic));
         }
-        // A reader that stopped because the writer failed reports nothing.
-        read.and(written)
+        let layers = composer.join().unwrap_or_else(|panic| resume_unwind(panic));
+        // Stages that stopped because another one failed report nothing.
+        read.and(written).and(layers)
     })
 }
 
-/// How many slots there are. Each worker has one in hand while another waits, and the reader and the
-/// writer have one each; more, within some memory, let the workers go on while the writer hashes.
+/// How many slots there are. Each worker has one in hand, the other stages have one each; more, within
+/// some memory, let every stage go on while another one takes its time.
 fn slots(workers: usize, chunk_size: u32) -> usize {
     let least = 2 * workers + 2;
     let room = SLOTS_BYTES / (2 * chunk_size as usize);
@@ -190,7 +211,7 @@ fn work(settings: &Settings, waiting: &Mutex<Receiver<Job>>, done: &Sender<Optio
     }
 }
 
-/// Tells the writer that a worker panicked: the segment it had will never come.
+/// Tells the composer that a worker panicked: the segment it had will never come.
 struct PanicNotice<'a>(&'a Sender<Option<Done>>);
 
 impl Drop for PanicNotice<'_> {
@@ -201,73 +222,118 @@ impl Drop for PanicNotice<'_> {
     }
 }
 
-/// Puts segments in order and writes them.
-struct Writer<'a> {
+/// Puts segments in order, and composes layers of them.
+struct Composer<'a> {
     tree: &'a Tree,
     settings: &'a Settings,
-    archive: &'a mut Archive,
-    progress: Progress<'a>,
-    total: u64,
-    bytes: u64,
-    layer: Option<LayerWriter<'a>>,
+    pieces: Sender<Piece>,
+    layer: Option<LayerComposer<'a>>,
     layers: Vec<Layer>,
 }
 
-impl Writer<'_> {
-    fn run(mut self, results: Receiver<Option<Done>>, free: Sender<Slot>) -> Result<Vec<Layer>> {
+impl<'a> Composer<'a> {
+    fn new(tree: &'a Tree, settings: &'a Settings, pieces: Sender<Piece>) -> Composer<'a> {
+        Composer {
+            tree,
+            settings,
+            pieces,
+            layer: None,
+            layers: Vec::with_capacity(tree.files.len()),
+        }
+    }
+
+    fn run(mut self, results: &Receiver<Option<Done>>) -> Result<Vec<Layer>> {
         let mut next = 0;
         let mut early = BTreeMap::new();
-        (self.progress)(0, self.total);
         while let Ok(Some(result)) = results.recv() {
             early.insert(result.job.number, result);
             while let Some(result) = early.remove(&next) {
-                self.write(&result)?;
-                // The reader is gone when it has read everything.
-                let _ = free.send(result.job.slot);
+                if let Err(Stopped) = self.compose(result)? {
+                    return Ok(self.layers);
+                }
                 next += 1;
             }
         }
         Ok(self.layers)
     }
 
-    fn write(&mut self, result: &Done) -> Result<()> {
-        self.settings.check_cancelled(self.archive.name())?;
+    fn compose(&mut self, result: Done) -> Result<Result<(), Stopped>> {
         let Done {
             job,
             encoded,
             digest,
             crc,
         } = result;
-        if let Part::Head(number) = job.part
+        let Job { part, slot, .. } = job;
+        let mut pieces = Vec::with_capacity(3);
+        if let Part::Head(number) = part
             && let Some(file) = self.tree.files.get(number)
         {
-            self.layer = Some(LayerWriter::begin(file, self.settings, self.archive)?);
+            let (layer, start) = LayerComposer::begin(file, self.settings);
+            self.layer = Some(layer);
+            pieces.extend([Piece::Begin, Piece::Framing(start.to_vec())]);
         }
+        let input = slot.input.get(..slot.filled).unwrap_or_default();
+        let length = input.len() as u64;
+        let content = match part {
+            Part::Data => input,
+            Part::Head(_) | Part::Tail => &[],
+        };
         if let Some(layer) = &mut self.layer {
-            let input = job.slot.input.get(..job.slot.filled).unwrap_or_default();
-            let segment = Segment {
-                encoded: *encoded,
-                bytes: &job.slot.output,
-                digest: *digest,
-                crc: crc.clone(),
-                length: job.slot.filled as u64,
-                content: match job.part {
-                    Part::Data => input,
-                    Part::Head(_) | Part::Tail => &[],
-                },
-            };
-            layer.segment(&segment, self.archive)?;
+            layer.segment(&Segment {
+                encoded,
+                bytes: &slot.output,
+                digest,
+                crc,
+                length,
+                content,
+            })?;
         }
-        match &job.part {
-            Part::Head(_) => {}
-            Part::Data => {
-                self.bytes += job.slot.filled as u64;
-                (self.progress)(self.bytes, self.total);
+        let of_file = content.len() as u64;
+        pieces.push(Piece::Segment(slot, of_file));
+        if let Part::Tail = part
+            && let Some(layer) = self.layer.take()
+        {
+            let end = layer.finish();
+            self.layers.push(end.layer);
+            pieces.extend([Piece::Framing(end.bytes), Piece::End(end.digest)]);
+        }
+        for piece in pieces {
+            if self.pieces.send(piece).is_err() {
+                return Ok(Err(Stopped));
             }
-            Part::Tail => {
-                if let Some(layer) = self.layer.take() {
-                    self.layers.push(layer.finish(self.archive)?);
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// Writes what the layers are composed of.
+struct Writer<'a> {
+    settings: &'a Settings,
+    archive: &'a mut Archive,
+    progress: Progress<'a>,
+    total: u64,
+    bytes: u64,
+}
+
+impl Writer<'_> {
+    fn run(mut self, pieces: Receiver<Piece>, free: Sender<Slot>) -> Result<()> {
+        (self.progress)(0, self.total);
+        while let Ok(piece) = pieces.recv() {
+            self.settings.check_cancelled(self.archive.name())?;
+            match piece {
+                Piece::Begin => self.archive.begin_blob()?,
+                Piece::Framing(bytes) => self.archive.write(&bytes)?,
+                Piece::Segment(slot, length) => {
+                    self.archive.write(&slot.output)?;
+                    // The reader is gone when it has read everything.
+                    let _ = free.send(slot);
+                    if length > 0 {
+                        self.bytes += length;
+                        (self.progress)(self.bytes, self.total);
+                    }
                 }
+                Piece::End(digest) => self.archive.end_blob(&digest)?,
             }
         }
         Ok(())

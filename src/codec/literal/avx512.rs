@@ -28,6 +28,8 @@ pub(super) struct Tables {
 impl Tables {
     /// From entries that hold a length in their low byte and the code above.
     pub(super) fn new(codes: &[u32; SYMBOLS]) -> Tables {
+        // What `append` reserves depends on it.
+        assert!(codes.iter().all(|entry| entry & 0xff <= MAX_BITS.into()));
         Tables {
             low: std::array::from_fn(|i| (codes[i] >> 8) as u8),
             high: std::array::from_fn(|i| ((codes[i] >> 16) << 4 | codes[i] & 15) as u8),
@@ -35,8 +37,9 @@ impl Tables {
     }
 }
 
-/// Appends the codes of all whole blocks of `literals` to `out`, in front of them the lowest `count`
-/// (below 8) bits of `pending`. Bits that fill no byte are left there. Returns the other literals.
+/// Appends the codes of all whole blocks of `literals` to `out`, in front of them the `count` (below 8)
+/// bits of `pending`, whose other bits are zero. Bits that fill no byte are left there. Returns the
+/// other literals.
 #[allow(unsafe_code)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,bmi1,bmi2,lzcnt")]
 pub(super) fn append<'a>(
@@ -46,6 +49,7 @@ pub(super) fn append<'a>(
     count: &mut u32,
     out: &mut Vec<u8>,
 ) -> &'a [u8] {
+    assert!(*count < 8);
     let (blocks, rest) = literals.as_chunks::<BLOCK>();
     let (low_table, high_table) = (load_table(&tables.low), load_table(&tables.high));
     let zero = _mm512_setzero_si512();
@@ -53,8 +57,7 @@ pub(super) fn append<'a>(
     let (mut bits, mut filled) = (*pending, u64::from(*count));
     out.reserve(blocks.len() * BLOCK_BYTES + REACH);
     let base = out.as_mut_ptr();
-    let start = out.len();
-    let mut at = start;
+    let mut at = out.len();
     // The compiler would take words out of the vectors one by one: slower than by way of memory.
     let mut scratch = [[0u64; 8]; 4];
     let scratch = std::hint::black_box(&mut scratch);
@@ -74,8 +77,8 @@ pub(super) fn append<'a>(
             _mm512_unpackhi_epi8(lengths, zero),
         );
         let group_bits = _mm512_add_epi64(first_bits, second_bits);
-        // SAFETY: within the capacity. Every block adds at most `BLOCK_BYTES` to `at`: 64 codes of at
-        // most 11 bits, and the fewer than 8 bits of the last one that were left.
+        // SAFETY: within the capacity. `n` blocks add at most `n * BLOCK_BYTES` to `at`: 64 codes of at
+        // most 11 bits each, as `Tables` promises, and the fewer than 8 bits that were pending.
         let to = unsafe { base.add(at) };
         if _mm512_cmpgt_epu64_mask(group_bits, _mm512_set1_epi64(GROUP_BITS)) == 0 {
             let group = _mm512_or_si512(first, _mm512_sllv_epi64(second, first_bits));
@@ -97,11 +100,12 @@ pub(super) fn append<'a>(
             store(group, &mut scratch[0]);
             store(start_bytes, &mut scratch[1]);
             store(whole_bits, &mut scratch[2]);
-            for i in 0..8 {
-                bits |= scratch[0][i];
+            let [groups, start_bytes, whole_bits, _] = &*scratch;
+            for ((group, start), whole) in groups.iter().zip(start_bytes).zip(whole_bits) {
+                bits |= group;
                 // SAFETY: groups start at most `BLOCK_BYTES` from `at`, and `REACH` has 8 bytes more.
-                unsafe { write(to.add(scratch[1][i] as usize), bits) };
-                bits >>= scratch[2][i] & 63;
+                unsafe { write(to.add(*start as usize), bits) };
+                bits >>= whole & 63;
             }
             filled += scratch[3][7];
             at += (filled / 8) as usize;

@@ -34,16 +34,13 @@ pub(super) fn of(input: &[u8]) -> (Histogram, usize) {
 
 /// One line of every `per_counted`, at places that follow no pattern which data could have; the same
 /// ones in every input of a length.
-fn sample(
-    input: &[u8],
-    per_counted: usize,
-) -> impl Iterator<Item = &[u8; LINE_BYTES]> + Clone {
+fn sample(input: &[u8], per_counted: usize) -> impl Iterator<Item = &[u8; LINE_BYTES]> + Clone {
     let (lines, _) = input.as_chunks::<LINE_BYTES>();
     let mut state = 1u32;
     lines.chunks_exact(per_counted).map(move |group| {
         // Knuth, The Art of Computer Programming, volume 2, 3.3.4: a linear congruential generator.
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        &group[(state >> 16) as usize * per_counted >> 16]
+        &group[((state >> 16) as usize * per_counted) >> 16]
     })
 }
 
