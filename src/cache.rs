@@ -35,7 +35,7 @@ pub trait ChunkCache: Send + Sync {
 /// A sequential reader needs no chunk twice (and the kernel's page cache has it anyway). What it is
 /// through with makes room at once, so that its working set stays small enough for the processor's
 /// own caches, and the memory of one chunk serves the next.
-const SPENT_BYTES: u64 = 8 << 20;
+const SPENT_BYTES: u64 = 2 << 20;
 
 /// The cache of a mount: least recently used first out, bounded in bytes.
 pub struct LruChunkCache {

@@ -16,7 +16,7 @@ pub(crate) mod inflate;
 mod literal;
 pub mod seek;
 mod segment;
-mod stored;
+pub(crate) mod stored;
 mod zstandard;
 
 pub use decode::Decoder;

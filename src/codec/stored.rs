@@ -2,26 +2,66 @@
 
 use super::CodecError;
 
-/// Most bytes of one stored block.
-const MAX_BLOCK: usize = 65_535;
 /// Bytes in front of the data of a block that starts on a byte boundary.
 const HEADER: usize = 5;
+/// Bytes of a full block with its header. Digests and reads of whole blocks keep the alignment that
+/// they are fastest with; a block could have 4 bytes more.
+const FULL_BLOCK: usize = 64 << 10;
+/// Bytes of the data of a full block.
+const FULL_DATA: usize = FULL_BLOCK - HEADER;
 
 /// Size of the segment that holds `len` bytes, in bytes.
 pub(super) fn size(len: usize) -> usize {
-    len.saturating_add(len.div_ceil(MAX_BLOCK).saturating_mul(HEADER))
+    len.saturating_add(len.div_ceil(FULL_DATA).saturating_mul(HEADER))
 }
 
-/// Appends the segment that holds `input`: as few blocks as possible, each but the last full.
+/// Appends the segment that holds `input`: full blocks, and what is left in a last one.
 pub(super) fn encode(input: &[u8], out: &mut Vec<u8>) {
     out.reserve(size(input.len()));
-    for block in input.chunks(MAX_BLOCK) {
-        let len = block.len() as u16;
-        out.push(0);
-        out.extend(len.to_le_bytes());
-        out.extend((!len).to_le_bytes());
+    for block in input.chunks(FULL_DATA) {
+        out.extend(header(block.len()));
         out.extend(block);
     }
+}
+
+/// The header of a block of `len` bytes, at most [`FULL_DATA`].
+fn header(len: usize) -> [u8; HEADER] {
+    let [a, b] = (len as u16).to_le_bytes();
+    [0, a, b, !a, !b]
+}
+
+/// Decodes a segment while it is read, without a copy: `fill` is called for one piece of it after
+/// the other, and the pieces stand where their data belongs. Returns false, and leaves anything in
+/// `out`, when the segment is not one that [`encode`] writes for so many bytes, or too short for this.
+///
+/// # Errors
+/// What `fill` returns.
+pub(crate) fn decode_as_read<E>(
+    out: &mut [u8],
+    segment_len: usize,
+    mut fill: impl FnMut(&mut [u8]) -> Result<(), E>,
+) -> Result<bool, E> {
+    if out.len() < FULL_BLOCK || segment_len != size(out.len()) {
+        return Ok(false);
+    }
+    let mut as_expected = true;
+    // Nothing is in front of the first block's data where its header could stand.
+    fill(&mut out[..FULL_BLOCK])?;
+    as_expected &= out[..HEADER] == header(FULL_DATA);
+    out.copy_within(HEADER..FULL_BLOCK, 0);
+    let mut start = FULL_DATA;
+    while start < out.len() {
+        let end = out.len().min(start + FULL_DATA);
+        // The header takes the place of data that was read before.
+        let block = &mut out[start - HEADER..end];
+        let mut before = [0; HEADER];
+        before.copy_from_slice(&block[..HEADER]);
+        fill(block)?;
+        as_expected &= block[..HEADER] == header(end - start);
+        block[..HEADER].copy_from_slice(&before);
+        start = end;
+    }
+    Ok(as_expected)
 }
 
 /// Decodes the whole of `segment` into the whole of `out`.
@@ -50,4 +90,72 @@ pub(super) fn decode(segment: &[u8], out: &mut [u8]) -> Result<(), CodecError> {
         return Err(wrong_length);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::shapes;
+    use super::*;
+
+    /// Decodes `segment` as it is read, in pieces as they are asked for.
+    fn as_read(segment: &[u8], len: usize) -> (bool, Vec<u8>) {
+        let (mut out, mut rest) = (vec![0x5a; len], segment);
+        let done: Result<bool, &str> = decode_as_read(&mut out, segment.len(), |piece| {
+            let (bytes, later) = rest.split_at_checked(piece.len()).ok_or("the end")?;
+            piece.copy_from_slice(bytes);
+            rest = later;
+            Ok(())
+        });
+        let done = done == Ok(true);
+        assert!(!done || rest.is_empty());
+        (done, out)
+    }
+
+    #[test]
+    fn what_was_encoded_is_decoded_as_it_is_read() {
+        let around = |len: usize| len - 7..len + 8;
+        let lens = [FULL_DATA, FULL_BLOCK, 2 * FULL_DATA, 8 * FULL_BLOCK];
+        for len in lens.into_iter().flat_map(around) {
+            let input = shapes::random(len, 7);
+            let mut segment = Vec::new();
+            encode(&input, &mut segment);
+            assert_eq!(segment.len(), size(len));
+            let (done, out) = as_read(&segment, len);
+            assert_eq!(done, len >= FULL_BLOCK);
+            assert!(!done || out == input, "{len}");
+            let mut copied = vec![0; len];
+            assert_eq!(decode(&segment, &mut copied), Ok(()));
+            assert!(copied == input);
+        }
+    }
+
+    #[test]
+    fn l9_blocks_of_another_shape_are_left_to_the_other_decoder() {
+        let input = shapes::random(3 * FULL_DATA, 8);
+        for (lens, good) in [
+            ([FULL_DATA; 3], true),
+            ([65_535, 65_535, 3 * FULL_DATA - 2 * 65_535], true),
+            ([1, 65_535, 3 * FULL_DATA - 65_536], false),
+        ] {
+            let (mut segment, mut rest) = (Vec::new(), &input[..]);
+            for len in lens {
+                let (data, later) = rest.split_at(len);
+                segment.extend(header(len));
+                segment.extend(data);
+                rest = later;
+            }
+            let mut copied = vec![0; input.len()];
+            assert_eq!(decode(&segment, &mut copied).is_ok(), good);
+            assert_eq!(as_read(&segment, input.len()).0, lens == [FULL_DATA; 3]);
+        }
+        let mut segment = Vec::new();
+        encode(&input, &mut segment);
+        for block in 0..3 {
+            for bit in 0..HEADER * 8 {
+                let mut damaged = segment.clone();
+                damaged[block * FULL_BLOCK + bit / 8] ^= 1 << (bit % 8);
+                assert!(!as_read(&damaged, input.len()).0);
+            }
+        }
+    }
 }

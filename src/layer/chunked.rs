@@ -11,7 +11,7 @@ use super::readahead::Readahead;
 use super::table::{self, ChunkTable, Framing, GZIP_HEADER, Row};
 use super::{Context, FileReader, LayerSpec, Opened, Stats, foreign};
 use crate::cache::ChunkKey;
-use crate::codec::{ChunkKind, Decoder};
+use crate::codec::{ChunkKind, Decoder, stored};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::oci::annotations;
@@ -111,7 +111,7 @@ pub(super) struct ChunkedFile {
     /// How the file is read, once the first touch has found out.
     access: Mutex<Option<Access>>,
     opening: Flight<(), Access>,
-    readahead: Readahead,
+    readahead: Arc<Readahead>,
 }
 
 /// What decoding a chunk needs.
@@ -151,7 +151,7 @@ impl ChunkedFile {
             spec,
             access: Mutex::new(None),
             opening: Flight::new(),
-            readahead: Readahead::default(),
+            readahead: Arc::default(),
         }
     }
 
@@ -265,14 +265,19 @@ impl ChunkedFile {
         let context = &self.shared.context;
         let Some(pool) = &context.pool else { return };
         let chunk_size = u64::from(table.header().chunk_size);
-        let depth = (context.readahead_bytes / chunk_size).min(4 * pool.threads() as u64);
+        let depth = (context.readahead_bytes / chunk_size).min(3 * pool.threads() as u64);
         for chunk in self.readahead.note(start, end, chunk_size, depth) {
             if chunk >= table.chunks() {
                 break;
             }
             let (shared, table) = (Arc::clone(&self.shared), Arc::clone(table));
-            // An error is the reader's to meet: it reads the same chunk again.
-            pool.submit(move || drop(shared.chunk(&table, chunk)));
+            let readahead = Arc::clone(&self.readahead);
+            pool.submit(move || {
+                if !readahead.is_past(chunk, chunk_size) {
+                    // An error is the reader's to meet: it reads the same chunk again.
+                    drop(shared.chunk(&table, chunk));
+                }
+            });
         }
     }
 
@@ -439,9 +444,15 @@ impl Shared {
         let decoded_len = table.decoded_len(segment);
         let share = self.context.budget.take(decoded_len);
         let mut out = self.context.buffers.take(decoded_len as usize);
-        if row.kind == ChunkKind::Plain {
-            self.read(out.as_mut(), &row)?;
-        } else {
+        let in_place = match row.kind {
+            ChunkKind::Plain => {
+                self.read(out.as_mut(), &row)?;
+                true
+            }
+            ChunkKind::Stored => self.read_stored(out.as_mut(), &row)?,
+            ChunkKind::Literal | ChunkKind::Deflate | ChunkKind::Zstd => false,
+        };
+        if !in_place {
             DECODING.with_borrow_mut(|(decoder, compressed)| {
                 compressed.resize(row.length as usize, 0);
                 self.read(compressed, &row)?;
@@ -470,6 +481,23 @@ impl Shared {
             offset += piece.len() as u64;
         }
         self.compare(hasher.finish(), row)
+    }
+
+    /// Reads a stored segment to where its data belongs, and compares it with its digest; false when
+    /// it is of another shape than `pack` writes, and `out` is not what it says.
+    fn read_stored(&self, out: &mut [u8], row: &Row) -> Result<bool> {
+        let mut hasher = Hasher::new(row.digest.algorithm());
+        let mut offset = row.offset;
+        let in_place = stored::decode_as_read(out, row.length as usize, |piece| {
+            self.blob.read_exact_at(piece, offset)?;
+            hasher.update(piece);
+            offset += piece.len() as u64;
+            Ok::<_, Error>(())
+        })?;
+        if offset > row.offset {
+            self.compare(hasher.finish(), row)?;
+        }
+        Ok(in_place)
     }
 
     fn check(&self, compressed: &[u8], row: &Row) -> Result<()> {

@@ -41,6 +41,12 @@ impl Readahead {
         state.asked = until.max(state.asked);
         from..until
     }
+
+    /// True when the reader is past `chunk`: then it has decoded it for itself.
+    pub(super) fn is_past(&self, chunk: u64, chunk_size: u64) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.expected >= (chunk + 1).saturating_mul(chunk_size)
+    }
 }
 
 #[cfg(test)]
@@ -80,5 +86,6 @@ mod tests {
         assert_eq!(readahead.note(902, 903, 100, 8), 10..14);
         assert_eq!(readahead.note(903, 904, 100, 8), 14..18);
         assert!(readahead.note(904, 905, 100, 8).is_empty());
+        assert!(readahead.is_past(8, 100) && !readahead.is_past(9, 100));
     }
 }

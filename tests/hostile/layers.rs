@@ -553,6 +553,90 @@ fn l9_a_pinned_table_that_lies() {
     }
 }
 
+/// Another writer may divide a stored chunk into other blocks, and one may lie about them.
+#[test]
+fn l9_stored_blocks_of_another_shape() {
+    use modeloci::layer::table::{self, Framing};
+    use modeloci::{Algorithm, Digest};
+    const CHUNK: usize = 128 << 10;
+    let sandbox = Sandbox::new();
+    let weights = noise(12, CHUNK + 5000);
+    sandbox.tree("model", &[("bad.bin", weights.clone()), (GOOD, good())]);
+    sandbox
+        .run(&[
+            "pack",
+            "model",
+            "--name",
+            "m",
+            "--version",
+            "1",
+            "-o",
+            "m.tar",
+            "--chunk-size",
+            "128KiB",
+        ])
+        .ok();
+    let packed = Layout::parse(&fs::read(sandbox.path("m.tar")).unwrap());
+    let blob = packed.get(&packed.layer_name(0)).to_vec();
+    let manifest = packed.manifest();
+    let range = &manifest["layers"][0]["annotations"]["io.modeloci.chunks.range"];
+    let (offset, length) = range.as_str().unwrap().split_once('+').unwrap();
+    let (offset, length): (usize, usize) = (offset.parse().unwrap(), length.parse().unwrap());
+    let mut table = table::unwrap(Framing::Gzip, &blob[offset..offset + length]).unwrap();
+    let row = 104 + 72;
+    let start = u64::from_le_bytes(table[row..row + 8].try_into().unwrap()) as usize;
+    let end = start + u32::from_le_bytes(table[row + 8..row + 12].try_into().unwrap()) as usize;
+    for (lens, good_shape) in [
+        ([65_531, 65_531, 10], true),
+        ([65_535, 65_535, 2], true),
+        ([20, 65_535, 65_517], true),
+        ([65_531, 65_532, 10], false),
+        ([65_531, 65_531, 9], false),
+    ] {
+        // The blocks that the lengths promise, in the place of those that `pack` wrote.
+        let (mut segment, mut rest) = (Vec::new(), &weights[..CHUNK]);
+        for len in lens {
+            let header = u16::try_from(len).unwrap();
+            segment.push(0);
+            segment.extend(header.to_le_bytes());
+            segment.extend((!header).to_le_bytes());
+            let (data, later) = rest.split_at(len.min(rest.len()));
+            segment.extend(data);
+            rest = later;
+        }
+        segment.resize(end - start, 0);
+        let mut blob = blob.clone();
+        blob[start..end].copy_from_slice(&segment);
+        let chunk_digest = Digest::of(Algorithm::Blake3, &segment).to_string();
+        let data_digest = digest(&blob[..offset]);
+        for (at, text) in [(row + 40, &chunk_digest), (72, &data_digest)] {
+            let (_, hex) = text.split_once(':').unwrap();
+            for (n, to) in table[at..at + 32].iter_mut().enumerate() {
+                *to = u8::from_str_radix(&hex[2 * n..2 * n + 2], 16).unwrap();
+            }
+        }
+        let (members, length) = table::wrap(Framing::Gzip, &table, offset as u64);
+        blob.truncate(offset);
+        blob.extend(members);
+        let mut layout = packed.clone();
+        layout.remove(&packed.layer_name(0));
+        layout.add_blob(&blob);
+        layout.edit_manifest(|m| {
+            let layer = &mut m["layers"][0];
+            layer["digest"] = json!(digest(&blob));
+            layer["size"] = json!(blob.len());
+            layer["annotations"]["io.modeloci.chunks"] = json!(digest(&table));
+            layer["annotations"]["io.modeloci.chunks.range"] = json!(format!("{offset}+{length}"));
+        });
+        if good_shape {
+            let files = [("bad.bin", weights.clone()), (GOOD, good())];
+            Sandbox::new().accepts(layout.to_bytes(), &files);
+        } else {
+            damaged(&format!("{lens:?}"), &layout);
+        }
+    }
+}
+
 /// A file that `pack` wrote, damaged in one chunk: that one only.
 #[test]
 fn d3_a_damaged_chunk_leaves_the_others() {
