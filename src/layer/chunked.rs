@@ -267,17 +267,18 @@ impl ChunkedFile {
         let chunk_size = u64::from(table.header().chunk_size);
         let depth = (context.readahead_bytes / chunk_size).min(3 * pool.threads() as u64);
         for chunk in self.readahead.note(start, end, chunk_size, depth) {
-            if chunk >= table.chunks() {
-                break;
-            }
             let (shared, table) = (Arc::clone(&self.shared), Arc::clone(table));
             let readahead = Arc::clone(&self.readahead);
-            pool.submit(move || {
-                if !readahead.is_past(chunk, chunk_size) {
-                    // An error is the reader's to meet: it reads the same chunk again.
-                    drop(shared.chunk(&table, chunk));
-                }
-            });
+            let asked = chunk < table.chunks()
+                && pool.submit(move || {
+                    if readahead.claim(chunk) {
+                        // An error is the reader's to meet: it reads the same chunk again.
+                        drop(shared.chunk(&table, chunk));
+                    }
+                });
+            if !asked {
+                self.readahead.claim(chunk);
+            }
         }
     }
 
@@ -379,6 +380,23 @@ impl FileReader for ChunkedFile {
             piece = &chunk;
         }
         Ok(joined.freeze())
+    }
+
+    fn prefetch(&self, offset: u64, len: usize) -> Result<()> {
+        let table = match self.access()? {
+            Access::Table(table) => table,
+            Access::Foreign(file) => return file.prefetch(offset, len),
+        };
+        let end = offset.saturating_add(len as u64).min(self.pinned.file_size);
+        if offset >= end {
+            return Ok(());
+        }
+        self.decode_ahead(&table, offset, end);
+        let chunk_size = u64::from(table.header().chunk_size);
+        for number in offset / chunk_size..end.div_ceil(chunk_size) {
+            self.shared.chunk(&table, number)?;
+        }
+        Ok(())
     }
 
     fn verify(&self) -> Result<Digest> {

@@ -127,6 +127,12 @@ pub trait FileReader: Send + Sync {
     /// offset; [`ErrorKind::Environment`](crate::ErrorKind::Environment) when storage fails.
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
 
+    /// Has the same bytes decoded, and kept for readers to come as long as the cache has room.
+    ///
+    /// # Errors
+    /// As [`read_at`](FileReader::read_at).
+    fn prefetch(&self, offset: u64, len: usize) -> Result<()>;
+
     /// Verifies everything there is to verify of the layer: the blob against its digest, the table
     /// against the stream, the file against its digest. Returns the SHA-256 of the file.
     ///

@@ -1,7 +1,7 @@
 //! When to decode ahead: while reads follow each other, and not when they jump.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Follows the reads of one file.
 #[derive(Debug, Default)]
@@ -17,17 +17,22 @@ struct State {
     streak: u32,
     /// Chunks before this one were asked for already.
     asked: u64,
+    /// Chunks that were asked for, and that nobody has begun to decode yet.
+    pending: Vec<u64>,
 }
 
 impl Readahead {
     /// Notes a read of bytes `start..end`; the chunks that are worth decoding now, at most `depth`
-    /// of them. Empty while reads are few or jump about.
+    /// of them, and each to be [claimed](Readahead::claim) by whoever comes to do it. Empty while
+    /// reads are few or jump about.
     pub(super) fn note(&self, start: u64, end: u64, chunk_size: u64, depth: u64) -> Range<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        let read = start / chunk_size..end.div_ceil(chunk_size);
+        state.pending.retain(|chunk| !read.contains(chunk));
         if start == state.expected {
             state.streak = state.streak.saturating_add(1);
         } else {
-            *state = State::default();
+            (state.streak, state.asked) = (0, 0);
         }
         state.expected = end;
         // The first read of a file proves nothing: loaders look at headers and jump away.
@@ -39,13 +44,21 @@ impl Readahead {
         // Grows with the streak, so that a short one costs little.
         let until = next + depth.min(1 << state.streak.min(16));
         state.asked = until.max(state.asked);
+        state.pending.extend(from..until);
         from..until
     }
 
-    /// True when the reader is past `chunk`: then it has decoded it for itself.
-    pub(super) fn is_past(&self, chunk: u64, chunk_size: u64) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.expected >= (chunk + 1).saturating_mul(chunk_size)
+    /// True when `chunk` was asked for and is still to be decoded: then it is the caller's. Not when
+    /// a reader came to it meanwhile. It may be done with it by now, and have no use for it again.
+    pub(super) fn claim(&self, chunk: u64) -> bool {
+        let pending = &mut self.lock().pending;
+        let at = pending.iter().position(|other| *other == chunk);
+        at.map(|at| pending.swap_remove(at)).is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,6 +99,20 @@ mod tests {
         assert_eq!(readahead.note(902, 903, 100, 8), 10..14);
         assert_eq!(readahead.note(903, 904, 100, 8), 14..18);
         assert!(readahead.note(904, 905, 100, 8).is_empty());
-        assert!(readahead.is_past(8, 100) && !readahead.is_past(9, 100));
+    }
+
+    #[test]
+    fn a_chunk_is_claimed_once_and_not_after_a_reader_came_to_it() {
+        let readahead = Readahead::default();
+        for n in 0..3 {
+            readahead.note(n * 10, n * 10 + 10, 10, 8);
+        }
+        assert!(readahead.claim(4) && !readahead.claim(4));
+        assert!(!readahead.claim(2) && !readahead.claim(50));
+        // Readers of the middle of chunk 3, and of parts of 5 and 6.
+        readahead.note(33, 34, 10, 8);
+        readahead.note(59, 61, 10, 8);
+        assert!(!readahead.claim(3) && !readahead.claim(5) && !readahead.claim(6));
+        assert!(readahead.claim(7));
     }
 }

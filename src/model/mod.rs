@@ -308,23 +308,34 @@ impl Model {
     /// [`ErrorKind::Corrupt`] when the layer is damaged.
     pub fn read_at(&self, inode: Inode, offset: u64, len: usize) -> Result<Bytes> {
         let file = self.regular(inode)?;
-        match file.reader.read_at(offset, len) {
-            Ok(bytes) => {
-                // A read behind the end decodes nothing.
-                if !bytes.is_empty() || file.attr.size == 0 {
-                    file.verified.store(true, Ordering::Relaxed);
-                }
-                Stats::add(&self.stats().bytes_served, bytes.len() as u64);
-                Ok(bytes)
-            }
-            Err(error) => {
-                if error.kind() == ErrorKind::Corrupt {
-                    file.damaged.store(true, Ordering::Relaxed);
-                }
-                Stats::add(&self.stats().failures, 1);
-                Err(error)
-            }
+        let bytes = self.noted(file, file.reader.read_at(offset, len))?;
+        // A read behind the end decodes nothing.
+        if !bytes.is_empty() || file.attr.size == 0 {
+            file.verified.store(true, Ordering::Relaxed);
         }
+        Stats::add(&self.stats().bytes_served, bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    /// Has bytes of a file verified and decoded, and kept in the cache for whoever will read them, as
+    /// far as it has room. `offset` and `len` as in [`read_at`](Model::read_at).
+    ///
+    /// # Errors
+    /// As [`read_at`](Model::read_at).
+    pub fn prefetch(&self, inode: Inode, offset: u64, len: usize) -> Result<()> {
+        let file = self.regular(inode)?;
+        self.noted(file, file.reader.prefetch(offset, len))
+    }
+
+    /// Takes note of a failure.
+    fn noted<T>(&self, file: &File, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            if error.kind() == ErrorKind::Corrupt {
+                file.damaged.store(true, Ordering::Relaxed);
+            }
+            Stats::add(&self.stats().failures, 1);
+        }
+        result
     }
 
     fn regular(&self, inode: Inode) -> Result<&File> {

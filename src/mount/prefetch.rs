@@ -14,7 +14,7 @@ use super::requests::Shared;
 use crate::error::{Error, Result};
 use crate::model::{Inode, Model};
 
-/// Bytes read at a time: a chunk of the default size.
+/// Bytes at a time: as many as a reader that comes meanwhile may wait for.
 const STEP_BYTES: u64 = 1 << 20;
 /// How long after the last read prefetching goes on.
 const QUIET: Duration = Duration::from_millis(50);
@@ -70,7 +70,7 @@ fn run(shared: &Shared, stop: &AtomicBool) {
                 return;
             }
             let step = STEP_BYTES.min(piece.end - offset);
-            if let Err(error) = shared.model.read_at(piece.inode, offset, step as usize) {
+            if let Err(error) = shared.model.prefetch(piece.inode, offset, step as usize) {
                 // The reader who wants this file will be told; the others lose nothing.
                 log::warn!("prefetch: {error}");
                 break;

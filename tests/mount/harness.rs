@@ -178,7 +178,7 @@ impl Scene {
 }
 
 /// Several files, the largest of a few megabytes.
-fn sample() -> Vec<(String, Vec<u8>)> {
+pub(crate) fn sample() -> Vec<(String, Vec<u8>)> {
     vec![
         ("config.json".into(), b"{\"layers\": 2}".to_vec()),
         ("empty".into(), Vec::new()),
