@@ -24,6 +24,11 @@ pub trait ChunkCache: Send + Sync {
     /// Notes that so many bytes of the chunk were served. Once all of it was, it is *spent*: the next
     /// to forget.
     fn served(&self, key: ChunkKey, bytes: usize);
+    /// Makes room for `bytes` of other memory: they and what is kept stay within the capacity, until
+    /// they are given back with [`release`](ChunkCache::release).
+    fn reserve(&self, bytes: u64);
+    /// Gives back what was reserved.
+    fn release(&self, bytes: u64);
     /// Bytes kept now.
     fn used(&self) -> u64;
     /// Most bytes that are kept.
@@ -46,6 +51,8 @@ pub struct LruChunkCache {
 struct Inner {
     chunks: LruCache<ChunkKey, Kept>,
     used: u64,
+    /// Bytes that other memory takes.
+    reserved: u64,
     /// Keys of spent chunks, oldest first; some may be forgotten already.
     spent: VecDeque<ChunkKey>,
     spent_bytes: u64,
@@ -59,6 +66,16 @@ struct Kept {
 }
 
 impl Inner {
+    /// Forgets what was used least recently until the rest fits `capacity`.
+    fn shrink(&mut self, capacity: u64, forgotten: &mut Vec<Bytes>) {
+        while self.used.saturating_add(self.reserved) > capacity {
+            let Some((_, old)) = self.chunks.pop_lru() else {
+                break;
+            };
+            self.forget(old, forgotten);
+        }
+    }
+
     /// Takes a chunk that left the map out of the counts.
     fn forget(&mut self, kept: Kept, forgotten: &mut Vec<Bytes>) {
         let size = kept.chunk.len() as u64;
@@ -78,6 +95,7 @@ impl LruChunkCache {
             inner: Mutex::new(Inner {
                 chunks: LruCache::unbounded(),
                 used: 0,
+                reserved: 0,
                 spent: VecDeque::new(),
                 spent_bytes: 0,
             }),
@@ -100,11 +118,11 @@ impl ChunkCache for LruChunkCache {
 
     fn insert(&self, key: ChunkKey, chunk: Bytes) {
         let size = chunk.len() as u64;
-        if size > self.capacity {
-            return;
-        }
         let mut forgotten = Vec::new();
         let mut inner = self.lock();
+        if size > self.capacity.saturating_sub(inner.reserved) {
+            return;
+        }
         inner.used += size;
         let kept = Kept {
             chunk,
@@ -114,13 +132,21 @@ impl ChunkCache for LruChunkCache {
         if let Some(old) = inner.chunks.put(key, kept) {
             inner.forget(old, &mut forgotten);
         }
-        while inner.used > self.capacity {
-            let Some((_, old)) = inner.chunks.pop_lru() else {
-                break;
-            };
-            inner.forget(old, &mut forgotten);
-        }
+        inner.shrink(self.capacity, &mut forgotten);
         drop(inner);
+    }
+
+    fn reserve(&self, bytes: u64) {
+        let mut forgotten = Vec::new();
+        let mut inner = self.lock();
+        inner.reserved = inner.reserved.saturating_add(bytes);
+        inner.shrink(self.capacity, &mut forgotten);
+        drop(inner);
+    }
+
+    fn release(&self, bytes: u64) {
+        let mut inner = self.lock();
+        inner.reserved = inner.reserved.saturating_sub(bytes);
     }
 
     fn served(&self, key: ChunkKey, bytes: usize) {

@@ -6,7 +6,7 @@
 
 use std::io::{self, Read};
 
-use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
+use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use super::CodecError;
 use super::seek::Record;
@@ -19,7 +19,11 @@ const INPUT: usize = 128 << 10;
 /// [`io::ErrorKind::InvalidData`], or are those of its input.
 pub(crate) struct Frames<'r, R> {
     source: R,
-    decoder: Decoder<'static>,
+    decoder: DCtx<'static>,
+    /// Is told how much memory the decoder has, whenever it is more than before.
+    memory: Box<dyn FnMut(u64) + 'r>,
+    /// What it was told last.
+    told: usize,
     bytes: Vec<u8>,
     used: usize,
     filled: usize,
@@ -32,16 +36,25 @@ pub(crate) struct Frames<'r, R> {
 }
 
 impl<'r, R: Read> Frames<'r, R> {
-    /// At the start of a frame; tells `record` where frames start, and what they hold.
+    /// At the start of a frame; tells `record` where frames start, and what they hold. Each time that
+    /// the decoder is about to use more memory, `memory` is told how much it is in all.
     ///
     /// # Errors
     /// When there is no memory for a decoder.
-    pub(crate) fn new(source: R, record: Option<&'r mut dyn Record>) -> io::Result<Self> {
-        let mut decoder = Decoder::new()?;
-        decoder.set_parameter(DParameter::WindowLogMax(limits::MAX_ZSTD_WINDOW_LOG))?;
+    pub(crate) fn new(
+        source: R,
+        record: Option<&'r mut dyn Record>,
+        memory: Box<dyn FnMut(u64) + 'r>,
+    ) -> io::Result<Self> {
+        let mut decoder = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
+        decoder
+            .set_parameter(DParameter::WindowLogMax(limits::MAX_ZSTD_WINDOW_LOG))
+            .map_err(|_| io::ErrorKind::OutOfMemory)?;
         Ok(Frames {
             source,
             decoder,
+            memory,
+            told: 0,
             bytes: vec![0; INPUT],
             used: 0,
             filled: 0,
@@ -91,9 +104,16 @@ impl<R: Read> Read for Frames<'_, R> {
             let mut output = OutBuffer::around(&mut *buf);
             let hint = self
                 .decoder
-                .run(&mut input, &mut output)
+                .decompress_stream(&mut output, &mut input)
                 .map_err(|_| invalid(CodecError::Invalid("zstd")))?;
             let (read, written) = (input.pos(), output.pos());
+            // The window was allocated when the frame's header was read, and at most a few blocks of
+            // it were touched so far.
+            let size = self.decoder.sizeof();
+            if size > self.told {
+                self.told = size;
+                (self.memory)(size as u64);
+            }
             self.used += read;
             self.total += written as u64;
             self.between_frames = hint == 0;

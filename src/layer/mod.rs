@@ -55,6 +55,9 @@ pub struct Context {
     buffers: Arc<Buffers>,
     /// What decoding large chunks may take.
     budget: Budget,
+    /// What zstd decoders with large windows may take. Never waited for by whoever holds some of it;
+    /// a holder of `budget` may.
+    windows: Budget,
     /// Foreign layers that are decoded as far as their readers got.
     frontiers: foreign::Live,
     /// Decodes ahead of sequential readers; `None` when something else reads ahead.
@@ -78,6 +81,7 @@ impl Context {
             index_dir,
             buffers: Arc::new(Buffers::default()),
             budget: Budget::default(),
+            windows: Budget::default(),
             frontiers: foreign::Live::default(),
             pool: (readahead_bytes > 0).then(Pool::new),
             readahead_bytes,

@@ -1,9 +1,12 @@
 //! r9: what may be read in the memory that is promised, enforced by a control group.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use modeloci::limits;
 
 use crate::harness::{BINARY, Done, Mounted, PACKAGINGS, Packaging, Scene, kill, lives, until};
 use crate::size;
@@ -102,12 +105,18 @@ fn content(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Maps the files of the second directory, in pieces that leave the page cache no time to help,
+/// Reads a little everywhere, so that the cache is full of what may be wanted again. Then maps the
+/// files of the second directory, in pieces that leave the page cache no time to help,
 /// then reads them with read(2), and compares with the first. Ends by itself.
 const READER: &str = "
 import mmap, os, random, sys
 model, mount, length = sys.argv[1:]
 length = int(length)
+for name in sorted(os.listdir(model)):
+    with open(os.path.join(model, name), 'rb') as file, open(os.path.join(mount, name), 'rb') as other:
+        os.posix_fadvise(other.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        for at in range(0, os.fstat(file.fileno()).st_size, 1 << 19):
+            assert os.pread(other.fileno(), 4096, at) == os.pread(file.fileno(), 4096, at), (name, at)
 for name in os.listdir(model):
     with open(os.path.join(model, name), 'rb') as file, open(os.path.join(mount, name), 'rb') as other:
         size = os.fstat(file.fileno()).st_size
@@ -124,19 +133,8 @@ for name in os.listdir(model):
         assert at == size
 ";
 
-/// The server in a group of cache + 64 MiB; the readers in another, so small that the page cache
-/// does not keep the file. Not in the same one: pages that the kernel reads ahead for a reader are
-/// locked until they arrive, up to 16 MiB for each.
+/// The same in every packaging, with a small cache.
 fn reads_in_little_memory(packaging: Packaging, chunk_size: &str, options: &[&str]) {
-    if !python_has("mmap") {
-        return;
-    }
-    let Some(group) = Group::new(CACHE + 64 * MIB) else {
-        return;
-    };
-    let Some(little) = Group::new(80 * MIB) else {
-        return;
-    };
     let bytes = content(size(100 << 20, 400 << 20));
     let mut scene = Scene::empty(packaging);
     fs::create_dir(scene.path("model")).unwrap();
@@ -151,13 +149,29 @@ fn reads_in_little_memory(packaging: Packaging, chunk_size: &str, options: &[&st
     // What is mapped in pieces smaller than the kernel reads around a fault is read several times.
     // Of large chunks that is wanted: many are under way at once.
     let piece = if chunk_size == "16MiB" {
-        "524288"
+        512 << 10
     } else {
-        "4194304"
+        4 * MIB
+    };
+    read_in_little_memory(&scene, CACHE, piece, options);
+}
+
+/// The server in a group of cache + 64 MiB; the readers in another, so small that the page cache
+/// does not keep the file. Not in the same one: pages that the kernel reads ahead for a reader are
+/// locked until they arrive, up to 16 MiB for each.
+fn read_in_little_memory(scene: &Scene, cache: u64, piece: u64, options: &[&str]) {
+    if !python_has("mmap") {
+        return;
+    }
+    let Some(group) = Group::new(cache + 64 * MIB) else {
+        return;
+    };
+    let Some(little) = Group::new(80 * MIB) else {
+        return;
     };
     let mut command = group.command(BINARY);
     command
-        .args(["mount", "m.tar", "mnt", "--cache-size", &CACHE.to_string()])
+        .args(["mount", "m.tar", "mnt", "--cache-size", &cache.to_string()])
         .args(options)
         .current_dir(scene.path(""))
         .env("XDG_CACHE_HOME", scene.path("cache"))
@@ -172,13 +186,18 @@ fn reads_in_little_memory(packaging: Packaging, chunk_size: &str, options: &[&st
                 .args(["-c", READER])
                 .arg(scene.path("model"))
                 .arg(&mount.0)
-                .arg(piece);
+                .arg(piece.to_string());
             reader.spawn().unwrap()
         })
         .collect();
     for reader in &mut readers {
         let end = reader.wait().unwrap();
-        assert!(end.success(), "{packaging:?} {chunk_size}: {end}");
+        let packaging = scene.packaging;
+        assert!(
+            end.success(),
+            "{packaging:?}, pieces of {piece}: {end}, {} killed",
+            group.killed()
+        );
     }
     let status = mount.status();
     assert_eq!(
@@ -189,6 +208,33 @@ fn reads_in_little_memory(packaging: Packaging, chunk_size: &str, options: &[&st
     assert!(lives(pid));
     kill(pid, libc::SIGTERM);
     until("the process ends", || !lives(pid));
+}
+
+/// The largest window that the zstd tool writes, while the cache is full of another file.
+#[test]
+fn r9_a_zstd_window_of_128_mib_in_the_promised_memory() {
+    let scene = Scene::empty(Packaging::Foreign);
+    fs::create_dir(scene.path("model")).unwrap();
+    let mut layers = Vec::new();
+    for (name, len, window_log) in [
+        ("first.bin", 150 << 20, 20),
+        ("later.bin", 200 << 20, limits::MAX_ZSTD_WINDOW_LOG),
+    ] {
+        let bytes = content(len);
+        fs::write(scene.path("model").join(name), &bytes).unwrap();
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, &bytes[..]).unwrap();
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(window_log).unwrap();
+        encoder.write_all(&tar.into_inner().unwrap()).unwrap();
+        layers.push((name.to_string(), encoder.finish().unwrap()));
+    }
+    let media_type = "application/vnd.oci.image.layer.v1.tar+zstd";
+    support::write_layers(&scene.path("m.tar"), media_type, layers.into_iter());
+    read_in_little_memory(&scene, 128 * MIB, 4 * MIB, &[]);
 }
 
 #[test]

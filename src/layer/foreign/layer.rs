@@ -29,6 +29,7 @@ pub(super) struct Layer {
 impl Layer {
     pub(super) fn pass(&self) -> Pass<'_> {
         Pass {
+            context: &self.context,
             blob: &*self.blob,
             spec: &self.spec,
             subject: &self.subject,

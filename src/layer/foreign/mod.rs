@@ -41,6 +41,7 @@ mod spans;
 mod store;
 mod turns;
 mod verified;
+mod windows;
 
 use frontier::Known;
 use layer::Layer;
@@ -48,6 +49,7 @@ pub(super) use live::Live;
 use scan::{FileDigests, Look, Packaging};
 use spans::{Tuning, missing};
 use verified::VerifiedReader;
+use windows::WindowMemory;
 
 /// Opens a layer without a chunk table: reads at most its first kilobytes, and the whole of a
 /// layer that holds a link.
@@ -325,7 +327,9 @@ impl ForeignFile {
                 let source = |byte| VerifiedReader::new(layer, &known.digests, byte);
                 let place = known.frontier.place(part.number as usize);
                 let place = place.ok_or_else(|| missing(&layer.subject))?;
-                let bytes = place.decode(len, source, &layer.subject)?;
+                let mut windows = WindowMemory::new(&layer.context);
+                let memory = |size| windows.grow(size);
+                let bytes = place.decode(len, source, memory, &layer.subject)?;
                 let front = bytes.len().saturating_sub(len);
                 if front > len / 16 {
                     // A cache counts what it is given: a short span must not hold a window.

@@ -18,10 +18,11 @@ use super::scan::{self, FileDigests, Head, Packaging};
 use super::spans::{BlockHasher, Blocks, Recorder, Spans, Tuning, distance, lift};
 use super::turns::Turns;
 use super::verified::Digests;
+use super::windows::WindowMemory;
 use crate::codec::seek::Record;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
-use crate::layer::LayerSpec;
+use crate::layer::{Context, LayerSpec};
 use crate::source::ReadAt;
 
 /// Size of a buffer.
@@ -33,6 +34,7 @@ static PASSING: Turns = Turns::new(4);
 
 /// What to go over.
 pub(super) struct Pass<'a> {
+    pub(super) context: &'a Context,
     pub(super) blob: &'a dyn ReadAt,
     pub(super) spec: &'a LayerSpec,
     pub(super) subject: &'a str,
@@ -200,7 +202,9 @@ impl Pass<'_> {
             recorder.start_gzip();
         }
         let record: &mut dyn Record = &mut recorder;
-        let stream = scan::unpack(&mut source, self.packaging, Some(record))
+        let mut memory = WindowMemory::new(self.context);
+        let memory = Box::new(|size| memory.grow(size));
+        let stream = scan::unpack(&mut source, self.packaging, Some(record), memory)
             .map_err(|error| lift(error, subject))?;
         let walked = scan::walk(stream, self.packaging, self.spec, subject, |bytes| {
             if let Some(whole) = &mut whole {

@@ -73,7 +73,7 @@ pub(super) fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str) -> Result
     if packaging == Packaging::Raw {
         return Ok(Look::File(packaging, raw_head(blob, spec)));
     }
-    let mut stream = unpack(Front::new(blob), packaging, None)
+    let mut stream = unpack(Front::new(blob), packaging, None, Box::new(|_| ()))
         .map_err(|e| lift(e, subject))?
         .take(limits::MAX_HEAD_BYTES);
     let mut start = Vec::new();
@@ -145,7 +145,8 @@ fn link(
     if found != spec.descriptor.digest {
         return Err(Error::corrupt(subject, format!("the layer is {found}")));
     }
-    let stream = unpack(&bytes[..], packaging, None).map_err(|e| lift(e, subject))?;
+    let stream =
+        unpack(&bytes[..], packaging, None, Box::new(|_| ())).map_err(|e| lift(e, subject))?;
     let mut members = Members::new(stream.take(limits::MAX_HEAD_BYTES), subject);
     let mut target = None;
     while let Some(entry) = members.next_member()? {
@@ -191,16 +192,17 @@ fn raw_head(blob: &dyn ReadAt, spec: &LayerSpec) -> Head {
     }
 }
 
-/// The decompressed stream of a layer.
+/// The decompressed stream of a layer. `memory` is told what a zstd decoder takes.
 pub(super) fn unpack<'r, R: Read + 'r>(
     source: R,
     packaging: Packaging,
     record: Option<&'r mut dyn Record>,
+    memory: Box<dyn FnMut(u64) + 'r>,
 ) -> io::Result<Box<dyn Read + 'r>> {
     Ok(match packaging {
         Packaging::Raw | Packaging::Tar => Box::new(source),
         Packaging::Gzip => Box::new(Gunzip::new(source, record)),
-        Packaging::Zstd => Box::new(Frames::new(source, record)?),
+        Packaging::Zstd => Box::new(Frames::new(source, record, memory)?),
     })
 }
 

@@ -232,11 +232,12 @@ impl Place {
     }
 
     /// Decodes `len` bytes from the start of the span. `source` gives the verified blob from a byte
-    /// on. The result may have other bytes in front; the `len` last ones are meant.
+    /// on; `memory` is told what a zstd decoder takes. The result may have other bytes in front; the `len` last ones are meant.
     pub(super) fn decode<R: Read>(
         &self,
         len: usize,
         source: impl FnOnce(u64) -> R,
+        memory: impl FnMut(u64),
         subject: &str,
     ) -> Result<Vec<u8>> {
         let fail = |error: io::Error| lift(error, subject);
@@ -247,7 +248,7 @@ impl Place {
             }
             Entry::Frame(byte) => {
                 let mut out = vec![0; len];
-                Frames::new(source(*byte), None)
+                Frames::new(source(*byte), None, Box::new(memory))
                     .and_then(|mut frames| frames.read_exact(&mut out))
                     .map_err(fail)?;
                 Ok(out)

@@ -289,6 +289,10 @@ impl crate::cache::ChunkCache for Counting {
 
     fn served(&self, _: ChunkKey, _: usize) {}
 
+    fn reserve(&self, _: u64) {}
+
+    fn release(&self, _: u64) {}
+
     fn used(&self) -> u64 {
         0
     }

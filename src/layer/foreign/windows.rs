@@ -1,0 +1,101 @@
+//! Memory of zstd decoders that keep a large window: taken from the cache's.
+//!
+//! A frame may ask its decoder for a window of 128 MiB, twice what a mount may take beyond its cache.
+//! So decoders with large windows go one after the other, and while one is at work the cache keeps as
+//! much less. A cache that is smaller than a window is emptied, and no more can be done then.
+
+use crate::layer::Context;
+use crate::layer::budget::Share;
+
+/// Bytes of a decoder that the promised memory has room for, whatever the cache holds.
+const FREE_BYTES: u64 = 16 << 20;
+
+/// What one decoder has taken, until it is dropped.
+pub(super) struct WindowMemory<'a> {
+    context: &'a Context,
+    size: u64,
+    share: Option<Share<'a>>,
+}
+
+impl<'a> WindowMemory<'a> {
+    /// Nothing yet.
+    pub(super) fn new(context: &'a Context) -> WindowMemory<'a> {
+        WindowMemory {
+            context,
+            size: 0,
+            share: None,
+        }
+    }
+
+    /// Waits until there may be a decoder of `size` bytes, and takes as many in all.
+    pub(super) fn grow(&mut self, size: u64) {
+        if size <= self.size {
+            return;
+        }
+        self.give_back();
+        self.share = Some(self.context.windows.take(size));
+        self.size = size;
+        self.context.cache.reserve(self.beyond());
+    }
+
+    fn beyond(&self) -> u64 {
+        self.size.saturating_sub(FREE_BYTES)
+    }
+
+    fn give_back(&mut self) {
+        self.context.cache.release(self.beyond());
+        self.size = 0;
+        self.share = None;
+    }
+}
+
+impl Drop for WindowMemory<'_> {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::cache::{ChunkCache as _, ChunkKey, LruChunkCache};
+
+    #[test]
+    fn r9_a_large_window_takes_the_place_of_chunks() {
+        const MIB: u64 = 1 << 20;
+        let cache = Arc::new(LruChunkCache::new(64 * MIB));
+        let context = Context::new(cache.clone(), None, 0);
+        let fill = || {
+            for chunk in 0..64 {
+                cache.insert(ChunkKey { layer: 0, chunk }, Bytes::from(vec![0; 1 << 20]));
+            }
+            cache.used() / MIB
+        };
+        assert_eq!(fill(), 64);
+        let mut one = WindowMemory::new(&context);
+        one.grow(8 * MIB);
+        assert_eq!(cache.used(), 64 * MIB);
+        one.grow(48 * MIB);
+        one.grow(40 * MIB);
+        assert_eq!(cache.used(), 32 * MIB);
+        assert_eq!(fill(), 32);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let mut other = WindowMemory::new(&context);
+                other.grow(128 * MIB);
+                cache.used()
+            });
+            // Before, there were both.
+            assert!(!other.is_finished());
+            drop(one);
+            assert_eq!(other.join().unwrap(), 0, "all of a cache that is too small");
+        });
+        assert_eq!(fill(), 64);
+    }
+}
