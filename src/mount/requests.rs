@@ -156,8 +156,12 @@ impl Shared {
         }
     }
 
-    /// The value of an extended attribute.
+    /// The value of an extended attribute. There are none but those of users, and saying so tells
+    /// programs (ls, for one) not to ask for labels and access lists of one file after the other.
     pub(super) fn xattr(&self, inode: INodeNo, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        if !name.as_encoded_bytes().starts_with(b"user.") {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let name = name.to_str().ok_or(Errno::NO_XATTR)?;
         if name == STATUS_XATTR && inode == INodeNo::ROOT {
             return serde_json::to_vec(&self.status()).map_err(|_| Errno::EIO);

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 
 use rustix::fs::{Dir, Mode, OFlags, XattrFlags};
@@ -98,13 +99,36 @@ fn extended_attributes() {
     assert_eq!(xattr(&file, "user.modeloci.verified").unwrap(), "true");
 
     use rustix::io::Errno;
-    for name in ["user.other", "user.modeloci.status", "security.capability"] {
+    for name in ["user.other", "user.modeloci.status"] {
         assert_eq!(xattr(&file, name), Err(Errno::NODATA), "{name}");
+    }
+    for name in ["security.capability", "system.posix_acl_access"] {
+        assert_eq!(xattr(&file, name), Err(Errno::OPNOTSUPP), "{name}");
     }
     assert_eq!(xattr_names(&mount.path("nested")), [""; 0]);
     let mut small = [0; 3];
     let short = rustix::fs::getxattr(&file, "user.modeloci.digest", &mut small[..]);
     assert_eq!(short, Err(Errno::RANGE));
+}
+
+/// Long listings ask for labels and access lists of every file, unless they hear that there are none.
+#[test]
+fn a_long_listing_asks_little() {
+    let files = (0..500).map(|n| (format!("f{n:03}"), vec![b'x'; n]));
+    let scene = Scene::of(files.collect());
+    let mount = scene.mount(&[]);
+    let before = mount.count("requests");
+    let out = Command::new("ls")
+        .arg("-lR")
+        .arg(mount.path(""))
+        .output()
+        .unwrap();
+    let lines = String::from_utf8(out.stdout).unwrap();
+    assert!(lines.contains("f000") && lines.contains("f499"), "{lines}");
+    let requests = mount.count("requests") - before;
+    assert!(requests < 100, "{requests} requests for 500 files");
+    // What the mount itself has to say is still heard.
+    assert!(xattr(&mount.path("f007"), "user.modeloci.digest").is_ok());
 }
 
 #[test]
