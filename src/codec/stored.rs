@@ -1,5 +1,7 @@
 //! Stored deflate blocks (RFC 1951, section 3.2.4): bytes as they are, in pieces.
 
+use std::io::IoSliceMut;
+
 use super::CodecError;
 
 /// Bytes in front of the data of a block that starts on a byte boundary.
@@ -9,6 +11,8 @@ const HEADER: usize = 5;
 const FULL_BLOCK: usize = 64 << 10;
 /// Bytes of the data of a full block.
 const FULL_DATA: usize = FULL_BLOCK - HEADER;
+/// Blocks that are read at once: digested while they are in the processor's cache.
+const TOGETHER: usize = 4;
 
 /// Size of the segment that holds `len` bytes, in bytes.
 pub(super) fn size(len: usize) -> usize {
@@ -30,36 +34,56 @@ fn header(len: usize) -> [u8; HEADER] {
     [0, a, b, !a, !b]
 }
 
-/// Decodes a segment while it is read, without a copy: `fill` is called for one piece of it after
-/// the other, and the pieces stand where their data belongs. Returns false, and leaves anything in
-/// `out`, when the segment is not one that [`encode`] writes for so many bytes, or too short for this.
+/// Decodes a segment while it is read, without a copy. `read` fills buffers with what comes next of
+/// it, headers aside and data where they belong; `seen` is given the same bytes in their order.
+/// Returns false, and leaves anything in `out`, when the segment is not one that [`encode`] writes
+/// for so many bytes, or too short for this.
 ///
 /// # Errors
-/// What `fill` returns.
+/// What `read` returns.
 pub(crate) fn decode_as_read<E>(
     out: &mut [u8],
     segment_len: usize,
-    mut fill: impl FnMut(&mut [u8]) -> Result<(), E>,
+    mut read: impl FnMut(&mut [IoSliceMut<'_>]) -> Result<(), E>,
+    mut seen: impl FnMut(&[u8]),
 ) -> Result<bool, E> {
     if out.len() < FULL_BLOCK || segment_len != size(out.len()) {
         return Ok(false);
     }
     let mut as_expected = true;
-    // Nothing is in front of the first block's data where its header could stand.
-    fill(&mut out[..FULL_BLOCK])?;
-    as_expected &= out[..HEADER] == header(FULL_DATA);
-    out.copy_within(HEADER..FULL_BLOCK, 0);
-    let mut start = FULL_DATA;
+    let mut start = 0;
     while start < out.len() {
-        let end = out.len().min(start + FULL_DATA);
-        // The header takes the place of data that was read before.
-        let block = &mut out[start - HEADER..end];
-        let mut before = [0; HEADER];
-        before.copy_from_slice(&block[..HEADER]);
-        fill(block)?;
-        as_expected &= block[..HEADER] == header(end - start);
-        block[..HEADER].copy_from_slice(&before);
-        start = end;
+        let end = out.len().min(start + TOGETHER * FULL_DATA);
+        // For each block what has no place of its own while its neighbours are where they belong:
+        // the header, or the last bytes of the first block, in front of which there is nothing.
+        let mut aside = [[0; HEADER]; TOGETHER];
+        let mut slices = Vec::with_capacity(2 * TOGETHER);
+        for (aside, data) in aside.iter_mut().zip(out[start..end].chunks_mut(FULL_DATA)) {
+            let at = slices.len();
+            slices.extend([IoSliceMut::new(aside), IoSliceMut::new(data)]);
+            if start == 0 && at == 0 {
+                slices.swap(0, 1);
+            }
+        }
+        read(&mut slices)?;
+        for aside in &mut aside {
+            if start >= end {
+                break;
+            }
+            let data_len = FULL_DATA.min(end - start);
+            // All of the block, over bytes of its neighbour that are put back.
+            let from = start.saturating_sub(HEADER);
+            let at = if start == 0 { FULL_DATA } else { from };
+            let block = from..from + HEADER + data_len;
+            out[at..at + HEADER].swap_with_slice(aside);
+            seen(&out[block.clone()]);
+            as_expected &= out[from..from + HEADER] == header(data_len);
+            if start == 0 {
+                out.copy_within(HEADER..FULL_BLOCK, 0);
+            }
+            out[at..at + HEADER].copy_from_slice(aside);
+            start += data_len;
+        }
     }
     Ok(as_expected)
 }
@@ -99,22 +123,26 @@ mod tests {
 
     /// Decodes `segment` as it is read, in pieces as they are asked for.
     fn as_read(segment: &[u8], len: usize) -> (bool, Vec<u8>) {
-        let (mut out, mut rest) = (vec![0x5a; len], segment);
-        let done: Result<bool, &str> = decode_as_read(&mut out, segment.len(), |piece| {
-            let (bytes, later) = rest.split_at_checked(piece.len()).ok_or("the end")?;
-            piece.copy_from_slice(bytes);
-            rest = later;
-            Ok(())
-        });
+        let (mut out, mut rest, mut seen) = (vec![0x5a; len], segment, Vec::<u8>::new());
+        let read = |slices: &mut [IoSliceMut<'_>]| {
+            for slice in slices {
+                let (bytes, later) = rest.split_at_checked(slice.len()).ok_or("the end")?;
+                slice.copy_from_slice(bytes);
+                rest = later;
+            }
+            Ok::<(), &str>(())
+        };
+        let done = decode_as_read(&mut out, segment.len(), read, |bytes| seen.extend(bytes));
         let done = done == Ok(true);
-        assert!(!done || rest.is_empty());
+        assert!(seen.is_empty() || seen == segment);
+        assert!(!done || !seen.is_empty() && rest.is_empty());
         (done, out)
     }
 
     #[test]
     fn what_was_encoded_is_decoded_as_it_is_read() {
-        let around = |len: usize| len - 7..len + 8;
-        let lens = [FULL_DATA, FULL_BLOCK, 2 * FULL_DATA, 8 * FULL_BLOCK];
+        let around = |len: usize| (len - 7..len + 8).chain([len + 1000]);
+        let lens = [1, 2, 4, 5, 8].map(|blocks| blocks * FULL_DATA);
         for len in lens.into_iter().flat_map(around) {
             let input = shapes::random(len, 7);
             let mut segment = Vec::new();

@@ -1,6 +1,7 @@
 //! A file in a layer with a chunk table: each chunk is verified, then decoded, then shared.
 
 use std::cell::RefCell;
+use std::io::IoSliceMut;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -506,12 +507,14 @@ impl Shared {
     fn read_stored(&self, out: &mut [u8], row: &Row) -> Result<bool> {
         let mut hasher = Hasher::new(row.digest.algorithm());
         let mut offset = row.offset;
-        let in_place = stored::decode_as_read(out, row.length as usize, |piece| {
-            self.blob.read_exact_at(piece, offset)?;
-            hasher.update(piece);
-            offset += piece.len() as u64;
+        let read = |slices: &mut [IoSliceMut<'_>]| {
+            let len: usize = slices.iter().map(|slice| slice.len()).sum();
+            self.blob.read_exact_vectored_at(slices, offset)?;
+            offset += len as u64;
             Ok::<_, Error>(())
-        })?;
+        };
+        let seen = |bytes: &[u8]| hasher.update(bytes);
+        let in_place = stored::decode_as_read(out, row.length as usize, read, seen)?;
         if offset > row.offset {
             self.compare(hasher.finish(), row)?;
         }

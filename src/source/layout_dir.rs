@@ -6,6 +6,7 @@
 //! needs no more descriptors than one of three.
 
 use std::fs::File;
+use std::io::IoSliceMut;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use rustix::io::Errno;
 
 use super::{
     BlobSource, DOCUMENTS, EXPECTED, FileBlob, ReadAt, check_range, open_any, read_document,
-    read_exact_at,
+    read_exact_at, read_exact_vectored_at, total,
 };
 use crate::digest::{Algorithm, Digest};
 use crate::entry_path::printable_path;
@@ -251,6 +252,12 @@ impl ReadAt for DirBlob {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range("blob", self.len, offset, buf.len()).map_err(|e| e.within(self.subject()))?;
         read_exact_at(&*self.file()?, buf, offset, "blob").map_err(|e| e.within(self.subject()))
+    }
+
+    fn read_exact_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        check_range("blob", self.len, offset, total(bufs)).map_err(|e| e.within(self.subject()))?;
+        read_exact_vectored_at(&*self.file()?, bufs, offset, "blob")
+            .map_err(|e| e.within(self.subject()))
     }
 }
 

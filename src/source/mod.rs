@@ -5,7 +5,7 @@
 //! a storage which shrank or vanished meanwhile gives an error, never fewer bytes.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +36,19 @@ pub trait ReadAt: Send + Sync {
     /// (a storage that was truncated), [`ErrorKind::Environment`](crate::ErrorKind::Environment)
     /// when reading fails.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// Fills buffers, one after the other, from `offset`.
+    ///
+    /// # Errors
+    /// As [`read_exact_at`](ReadAt::read_exact_at).
+    fn read_exact_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        let mut at = offset;
+        for buf in bufs {
+            self.read_exact_at(buf, at)?;
+            at = at.saturating_add(buf.len() as u64);
+        }
+        Ok(())
+    }
 
     /// True when there are no bytes.
     fn is_empty(&self) -> bool {
@@ -116,11 +129,39 @@ fn read_exact_at(file: &File, mut buf: &mut [u8], offset: u64, subject: &str) ->
     Ok(())
 }
 
+/// Fills `bufs` from `offset` of a file; `subject` names what is read.
+fn read_exact_vectored_at(
+    file: &File,
+    mut bufs: &mut [IoSliceMut<'_>],
+    offset: u64,
+    subject: &str,
+) -> Result<()> {
+    let mut at = offset;
+    // Those that have no bytes count as filled.
+    IoSliceMut::advance_slices(&mut bufs, 0);
+    while !bufs.is_empty() {
+        match rustix::io::preadv(file, bufs, at) {
+            Ok(0) => return Err(truncated(subject, at)),
+            Ok(n) => {
+                at = at.saturating_add(n as u64);
+                IoSliceMut::advance_slices(&mut bufs, n);
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::io("read", subject)(errno.into())),
+        }
+    }
+    Ok(())
+}
+
 fn truncated(subject: &str, offset: u64) -> Error {
     Error::corrupt(
         subject,
         format!("the storage was truncated: there is nothing at offset {offset}"),
     )
+}
+
+fn total(bufs: &[IoSliceMut<'_>]) -> usize {
+    bufs.iter().map(|buf| buf.len()).sum()
 }
 
 /// Checks that `buf_len` bytes from `offset` lie within `len`.
@@ -167,6 +208,12 @@ impl ReadAt for FileBlob {
         // Cannot overflow: an archive's entry lies within the archive.
         let at = self.offset.saturating_add(offset);
         read_exact_at(&self.file, buf, at, &self.subject)
+    }
+
+    fn read_exact_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        check_range(&self.subject, self.len, offset, total(bufs))?;
+        let at = self.offset.saturating_add(offset);
+        read_exact_vectored_at(&self.file, bufs, at, &self.subject)
     }
 }
 

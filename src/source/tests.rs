@@ -34,6 +34,11 @@ fn content() -> Content {
     }
 }
 
+fn read_into(blob: &dyn ReadAt, bufs: &mut [Vec<u8>], offset: u64) -> Result<()> {
+    let mut slices: Vec<_> = bufs.iter_mut().map(|buf| IoSliceMut::new(buf)).collect();
+    blob.read_exact_vectored_at(&mut slices, offset)
+}
+
 /// The contract of [`BlobSource`] and [`ReadAt`].
 fn conformance(source: &Arc<dyn BlobSource>) {
     let Content { blobs, documents } = content();
@@ -63,13 +68,20 @@ fn conformance(source: &Arc<dyn BlobSource>) {
             let mut buf = vec![0xaa; n];
             blob.read_exact_at(&mut buf, offset as u64).unwrap();
             assert_eq!(buf, data[offset..offset + n]);
+            let mut bufs = [n / 3, 0, n - n / 3].map(|n| vec![0xaa; n]);
+            read_into(&*blob, &mut bufs, offset as u64).unwrap();
+            assert_eq!(bufs.concat(), data[offset..offset + n]);
         }
         // Never bytes beyond the blob, even where the storage has some.
         for offset in [len as u64, len as u64 + 1, u64::MAX] {
             let error = blob.read_exact_at(&mut [0], offset).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt);
+            let error = read_into(&*blob, &mut [vec![], vec![0]], offset).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
         }
         let error = blob.read_exact_at(&mut vec![0; len + 1], 0).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        let error = read_into(&*blob, &mut [vec![0; len], vec![0]], 0).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
     assert!(source.blob(&Digest::sha256(b"missing")).unwrap().is_none());
