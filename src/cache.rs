@@ -35,7 +35,8 @@ pub trait ChunkCache: Send + Sync {
     fn capacity(&self) -> u64;
 }
 
-/// Most bytes of spent chunks that are kept: they serve readers that follow each other closely.
+/// Most bytes of spent chunks that are kept, and at least two of them: they serve readers that follow
+/// each other closely.
 ///
 /// A sequential reader needs no chunk twice (and the kernel's page cache has it anyway). What it is
 /// through with makes room at once, so that its working set stays small enough for the processor's
@@ -163,7 +164,9 @@ impl ChunkCache for LruChunkCache {
         let size = kept.chunk.len() as u64;
         inner.spent_bytes += size;
         inner.spent.push_back(key);
-        while inner.spent_bytes > SPENT_BYTES {
+        // Large chunks, too, serve a second reader.
+        let bound = SPENT_BYTES.max(2 * size);
+        while inner.spent_bytes > bound {
             let Some(oldest) = inner.spent.pop_front() else {
                 break;
             };
@@ -242,6 +245,19 @@ mod tests {
         cache.served(key(5_000), 1 << 20);
         cache.served(key(1000), (1 << 20) - 1);
         assert_eq!(cache.lock().spent_bytes, SPENT_BYTES);
+    }
+
+    /// Bytes served are those of all readers: of two in step, none may be through with the chunk yet.
+    #[test]
+    fn r10_large_spent_chunks_are_kept_for_the_next_reader() {
+        let cache = LruChunkCache::new(1 << 30);
+        for n in 0..10 {
+            cache.insert(key(n), Bytes::from(vec![0; 16 << 20]));
+            cache.served(key(n), 16 << 20);
+            assert!(cache.get(key(n)).is_some());
+            assert!(n == 0 || cache.get(key(n - 1)).is_some());
+        }
+        assert_eq!(cache.used(), 32 << 20);
     }
 
     #[test]

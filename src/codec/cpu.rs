@@ -1,6 +1,6 @@
 //! Which instructions the inner loops may use, found at run time.
 
-/// The inner loops are compiled twice; both give the same bytes.
+/// The inner loops have several variants; all give the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cpu {
     /// Whatever the target guarantees.
@@ -35,6 +35,7 @@ impl Cpu {
     /// All that this machine can run.
     #[cfg(test)]
     pub(super) fn all() -> Vec<Cpu> {
+        #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
         let mut all = vec![Cpu::Portable];
         #[cfg(target_arch = "x86_64")]
         match Cpu::detect() {

@@ -16,7 +16,7 @@ const DEFAULT_LEVEL: u8 = 5;
 /// Level of the probe for `auto`.
 const AUTO_PROBE_LEVEL: u8 = 1;
 /// `auto` stores a chunk unless it shrinks below this many hundredths: reading a stored chunk costs
-/// a copy, decoding costs ten times as much, and some percent of a disk's time do not pay for it.
+/// no more than its digest, decoding costs several times as much, and some percent of a disk's time do not pay for it.
 const STORE_PERCENT: u64 = 90;
 /// LZ77 must beat literal-only coding of the sample by this many thousandths for `auto` to use it:
 /// it decodes at a third of the speed.
@@ -118,6 +118,16 @@ impl Encoder {
         let plan = (literal::MIN_INPUT..=limits::MAX_CHUNK_BYTES as usize)
             .contains(&input.len())
             .then(|| LiteralPlan::new(input));
+        self.by_plan(input, rule, plan, out)
+    }
+
+    fn by_plan(
+        &mut self,
+        input: &[u8],
+        rule: &Rule,
+        plan: Option<LiteralPlan>,
+        out: &mut Vec<u8>,
+    ) -> Encoded {
         let literal_size = plan.as_ref().map_or(usize::MAX, LiteralPlan::expected_size);
         if plan.is_none() || self.matches_gain(input, rule) {
             let encoder = self
@@ -130,7 +140,7 @@ impl Encoder {
         if let Some(plan) = plan
             && literal_size < rule.store_from
         {
-            let start = out.len();
+            let (start, sampled) = (out.len(), plan.is_sampled());
             let sub_offsets = plan.encode(self.cpu, input, out);
             if out.len() - start < rule.store_from {
                 return Encoded {
@@ -138,8 +148,11 @@ impl Encoder {
                     sub_offsets,
                 };
             }
-            // A sample let expect less.
             out.truncate(start);
+            if sampled {
+                // The sample was not like the rest.
+                return self.by_plan(input, rule, Some(LiteralPlan::exact(input)), out);
+            }
         }
         stored::encode(input, out);
         whole(ChunkKind::Stored)

@@ -515,7 +515,8 @@ impl Shared {
         };
         let seen = |bytes: &[u8]| hasher.update(bytes);
         let in_place = stored::decode_as_read(out, row.length as usize, read, seen)?;
-        if offset > row.offset {
+        // Otherwise it is read again, and compared then.
+        if in_place {
             self.compare(hasher.finish(), row)?;
         }
         Ok(in_place)

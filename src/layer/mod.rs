@@ -131,7 +131,7 @@ pub trait FileReader: Send + Sync {
     /// offset; [`ErrorKind::Environment`](crate::ErrorKind::Environment) when storage fails.
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
 
-    /// Has the same bytes decoded, and kept for readers to come as long as the cache has room.
+    /// Has bytes verified and decoded, those that [`read_at`](FileReader::read_at) would return, and kept for readers to come as long as the cache has room.
     ///
     /// # Errors
     /// As [`read_at`](FileReader::read_at).

@@ -1,6 +1,6 @@
 //! Threads that decode ahead of a sequential reader.
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
@@ -30,10 +30,11 @@ impl Pool {
         self.threads
     }
 
-    /// Runs `job` on one of the threads, soon; false when the queue is full and it was dropped.
+    /// Runs `job` on one of the threads, soon; false when it was dropped, because the queue is full
+    /// or there is no thread.
     pub(super) fn submit(&self, job: impl FnOnce() + Send + 'static) -> bool {
         let queue = self.queue.get_or_init(|| self.start());
-        !matches!(queue.try_send(Box::new(job)), Err(TrySendError::Full(_)))
+        queue.try_send(Box::new(job)).is_ok()
     }
 
     fn start(&self) -> SyncSender<Job> {

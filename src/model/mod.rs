@@ -324,7 +324,11 @@ impl Model {
     /// As [`read_at`](Model::read_at).
     pub fn prefetch(&self, inode: Inode, offset: u64, len: usize) -> Result<()> {
         let file = self.regular(inode)?;
-        self.noted(file, file.reader.prefetch(offset, len))
+        self.noted(file, file.reader.prefetch(offset, len))?;
+        if len > 0 && offset < file.attr.size {
+            file.verified.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Takes note of a failure.

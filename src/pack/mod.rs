@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! walk      the files of a directory, in path order, each with what it was when it was seen
-//! pipeline  reader thread -> worker threads -> writer: segments in order, whatever the threads do
+//! pipeline  reader -> workers -> composer -> writer: segments in order, whatever the threads do
 //! layer     segments -> one blob with its framing, its chunk table and its descriptor
 //! archive   blobs and documents -> an outer tar; output -> a file that appears complete or not
 //! ```

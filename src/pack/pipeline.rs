@@ -112,6 +112,16 @@ pub(super) fn write_layers(
             Reader::new(tree, settings, free_slots, jobs).run()
         });
         let reader = reader.map_err(cannot_start)?;
+        let (pieces, composed) = channel();
+        let composer = move || Composer::new(tree, settings, pieces).run(&results);
+        let composer = match thread::Builder::new().spawn_scoped(scope, composer) {
+            Ok(composer) => composer,
+            Err(error) => {
+                // The reader waits for slots that nobody gives back.
+                drop(free);
+                return Err(cannot_start(error));
+            }
+        };
         let mut workers = Vec::with_capacity(settings.workers);
         let mut unstarted = None;
         for _ in 0..settings.workers {
@@ -128,19 +138,9 @@ pub(super) fn write_layers(
         }
         drop(done);
         if let (true, Some(error)) = (workers.is_empty(), unstarted) {
-            // The reader waits for slots that nobody gives back.
             drop(free);
             return Err(cannot_start(error));
         }
-        let (pieces, composed) = channel();
-        let composer = move || Composer::new(tree, settings, pieces).run(&results);
-        let composer = match thread::Builder::new().spawn_scoped(scope, composer) {
-            Ok(composer) => composer,
-            Err(error) => {
-                drop(free);
-                return Err(cannot_start(error));
-            }
-        };
         let written = Writer {
             settings,
             archive,
@@ -159,8 +159,8 @@ pub(super) fn write_layers(
     })
 }
 
-/// How many slots there are. Each worker has one in hand, the other stages have one each; more, within
-/// some memory, let every stage go on while another one takes its time.
+/// How many slots there are. Each worker has one in hand while another waits, and the others share
+/// two at least; more, within some memory, let every stage go on while another one takes its time.
 fn slots(workers: usize, chunk_size: u32) -> usize {
     let least = 2 * workers + 2;
     let room = SLOTS_BYTES / (2 * chunk_size as usize);

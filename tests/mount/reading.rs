@@ -174,6 +174,10 @@ fn prefetch_warms_the_cache() {
         let before = mount.count("chunks_decoded");
         assert!(before > 0);
         assert_eq!(mount.count("read_requests"), 0, "not through the kernel");
+        let mut verified = [0; 8];
+        let name = mount.path("more.bin");
+        let len = rustix::fs::getxattr(name, "user.modeloci.verified", &mut verified[..]);
+        assert_eq!(&verified[..len.unwrap()], b"true");
         for (name, bytes) in &scene.files {
             assert!(&fs::read(mount.path(name)).unwrap() == bytes);
         }

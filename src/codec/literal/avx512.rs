@@ -15,7 +15,8 @@ const BLOCK: usize = 64;
 const BLOCK_BYTES: usize = BLOCK * MAX_BITS as usize / 8;
 /// Bytes that are touched beyond the last codes: those of one store.
 const REACH: usize = 8;
-/// Most bits of eight codes for which, behind 7 bits of others, a byte of the eight stays free.
+/// Most bits of eight codes that are stored at once. Behind 7 bits of others they are fewer than 64:
+/// what they fill is at most 7 whole bytes, and can be shifted out.
 const GROUP_BITS: i64 = 64 - 8;
 
 /// The code of every literal: what fits eight bits of it, and the rest with its length.

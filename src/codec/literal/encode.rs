@@ -6,7 +6,8 @@ use super::super::huffman::{END_OF_BLOCK, canonical_codes, limited_lengths, writ
 use super::super::{SUB_STREAMS, SubOffsets};
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
-use super::{DISTANCE_LENGTHS, MAX_BITS, SYMBOLS, SYNC, histogram, part};
+use super::histogram::{self, Histogram};
+use super::{DISTANCE_LENGTHS, MAX_BITS, SYMBOLS, SYNC, part};
 
 /// What the literal-only form of an input will be: its code, and with it about its size.
 pub(in super::super) struct LiteralPlan {
@@ -14,12 +15,26 @@ pub(in super::super) struct LiteralPlan {
     header: BitWriter,
     /// Bits that the literals take: exact when all of them were counted.
     literal_bits: u64,
+    sampled: bool,
 }
 
 impl LiteralPlan {
     /// Counts bytes of `input` and finds the best code for them.
     pub(in super::super) fn new(input: &[u8]) -> LiteralPlan {
-        let (counts, counted) = histogram::of(input);
+        LiteralPlan::of(input, histogram::of(input))
+    }
+
+    /// The same from all bytes of `input`.
+    pub(in super::super) fn exact(input: &[u8]) -> LiteralPlan {
+        LiteralPlan::of(input, (histogram::of_all(input), input.len()))
+    }
+
+    /// True when not all bytes were counted.
+    pub(in super::super) fn is_sampled(&self) -> bool {
+        self.sampled
+    }
+
+    fn of(input: &[u8], (counts, counted): (Histogram, usize)) -> LiteralPlan {
         let mut frequencies = [0u32; SYMBOLS];
         frequencies[..counts.len()].copy_from_slice(&counts);
         frequencies[END_OF_BLOCK] = SUB_STREAMS as u32;
@@ -35,6 +50,7 @@ impl LiteralPlan {
             lengths,
             header,
             literal_bits: bits_of_counted * input.len() as u64 / (counted as u64).max(1),
+            sampled: counted < input.len(),
         }
     }
 
@@ -193,9 +209,7 @@ impl Lane<'_> {
             sum = sum.wrapping_add(entry);
         }
         let count = sum & 63;
-        if let Some(to) = out.get_mut(self.position..self.position + 8) {
-            to.copy_from_slice(&bits.to_le_bytes());
-        }
+        out[self.position..self.position + 8].copy_from_slice(&bits.to_le_bytes());
         self.position += (count >> 3) as usize;
         self.pending = bits >> (count & 56);
         self.count = count & 7;

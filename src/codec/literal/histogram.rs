@@ -24,12 +24,17 @@ pub(super) fn of(input: &[u8]) -> (Histogram, usize) {
             return (counts, lines.count() * LINE_BYTES);
         }
     }
+    (of_all(input), input.len())
+}
+
+/// How often each byte occurs in `input`.
+pub(super) fn of_all(input: &[u8]) -> Histogram {
     let (lines, rest) = input.as_chunks();
     let mut counts = count(lines.iter());
     for byte in rest {
         counts[usize::from(*byte)] += 1;
     }
-    (counts, input.len())
+    counts
 }
 
 /// One line of every `per_counted`, at places that follow no pattern which data could have; the same

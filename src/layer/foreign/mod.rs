@@ -425,10 +425,13 @@ impl FileReader for ForeignFile {
 
     fn prefetch(&self, offset: u64, len: usize) -> Result<()> {
         let known = self.known()?;
+        if offset >= self.layer.head.attr.size {
+            return Ok(());
+        }
         let end = offset
             .saturating_add(len as u64)
             .min(self.layer.head.attr.size);
-        let (mut at, end) = (offset.min(end), end);
+        let mut at = offset;
         let in_data = |offset| self.layer.head.data_offset + offset;
         known.note(&self.layer, in_data(at), in_data(end));
         while at < end {
