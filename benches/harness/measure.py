@@ -32,13 +32,16 @@ class Timings:
 
 
 def interleave(runs, contenders):
-    """Runs all contenders, then all again, `runs` times. A contender is a function that returns its
+    """Runs all contenders, then all again, `runs` times, another one first in each round: a processor
+    that rested before is slower for a moment. A contender is a function that returns its
     figure; one that raises Unavailable or fails is left out, with its reason. What takes long is
     measured once: a peer that needs a minute is not close."""
     timings = Timings()
     slow = set()
-    for _ in range(runs):
-        for name, contender in contenders.items():
+    order = list(contenders.items())
+    for number in range(runs):
+        first = number % len(order)
+        for name, contender in order[first:] + order[:first]:
             if name in timings.missing or name in slow:
                 continue
             begun = time.monotonic()
