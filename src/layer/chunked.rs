@@ -266,7 +266,7 @@ impl ChunkedFile {
         let context = &self.shared.context;
         let Some(pool) = &context.pool else { return };
         let chunk_size = u64::from(table.header().chunk_size);
-        let depth = (context.readahead_bytes / chunk_size).min(3 * pool.threads() as u64);
+        let depth = (context.readahead_bytes / chunk_size).min(3 * (pool.threads() as u64 + 1));
         for chunk in self.readahead.note(start, end, chunk_size, depth) {
             let (shared, table) = (Arc::clone(&self.shared), Arc::clone(table));
             let readahead = Arc::clone(&self.readahead);
@@ -281,6 +281,20 @@ impl ChunkedFile {
                 self.readahead.claim(chunk);
             }
         }
+    }
+
+    /// A chunk that a reader wants now. While another thread is at it, this one decodes what was asked
+    /// for next: both would have to wake up for each other after every chunk else.
+    fn chunk(&self, table: &ChunkTable, number: u64) -> Result<Bytes> {
+        let shared = &self.shared;
+        while let Ok(number) = u32::try_from(number)
+            && shared.decoding.is_under_way(&number)
+            && let Some(next) = self.readahead.claim_first()
+        {
+            // An error is the reader's to meet: it reads the same chunk again.
+            drop(shared.chunk(table, next));
+        }
+        shared.chunk(table, number)
     }
 
     fn open_foreign(&self) -> Result<Arc<dyn FileReader>> {
@@ -352,7 +366,7 @@ impl FileReader for ChunkedFile {
         let chunk_size = u64::from(table.header().chunk_size);
         self.decode_ahead(&table, offset, offset + len as u64);
         let (mut number, start) = (offset / chunk_size, (offset % chunk_size) as usize);
-        let mut chunk = self.shared.chunk(&table, number)?;
+        let mut chunk = self.chunk(&table, number)?;
         if start + len <= chunk.len() {
             self.shared.served(number, len);
             if budget::is_large(chunk.len()) {
@@ -377,7 +391,7 @@ impl FileReader for ChunkedFile {
             number += 1;
             // Not kept while the next one is decoded.
             drop(chunk);
-            chunk = self.shared.chunk(&table, number)?;
+            chunk = self.chunk(&table, number)?;
             piece = &chunk;
         }
         Ok(joined.freeze())
@@ -395,7 +409,7 @@ impl FileReader for ChunkedFile {
         self.decode_ahead(&table, offset, end);
         let chunk_size = u64::from(table.header().chunk_size);
         for number in offset / chunk_size..end.div_ceil(chunk_size) {
-            self.shared.chunk(&table, number)?;
+            self.chunk(&table, number)?;
         }
         Ok(())
     }

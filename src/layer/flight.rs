@@ -33,6 +33,11 @@ impl<K: Eq + Hash + Clone, V: Clone> Flight<K, V> {
         }
     }
 
+    /// True while somebody runs the work of `key`.
+    pub fn is_under_way(&self, key: &K) -> bool {
+        lock(&self.slots).contains_key(key)
+    }
+
     /// Runs `work`, or waits for the caller that is already running it for this key. The second
     /// value is true when the result is another caller's.
     ///

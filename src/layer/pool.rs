@@ -16,9 +16,10 @@ pub(super) struct Pool {
 const QUEUE_PER_THREAD: usize = 8;
 
 impl Pool {
-    /// One thread per core.
+    /// One thread per core but one: readers decode too.
     pub(super) fn new() -> Pool {
-        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let threads = cores.saturating_sub(1).max(1);
         Pool {
             threads,
             queue: OnceLock::new(),

@@ -56,6 +56,16 @@ impl Readahead {
         at.map(|at| pending.swap_remove(at)).is_some()
     }
 
+    /// Claims the first chunk that was asked for and is still to be decoded.
+    pub(super) fn claim_first(&self) -> Option<u64> {
+        let pending = &mut self.lock().pending;
+        let (at, _) = pending
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, chunk)| **chunk)?;
+        Some(pending.swap_remove(at))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -114,5 +124,11 @@ mod tests {
         readahead.note(59, 61, 10, 8);
         assert!(!readahead.claim(3) && !readahead.claim(5) && !readahead.claim(6));
         assert!(readahead.claim(7));
+        assert_eq!(
+            [readahead.claim_first(), readahead.claim_first()],
+            [Some(8), Some(9)]
+        );
+        while readahead.claim_first().is_some() {}
+        assert!(!readahead.claim(10));
     }
 }
