@@ -266,17 +266,19 @@ impl ChunkedFile {
         let context = &self.shared.context;
         let Some(pool) = &context.pool else { return };
         let chunk_size = u64::from(table.header().chunk_size);
-        let depth = (context.readahead_bytes / chunk_size).min(3 * (pool.threads() as u64 + 1));
+        // The reader decodes too; and the cache must have room for what is not wanted yet.
+        let depth = (context.readahead_bytes.min(context.cache.capacity() / 4) / chunk_size)
+            .min(3 * (pool.threads() as u64 + 1))
+            .min(table.chunks().saturating_sub(end.div_ceil(chunk_size)));
         for chunk in self.readahead.note(start, end, chunk_size, depth) {
             let (shared, table) = (Arc::clone(&self.shared), Arc::clone(table));
             let readahead = Arc::clone(&self.readahead);
-            let asked = chunk < table.chunks()
-                && pool.submit(move || {
-                    if readahead.claim(chunk) {
-                        // An error is the reader's to meet: it reads the same chunk again.
-                        drop(shared.chunk(&table, chunk));
-                    }
-                });
+            let asked = pool.submit(move || {
+                if readahead.claim(chunk) {
+                    // An error is the reader's to meet: it reads the same chunk again.
+                    drop(shared.chunk(&table, chunk));
+                }
+            });
             if !asked {
                 self.readahead.claim(chunk);
             }
@@ -287,7 +289,10 @@ impl ChunkedFile {
     /// for next: both would have to wake up for each other after every chunk else.
     fn chunk(&self, table: &ChunkTable, number: u64) -> Result<Bytes> {
         let shared = &self.shared;
-        while let Ok(number) = u32::try_from(number)
+        // Large chunks take turns: waiting for one is as good.
+        let helps = !budget::is_large(table.header().chunk_size as usize);
+        while helps
+            && let Ok(number) = u32::try_from(number)
             && shared.decoding.is_under_way(&number)
             && let Some(next) = self.readahead.claim_first()
         {

@@ -55,9 +55,10 @@ pub struct Context {
     buffers: Arc<Buffers>,
     /// What decoding large chunks may take.
     budget: Budget,
-    /// What zstd decoders with large windows may take. Never waited for by whoever holds some of it;
-    /// a holder of `budget` may.
-    windows: Budget,
+    /// Turns of zstd decoders with large windows, over whole layers and for spans. A holder of
+    /// `budget` may wait for the latter, never the other way round.
+    pass_windows: Budget,
+    span_windows: Budget,
     /// Foreign layers that are decoded as far as their readers got.
     frontiers: foreign::Live,
     /// Decodes ahead of sequential readers; `None` when something else reads ahead.
@@ -81,7 +82,8 @@ impl Context {
             index_dir,
             buffers: Arc::new(Buffers::default()),
             budget: Budget::default(),
-            windows: Budget::default(),
+            pass_windows: Budget::default(),
+            span_windows: Budget::default(),
             frontiers: foreign::Live::default(),
             pool: (readahead_bytes > 0).then(Pool::new),
             readahead_bytes,

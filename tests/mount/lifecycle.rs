@@ -121,8 +121,16 @@ fn a_starter_that_dies_leaves_no_mount() {
 
 /// Readers that read files anew, uncached, until told to stop.
 fn with_readers(mount: &Mounted, names: &[&str], act: impl FnOnce()) {
+    /// Also when `act` panics: the scope would wait for the readers for ever.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _stop = Stop(&stop);
         for name in names {
             let (path, stop) = (mount.path(name), &stop);
             scope.spawn(move || {
@@ -133,7 +141,6 @@ fn with_readers(mount: &Mounted, names: &[&str], act: impl FnOnce()) {
         }
         thread::sleep(Duration::from_millis(100));
         act();
-        stop.store(true, Ordering::Relaxed);
     });
 }
 

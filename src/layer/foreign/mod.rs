@@ -327,7 +327,7 @@ impl ForeignFile {
                 let source = |byte| VerifiedReader::new(layer, &known.digests, byte);
                 let place = known.frontier.place(part.number as usize);
                 let place = place.ok_or_else(|| missing(&layer.subject))?;
-                let mut windows = WindowMemory::new(&layer.context);
+                let mut windows = WindowMemory::of_span(&layer.context);
                 let memory = |size| windows.grow(size);
                 let bytes = place.decode(len, source, memory, &layer.subject)?;
                 let front = bytes.len().saturating_sub(len);

@@ -202,7 +202,7 @@ impl Pass<'_> {
             recorder.start_gzip();
         }
         let record: &mut dyn Record = &mut recorder;
-        let mut memory = WindowMemory::new(self.context);
+        let mut memory = WindowMemory::of_pass(self.context);
         let memory = Box::new(|size| memory.grow(size));
         let stream = scan::unpack(&mut source, self.packaging, Some(record), memory)
             .map_err(|error| lift(error, subject))?;

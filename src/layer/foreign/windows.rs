@@ -2,10 +2,11 @@
 //!
 //! A frame may ask its decoder for a window of 128 MiB, twice what a mount may take beyond its cache.
 //! So decoders with large windows go one after the other, and while one is at work the cache keeps as
-//! much less. A cache that is smaller than a window is emptied, and no more can be done then.
+//! much less. A cache that is smaller than a window is emptied, and no more can be done then. Passes
+//! over whole layers, which take long, and reads of single spans do not wait for each other.
 
 use crate::layer::Context;
-use crate::layer::budget::Share;
+use crate::layer::budget::{Budget, Share};
 
 /// Bytes of a decoder that the promised memory has room for, whatever the cache holds.
 const FREE_BYTES: u64 = 16 << 20;
@@ -13,15 +14,26 @@ const FREE_BYTES: u64 = 16 << 20;
 /// What one decoder has taken, until it is dropped.
 pub(super) struct WindowMemory<'a> {
     context: &'a Context,
+    turns: &'a Budget,
     size: u64,
     share: Option<Share<'a>>,
 }
 
 impl<'a> WindowMemory<'a> {
-    /// Nothing yet.
-    pub(super) fn new(context: &'a Context) -> WindowMemory<'a> {
+    /// Nothing yet, of a decoder for a whole layer.
+    pub(super) fn of_pass(context: &'a Context) -> WindowMemory<'a> {
+        WindowMemory::new(context, &context.pass_windows)
+    }
+
+    /// Nothing yet, of a decoder for one span.
+    pub(super) fn of_span(context: &'a Context) -> WindowMemory<'a> {
+        WindowMemory::new(context, &context.span_windows)
+    }
+
+    fn new(context: &'a Context, turns: &'a Budget) -> WindowMemory<'a> {
         WindowMemory {
             context,
+            turns,
             size: 0,
             share: None,
         }
@@ -29,11 +41,11 @@ impl<'a> WindowMemory<'a> {
 
     /// Waits until there may be a decoder of `size` bytes, and takes as many in all.
     pub(super) fn grow(&mut self, size: u64) {
-        if size <= self.size {
+        if size <= self.size.max(FREE_BYTES) {
             return;
         }
         self.give_back();
-        self.share = Some(self.context.windows.take(size));
+        self.share = Some(self.turns.take(size));
         self.size = size;
         self.context.cache.reserve(self.beyond());
     }
@@ -78,16 +90,20 @@ mod tests {
             cache.used() / MIB
         };
         assert_eq!(fill(), 64);
-        let mut one = WindowMemory::new(&context);
+        let mut one = WindowMemory::of_pass(&context);
         one.grow(8 * MIB);
         assert_eq!(cache.used(), 64 * MIB);
         one.grow(48 * MIB);
         one.grow(40 * MIB);
         assert_eq!(cache.used(), 32 * MIB);
         assert_eq!(fill(), 32);
+        let mut span = WindowMemory::of_span(&context);
+        span.grow(32 * MIB);
+        assert_eq!(cache.used(), 16 * MIB, "it does not wait for the pass");
+        drop(span);
         std::thread::scope(|scope| {
             let other = scope.spawn(|| {
-                let mut other = WindowMemory::new(&context);
+                let mut other = WindowMemory::of_pass(&context);
                 other.grow(128 * MIB);
                 cache.used()
             });
