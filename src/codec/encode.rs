@@ -16,7 +16,8 @@ const DEFAULT_LEVEL: u8 = 5;
 /// Level of the probe for `auto`.
 const AUTO_PROBE_LEVEL: u8 = 1;
 /// `auto` stores a chunk unless it shrinks below this many hundredths: reading a stored chunk costs
-/// no more than its digest, decoding costs several times as much, and some percent of a disk's time do not pay for it.
+/// no more than its digest, decoding costs several times as much, and some percent of a disk's time
+/// do not pay for it.
 const STORE_PERCENT: u64 = 90;
 /// LZ77 must beat literal-only coding of the sample by this many thousandths for `auto` to use it:
 /// it decodes at a third of the speed.

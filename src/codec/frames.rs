@@ -107,8 +107,8 @@ impl<R: Read> Read for Frames<'_, R> {
                 .decompress_stream(&mut output, &mut input)
                 .map_err(|_| invalid(CodecError::Invalid("zstd")))?;
             let (read, written) = (input.pos(), output.pos());
-            // The window was allocated when the frame's header was read, and at most a few blocks of
-            // it were touched so far.
+            // The window was allocated when the frame's header was read; no more of it was touched so
+            // far than `buf` is long.
             let size = self.decoder.sizeof();
             if size > self.told {
                 self.told = size;

@@ -276,7 +276,7 @@ impl ChunkedFile {
             let asked = pool.submit(move || {
                 if readahead.claim(chunk) {
                     // An error is the reader's to meet: it reads the same chunk again.
-                    drop(shared.chunk(&table, chunk));
+                    drop(shared.chunk(&table, chunk, || false));
                 }
             });
             if !asked {
@@ -286,20 +286,16 @@ impl ChunkedFile {
     }
 
     /// A chunk that a reader wants now. While another thread is at it, this one decodes what was asked
-    /// for next: both would have to wake up for each other after every chunk else.
+    /// for next: else the two would wake each other after every chunk.
     fn chunk(&self, table: &ChunkTable, number: u64) -> Result<Bytes> {
-        let shared = &self.shared;
         // Large chunks take turns: waiting for one is as good.
         let helps = !budget::is_large(table.header().chunk_size as usize);
-        while helps
-            && let Ok(number) = u32::try_from(number)
-            && shared.decoding.is_under_way(&number)
-            && let Some(next) = self.readahead.claim_first()
-        {
+        self.shared.chunk(table, number, || {
+            let next = helps.then(|| self.readahead.claim_first()).flatten();
             // An error is the reader's to meet: it reads the same chunk again.
-            drop(shared.chunk(table, next));
-        }
-        shared.chunk(table, number)
+            next.map(|next| drop(self.shared.chunk(table, next, || false)))
+                .is_some()
+        })
     }
 
     fn open_foreign(&self) -> Result<Arc<dyn FileReader>> {
@@ -437,8 +433,14 @@ impl Shared {
         Error::corrupt(&self.subject, format!("chunk table: {problem}"))
     }
 
-    /// A data chunk, from the cache or decoded now; decoded once, however many readers ask.
-    fn chunk(&self, table: &ChunkTable, number: u64) -> Result<Bytes> {
+    /// A data chunk, from the cache or decoded now; decoded once, however many readers ask. While
+    /// another one decodes it, `meanwhile` is called: see [`Flight::run_or`].
+    fn chunk(
+        &self,
+        table: &ChunkTable,
+        number: u64,
+        meanwhile: impl FnMut() -> bool,
+    ) -> Result<Bytes> {
         let stats = &self.context.stats;
         let chunk = u32::try_from(number)
             .map_err(|_| Error::corrupt(&self.subject, "has more chunks than can be numbered"))?;
@@ -450,7 +452,7 @@ impl Shared {
             Stats::add(&stats.cache_hits, 1);
             return Ok(bytes);
         }
-        let (result, shared) = self.decoding.run(chunk, || {
+        let work = || {
             // Another reader may have finished between the look and the flight.
             if let Some(bytes) = self.context.cache.get(key) {
                 return Ok(bytes);
@@ -459,7 +461,8 @@ impl Shared {
             let (bytes, _share) = self.decode(table, number + 1)?;
             self.context.cache.insert(key, bytes.clone());
             Ok(bytes)
-        });
+        };
+        let (result, shared) = self.decoding.run_or(chunk, work, meanwhile);
         if shared {
             Stats::add(&stats.waits, 1);
         }

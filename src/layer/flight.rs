@@ -33,11 +33,6 @@ impl<K: Eq + Hash + Clone, V: Clone> Flight<K, V> {
         }
     }
 
-    /// True while somebody runs the work of `key`.
-    pub fn is_under_way(&self, key: &K) -> bool {
-        lock(&self.slots).contains_key(key)
-    }
-
     /// Runs `work`, or waits for the caller that is already running it for this key. The second
     /// value is true when the result is another caller's.
     ///
@@ -45,6 +40,17 @@ impl<K: Eq + Hash + Clone, V: Clone> Flight<K, V> {
     /// The first value is what `work` returned; an
     /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) error when another caller's panicked.
     pub fn run(&self, key: K, work: impl FnOnce() -> Result<V>) -> (Result<V>, bool) {
+        self.run_or(key, work, || false)
+    }
+
+    /// As [`run`](Flight::run), but instead of waiting calls `meanwhile` until it has nothing to do
+    /// and returns false, or the result is there.
+    pub fn run_or(
+        &self,
+        key: K,
+        work: impl FnOnce() -> Result<V>,
+        mut meanwhile: impl FnMut() -> bool,
+    ) -> (Result<V>, bool) {
         let slot = match lock(&self.slots).entry(key.clone()) {
             Entry::Occupied(entry) => Err(Arc::clone(entry.get())),
             Entry::Vacant(entry) => Ok(Arc::clone(entry.insert(Arc::new(Slot {
@@ -53,7 +59,10 @@ impl<K: Eq + Hash + Clone, V: Clone> Flight<K, V> {
             })))),
         };
         match slot {
-            Err(flying) => (flying.wait(), true),
+            Err(flying) => {
+                while lock(&flying.result).is_none() && meanwhile() {}
+                (flying.wait(), true)
+            }
             Ok(slot) => {
                 let landing = Landing {
                     flight: self,
@@ -172,6 +181,42 @@ mod tests {
             callers.into_iter().map(|c| c.join().unwrap()).sum()
         });
         assert_eq!((runs.into_inner(), shared), (1, 999));
+    }
+
+    #[test]
+    fn r10_who_does_something_else_meanwhile_gets_the_same_result() {
+        let flight: Flight<u32, u32> = Flight::new();
+        thread::scope(|scope| {
+            let (begun, wait) = mpsc::channel();
+            let (land, landing) = mpsc::channel();
+            let flight = &flight;
+            scope.spawn(move || {
+                flight.run(1, || {
+                    begun.send(()).unwrap();
+                    landing.recv().unwrap();
+                    Ok(7)
+                })
+            });
+            wait.recv().unwrap();
+            let mut rounds = 0;
+            let (result, shared) = flight.run_or(
+                1,
+                || panic!("must not run"),
+                || {
+                    rounds += 1;
+                    if rounds == 3 {
+                        land.send(()).unwrap();
+                        // By then it is off the map: only who held on to it gets it.
+                        while lock(&flight.slots).contains_key(&1) {
+                            thread::yield_now();
+                        }
+                    }
+                    true
+                },
+            );
+            assert_eq!((result.unwrap(), shared), (7, true));
+            assert!(rounds >= 3);
+        });
     }
 
     #[test]
