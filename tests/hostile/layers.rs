@@ -4,10 +4,13 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 
+use modeloci::layer::table::{self, Framing};
+use modeloci::{Algorithm, Digest};
 use serde_json::json;
 
 use crate::forge::{BLOCK, Header, Layout, Random, Tar, digest, gzip, layer, noise, record};
 use crate::mounted::Mounted;
+use crate::packing;
 use crate::sandbox::Sandbox;
 
 const GOOD: &str = "good.bin";
@@ -449,49 +452,63 @@ fn l9_chunk_annotations_that_lie() {
     }
 }
 
-/// A table whose digest is right, about a layer that it does not describe.
-#[test]
-fn l9_a_pinned_table_that_lies() {
-    use modeloci::layer::table::{self, Framing};
-    let sandbox = Sandbox::new();
-    let weights = [noise(10, 150_000), b"text ".repeat(30_000)].concat();
-    sandbox.tree("model", &[("bad.bin", weights), (GOOD, good())]);
-    let args = [
-        "pack",
-        "model",
-        "--name",
-        "m",
-        "--version",
-        "1",
-        "-o",
-        "m.tar",
-    ];
-    sandbox
-        .run(&[&args[..], &["--chunk-size", "64KiB"]].concat())
-        .ok();
-    let packed = Layout::parse(&fs::read(sandbox.path("m.tar")).unwrap());
-    let blob = packed.get(&packed.layer_name(0)).to_vec();
-    let manifest = packed.manifest();
-    let range = &manifest["layers"][0]["annotations"]["io.modeloci.chunks.range"];
-    let (offset, length) = range.as_str().unwrap().split_once('+').unwrap();
-    let (offset, length): (usize, usize) = (offset.parse().unwrap(), length.parse().unwrap());
-    let truth = table::unwrap(Framing::Gzip, &blob[offset..offset + length]).unwrap();
-    let lie = |change: &dyn Fn(&mut Vec<u8>)| {
-        let mut lying = truth.clone();
-        change(&mut lying);
-        let (members, length) = table::wrap(Framing::Gzip, &lying, offset as u64);
-        let blob = [&blob[..offset], &members].concat();
-        let mut layout = packed.clone();
-        layout.remove(&packed.layer_name(0));
+/// A model that `pack` wrote, whose first layer can be written anew with all digests right.
+struct Packed {
+    layout: Layout,
+    /// The layer up to its table.
+    data: Vec<u8>,
+    table: Vec<u8>,
+}
+
+impl Packed {
+    /// `bad.bin` and a good file, in chunks of this size.
+    fn new(content: Vec<u8>, chunk_size: &str) -> Packed {
+        let sandbox = Sandbox::new();
+        sandbox.tree("model", &[("bad.bin", content), (GOOD, good())]);
+        packing::pack(&sandbox, &["--chunk-size", chunk_size]).ok();
+        let layout = Layout::parse(&fs::read(sandbox.path("m.tar")).unwrap());
+        let blob = layout.get(&layout.layer_name(0));
+        let manifest = layout.manifest();
+        let range = &manifest["layers"][0]["annotations"]["io.modeloci.chunks.range"];
+        let (offset, length) = range.as_str().unwrap().split_once('+').unwrap();
+        let (offset, length): (usize, usize) = (offset.parse().unwrap(), length.parse().unwrap());
+        let table = table::unwrap(Framing::Gzip, &blob[offset..offset + length]).unwrap();
+        Packed {
+            data: blob[..offset].to_vec(),
+            table,
+            layout,
+        }
+    }
+
+    /// The model with other data and another table.
+    fn with(&self, data: &[u8], table: &[u8]) -> Layout {
+        let offset = data.len();
+        let (members, length) = table::wrap(Framing::Gzip, table, offset as u64);
+        let blob = [data, &members].concat();
+        let mut layout = self.layout.clone();
+        layout.remove(&self.layout.layer_name(0));
         layout.add_blob(&blob);
         layout.edit_manifest(|m| {
             let layer = &mut m["layers"][0];
             layer["digest"] = json!(digest(&blob));
             layer["size"] = json!(blob.len());
-            layer["annotations"]["io.modeloci.chunks"] = json!(digest(&lying));
+            layer["annotations"]["io.modeloci.chunks"] = json!(digest(table));
             layer["annotations"]["io.modeloci.chunks.range"] = json!(format!("{offset}+{length}"));
         });
         layout
+    }
+}
+
+/// A table whose digest is right, about a layer that it does not describe.
+#[test]
+fn l9_a_pinned_table_that_lies() {
+    let sandbox = Sandbox::new();
+    let weights = [noise(10, 150_000), b"text ".repeat(30_000)].concat();
+    let packed = Packed::new(weights, "64KiB");
+    let lie = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut lying = packed.table.clone();
+        change(&mut lying);
+        packed.with(&packed.data, &lying)
     };
     sandbox.write("same.tar", lie(&|_| ()).to_bytes());
     sandbox.run_bounded(&["inspect", "same.tar"]).ok();
@@ -556,33 +573,10 @@ fn l9_a_pinned_table_that_lies() {
 /// Another writer may divide a stored chunk into other blocks, and one may lie about them.
 #[test]
 fn l9_stored_blocks_of_another_shape() {
-    use modeloci::layer::table::{self, Framing};
-    use modeloci::{Algorithm, Digest};
     const CHUNK: usize = 128 << 10;
-    let sandbox = Sandbox::new();
     let weights = noise(12, CHUNK + 5000);
-    sandbox.tree("model", &[("bad.bin", weights.clone()), (GOOD, good())]);
-    sandbox
-        .run(&[
-            "pack",
-            "model",
-            "--name",
-            "m",
-            "--version",
-            "1",
-            "-o",
-            "m.tar",
-            "--chunk-size",
-            "128KiB",
-        ])
-        .ok();
-    let packed = Layout::parse(&fs::read(sandbox.path("m.tar")).unwrap());
-    let blob = packed.get(&packed.layer_name(0)).to_vec();
-    let manifest = packed.manifest();
-    let range = &manifest["layers"][0]["annotations"]["io.modeloci.chunks.range"];
-    let (offset, length) = range.as_str().unwrap().split_once('+').unwrap();
-    let (offset, length): (usize, usize) = (offset.parse().unwrap(), length.parse().unwrap());
-    let mut table = table::unwrap(Framing::Gzip, &blob[offset..offset + length]).unwrap();
+    let packed = Packed::new(weights.clone(), "128KiB");
+    let mut table = packed.table.clone();
     let row = 104 + 72;
     let start = u64::from_le_bytes(table[row..row + 8].try_into().unwrap()) as usize;
     let end = start + u32::from_le_bytes(table[row + 8..row + 12].try_into().unwrap()) as usize;
@@ -605,29 +599,17 @@ fn l9_stored_blocks_of_another_shape() {
             rest = later;
         }
         segment.resize(end - start, 0);
-        let mut blob = blob.clone();
-        blob[start..end].copy_from_slice(&segment);
+        let mut data = packed.data.clone();
+        data[start..end].copy_from_slice(&segment);
         let chunk_digest = Digest::of(Algorithm::Blake3, &segment).to_string();
-        let data_digest = digest(&blob[..offset]);
+        let data_digest = digest(&data);
         for (at, text) in [(row + 40, &chunk_digest), (72, &data_digest)] {
             let (_, hex) = text.split_once(':').unwrap();
             for (n, to) in table[at..at + 32].iter_mut().enumerate() {
                 *to = u8::from_str_radix(&hex[2 * n..2 * n + 2], 16).unwrap();
             }
         }
-        let (members, length) = table::wrap(Framing::Gzip, &table, offset as u64);
-        blob.truncate(offset);
-        blob.extend(members);
-        let mut layout = packed.clone();
-        layout.remove(&packed.layer_name(0));
-        layout.add_blob(&blob);
-        layout.edit_manifest(|m| {
-            let layer = &mut m["layers"][0];
-            layer["digest"] = json!(digest(&blob));
-            layer["size"] = json!(blob.len());
-            layer["annotations"]["io.modeloci.chunks"] = json!(digest(&table));
-            layer["annotations"]["io.modeloci.chunks.range"] = json!(format!("{offset}+{length}"));
-        });
+        let layout = packed.with(&data, &table);
         if good_shape {
             let files = [("bad.bin", weights.clone()), (GOOD, good())];
             Sandbox::new().accepts(layout.to_bytes(), &files);
@@ -643,20 +625,7 @@ fn d3_a_damaged_chunk_leaves_the_others() {
     let sandbox = Sandbox::new();
     let weights = noise(9, 300_000);
     sandbox.tree("model", &[("w.bin", weights.clone()), (GOOD, good())]);
-    sandbox
-        .run(&[
-            "pack",
-            "model",
-            "--name",
-            "m",
-            "--version",
-            "1",
-            "-o",
-            "m.tar",
-            "--chunk-size",
-            "64KiB",
-        ])
-        .ok();
+    packing::pack(&sandbox, &["--chunk-size", "64KiB"]).ok();
     let mut archive = fs::read(sandbox.path("m.tar")).unwrap();
     let needle = &weights[200_000..200_032];
     let at = archive.windows(32).position(|w| w == needle).unwrap();
@@ -691,22 +660,8 @@ fn l8_sizes_around_a_chunk() {
     ];
     sandbox.tree("model", &files);
     for compression in ["auto", "gzip", "zstd", "none"] {
-        let args = [
-            "pack",
-            "model",
-            "--name",
-            "m",
-            "--version",
-            "1",
-            "-o",
-            "m.tar",
-            "--force",
-            "--chunk-size",
-            "64KiB",
-            "--compression",
-            compression,
-        ];
-        sandbox.run(&args).ok();
+        let options = ["--force", "--chunk-size", "64KiB", "--compression"];
+        packing::pack(&sandbox, &[&options[..], &[compression]].concat()).ok();
         sandbox.accepts(fs::read(sandbox.path("m.tar")).unwrap(), &files);
     }
     // Foreign layers, too: around the block of a tar.

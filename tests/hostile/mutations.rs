@@ -7,6 +7,7 @@ use modeloci::model::OpenOptions;
 use modeloci::{ErrorKind, Model};
 
 use crate::forge::{BLOCK, Layout, Random, noise, sample_files};
+use crate::packing;
 use crate::sandbox::Sandbox;
 
 /// An archive, and the files in it.
@@ -21,22 +22,8 @@ fn seeds(sandbox: &Sandbox) -> Vec<Seed> {
     ];
     sandbox.tree("model", &files);
     for compression in ["auto", "gzip:6", "zstd:3", "none"] {
-        let args = [
-            "pack",
-            "model",
-            "--name",
-            "m",
-            "--version",
-            "1",
-            "-o",
-            "m.tar",
-            "--force",
-            "--chunk-size",
-            "64KiB",
-            "--compression",
-            compression,
-        ];
-        sandbox.run(&args).ok();
+        let options = ["--force", "--chunk-size", "64KiB", "--compression"];
+        packing::pack(sandbox, &[&options[..], &[compression]].concat()).ok();
         seeds.push((fs::read(sandbox.path("m.tar")).unwrap(), files.clone()));
     }
     seeds

@@ -75,105 +75,106 @@ impl LiteralPlan {
             *entry = u32::from(code) << 8 | u32::from(*length);
         }
         let (header, pending, count) = self.header.finish();
-        let start = Start {
-            header: &header,
+        let code = Code {
+            codes,
+            header,
             pending,
             count,
         };
+        let base = out.len();
         let parts = std::array::from_fn(|i| &input[part(input.len(), i)]);
-        match cpu {
+        let ends = match cpu {
             #[cfg(target_arch = "x86_64")]
-            Cpu::Avx512 => one_by_one(&codes, &start, parts, out),
-            _ => interleaved(cpu, &codes, &start, parts, out),
-        }
+            Cpu::Avx512 => code.one_by_one(parts, out),
+            _ => code.interleaved(cpu, parts, out),
+        };
+        std::array::from_fn(|i| (ends[i] - base) as u32)
     }
 }
 
-/// How every sub-stream starts: the header of its block, down to bits that fill no byte.
-struct Start<'a> {
-    header: &'a [u8],
+/// What all sub-streams have in common.
+struct Code {
+    /// The code of every symbol, with its length in the low byte.
+    codes: [u32; SYMBOLS],
+    /// The header of the block, down to bits that fill no byte, and how many these are.
+    header: Vec<u8>,
     pending: u64,
     count: u32,
 }
 
-/// Appends one sub-stream after the other: a vector of literals keeps the processor busy.
-#[cfg(target_arch = "x86_64")]
-fn one_by_one(
-    codes: &[u32; SYMBOLS],
-    start: &Start<'_>,
-    parts: [&[u8]; SUB_STREAMS],
-    out: &mut Vec<u8>,
-) -> SubOffsets {
-    let base = out.len();
-    let tables = avx512::Tables::new(codes);
-    let ends = parts.map(|literals| {
-        out.extend(start.header);
-        let (mut pending, mut count) = (start.pending, start.count);
-        // SAFETY: `Cpu::Avx512` is made only where the features were found.
-        #[allow(unsafe_code)]
-        let rest = unsafe { avx512::append(&tables, literals, &mut pending, &mut count, out) };
-        out.extend(end(codes, rest, pending, count));
-        (out.len() - base) as u32
-    });
-    std::array::from_fn(|i| ends[i])
-}
+impl Code {
+    /// Appends one sub-stream after the other: a vector of literals keeps the processor busy.
+    /// Returns where each ends.
+    #[cfg(target_arch = "x86_64")]
+    fn one_by_one(&self, parts: [&[u8]; SUB_STREAMS], out: &mut Vec<u8>) -> [usize; SUB_STREAMS] {
+        let tables = avx512::Tables::new(&self.codes);
+        parts.map(|literals| {
+            out.extend(&self.header);
+            let (mut pending, mut count) = (self.pending, self.count);
+            // SAFETY: `Cpu::Avx512` is made only where the features were found.
+            #[allow(unsafe_code)]
+            let rest = unsafe { avx512::append(&tables, literals, &mut pending, &mut count, out) };
+            out.extend(self.end(rest, pending, count));
+            out.len()
+        })
+    }
 
-/// Appends the sub-streams in threes: scalar code waits for one while it works on the others.
-fn interleaved(
-    cpu: Cpu,
-    codes: &[u32; SYMBOLS],
-    start: &Start<'_>,
-    parts: [&[u8]; SUB_STREAMS],
-    out: &mut Vec<u8>,
-) -> SubOffsets {
-    let base = out.len();
-    let mut ends = [0; SUB_STREAMS];
-    for (parts, ends) in parts.chunks(LANES).zip(ends.chunks_mut(LANES)) {
-        // Where each one ends is known when it is written: they start well apart, and move together
-        // afterwards.
-        let longest = parts.iter().map(|part| part.len()).max().unwrap_or(0);
-        let room = start.header.len() + (longest + 2) * usize::from(MAX_BITS) / 8 + TAIL;
-        let first = out.len();
-        out.resize(first + LANES * room, 0);
-        let mut lanes: [Lane<'_>; LANES] = std::array::from_fn(|i| {
-            let position = first + i * room;
-            out[position..position + start.header.len()].copy_from_slice(start.header);
-            Lane {
-                input: parts[i],
-                position: position + start.header.len(),
-                pending: start.pending,
-                count: start.count,
+    /// Appends the sub-streams in threes: scalar code waits for one while it works on the others.
+    /// Returns where each ends.
+    fn interleaved(
+        &self,
+        cpu: Cpu,
+        parts: [&[u8]; SUB_STREAMS],
+        out: &mut Vec<u8>,
+    ) -> [usize; SUB_STREAMS] {
+        let mut ends = [0; SUB_STREAMS];
+        for (parts, ends) in parts.chunks(LANES).zip(ends.chunks_mut(LANES)) {
+            // Where each one ends is known when it is written: they start well apart, and move
+            // together afterwards.
+            let longest = parts.iter().map(|part| part.len()).max().unwrap_or(0);
+            let room = self.header.len() + (longest + 2) * usize::from(MAX_BITS) / 8 + TAIL;
+            let first = out.len();
+            out.resize(first + LANES * room, 0);
+            let mut lanes: [Lane<'_>; LANES] = std::array::from_fn(|i| {
+                let position = first + i * room;
+                out[position..position + self.header.len()].copy_from_slice(&self.header);
+                Lane {
+                    input: parts[i],
+                    position: position + self.header.len(),
+                    pending: self.pending,
+                    count: self.count,
+                }
+            });
+            encode_lanes(cpu, &self.codes, &mut lanes, out);
+            let mut to = first;
+            for (i, (lane, lane_end)) in lanes.into_iter().zip(ends).enumerate() {
+                let from = first + i * room;
+                let written = lane.position - from;
+                out.copy_within(from..from + written, to);
+                let end = self.end(lane.input, lane.pending, lane.count);
+                out[to + written..to + written + end.len()].copy_from_slice(&end);
+                to += written + end.len();
+                *lane_end = to;
             }
-        });
-        encode_lanes(cpu, codes, &mut lanes, out);
-        let mut to = first;
-        for (i, (lane, segment_end)) in lanes.into_iter().zip(ends).enumerate() {
-            let from = first + i * room;
-            let written = lane.position - from;
-            out.copy_within(from..from + written, to);
-            let end = end(codes, lane.input, lane.pending, lane.count);
-            out[to + written..to + written + end.len()].copy_from_slice(&end);
-            to += written + end.len();
-            *segment_end = (to - base) as u32;
+            out.truncate(to);
         }
-        out.truncate(to);
+        ends
     }
-    std::array::from_fn(|i| ends[i])
-}
 
-/// The last bytes of a sub-stream: the bits that are pending, the rest of its literals, end of block
-/// and the empty stored block.
-fn end(codes: &[u32; SYMBOLS], rest: &[u8], pending: u64, count: u32) -> Vec<u8> {
-    let mut bits = BitWriter::default();
-    bits.put(pending as u32, count);
-    for symbol in rest.iter().map(|b| usize::from(*b)).chain([END_OF_BLOCK]) {
-        bits.put(codes[symbol] >> 8, codes[symbol] & 0xff);
+    /// The last bytes of a sub-stream: the bits that are pending, the rest of its literals, end of
+    /// block and the empty stored block.
+    fn end(&self, rest: &[u8], pending: u64, count: u32) -> Vec<u8> {
+        let mut bits = BitWriter::default();
+        bits.put(pending as u32, count);
+        for symbol in rest.iter().map(|b| usize::from(*b)).chain([END_OF_BLOCK]) {
+            bits.put(self.codes[symbol] >> 8, self.codes[symbol] & 0xff);
+        }
+        bits.put(0, 3); // not the last block; stored
+        bits.put(0, (8 - bits.len() as u32 % 8) % 8);
+        let (mut bytes, _, _) = bits.finish();
+        bytes.extend(SYNC);
+        bytes
     }
-    bits.put(0, 3); // not the last block; stored
-    bits.put(0, (8 - bits.len() as u32 % 8) % 8);
-    let (mut bytes, _, _) = bits.finish();
-    bytes.extend(SYNC);
-    bytes
 }
 
 /// Sub-streams that are encoded in step.
