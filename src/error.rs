@@ -218,11 +218,9 @@ impl Error {
 fn spoken(error: &io::Error) -> String {
     let text = error.to_string();
     let Some(code) = error.raw_os_error() else {
-        // A library may have wrapped the system's message, and added a path that is in ours too.
-        let inner = error.get_ref().and_then(|error| error.source());
-        return match inner.and_then(|inner| inner.downcast_ref::<io::Error>()) {
-            Some(inner) if inner.raw_os_error().is_some() => spoken(inner),
-            _ => text,
+        return match wrapped(error, &text) {
+            Some(inner) => spoken(&inner),
+            None => text,
         };
     };
     let text = text
@@ -242,6 +240,15 @@ fn spoken(error: &io::Error) -> String {
     }
 }
 
+/// The system's error in one that a library put words around: a path, say, that is in ours too.
+/// tempfile gives access to nothing but the text and the kind.
+fn wrapped(error: &io::Error, text: &str) -> Option<io::Error> {
+    let (_, behind) = text.split_once(" (os error ")?;
+    let (code, _) = behind.split_once(')')?;
+    let inner = io::Error::from_raw_os_error(code.parse().ok()?);
+    (inner.kind() == error.kind()).then_some(inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,7 +264,8 @@ mod tests {
             text(io::Error::other("Some words (os error 2)")),
             "cannot open a.tar: Some words (os error 2)"
         );
-        let wrapped = tempfile::tempfile_in("/does/not/exist").unwrap_err();
+        let wrapped = tempfile::NamedTempFile::new_in("/does/not/exist").unwrap_err();
+        assert_eq!(wrapped.raw_os_error(), None);
         assert_eq!(
             text(wrapped),
             "cannot open a.tar: no such file or directory"
