@@ -232,7 +232,8 @@ impl Place {
     }
 
     /// Decodes `len` bytes from the start of the span. `source` gives the verified blob from a byte
-    /// on; `memory` is told what a zstd decoder takes. The result may have other bytes in front; the `len` last ones are meant.
+    /// on; `memory` is told what a zstd decoder takes. The result may have other bytes in front; the
+    /// `len` last ones are meant.
     pub(super) fn decode<R: Read>(
         &self,
         len: usize,
