@@ -55,10 +55,6 @@ pub struct Context {
     buffers: Arc<Buffers>,
     /// What decoding large chunks may take.
     budget: Budget,
-    /// Turns of zstd decoders with large windows, over whole layers and for spans. A holder of
-    /// `budget` may wait for the latter, never the other way round.
-    pass_windows: Budget,
-    span_windows: Budget,
     /// Foreign layers that are decoded as far as their readers got.
     frontiers: foreign::Live,
     /// Decodes ahead of sequential readers; `None` when something else reads ahead.
@@ -82,8 +78,6 @@ impl Context {
             index_dir,
             buffers: Arc::new(Buffers::default()),
             budget: Budget::default(),
-            pass_windows: Budget::default(),
-            span_windows: Budget::default(),
             frontiers: foreign::Live::default(),
             pool: (readahead_bytes > 0).then(Pool::new),
             readahead_bytes,
@@ -133,7 +127,8 @@ pub trait FileReader: Send + Sync {
     /// offset; [`ErrorKind::Environment`](crate::ErrorKind::Environment) when storage fails.
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
 
-    /// Has bytes verified and decoded, those that [`read_at`](FileReader::read_at) would return, and kept for readers to come as long as the cache has room.
+    /// Has the bytes that [`read_at`](FileReader::read_at) would return verified, decoded, and kept for
+    /// readers to come as long as the cache has room.
     ///
     /// # Errors
     /// As [`read_at`](FileReader::read_at).

@@ -5,37 +5,42 @@
 //! much less. A cache that is smaller than a window is emptied, and no more can be done then. Passes
 //! over whole layers, which take long, and reads of single spans do not wait for each other.
 
+use super::turns::{Turn, Turns};
 use crate::layer::Context;
-use crate::layer::budget::{Budget, Share};
 
 /// Bytes of a decoder that the promised memory has room for, whatever the cache holds.
 const FREE_BYTES: u64 = 16 << 20;
 
+/// Decoders for whole layers that have more, at a time in the whole process.
+static PASSES: Turns = Turns::new(1);
+/// Decoders for single spans that have more.
+static SPANS: Turns = Turns::new(1);
+
 /// What one decoder has taken, until it is dropped.
 pub(super) struct WindowMemory<'a> {
     context: &'a Context,
-    turns: &'a Budget,
+    turns: &'static Turns,
     size: u64,
-    share: Option<Share<'a>>,
+    turn: Option<Turn<'static>>,
 }
 
 impl<'a> WindowMemory<'a> {
     /// Nothing yet, of a decoder for a whole layer.
     pub(super) fn of_pass(context: &'a Context) -> WindowMemory<'a> {
-        WindowMemory::new(context, &context.pass_windows)
+        WindowMemory::new(context, &PASSES)
     }
 
     /// Nothing yet, of a decoder for one span.
     pub(super) fn of_span(context: &'a Context) -> WindowMemory<'a> {
-        WindowMemory::new(context, &context.span_windows)
+        WindowMemory::new(context, &SPANS)
     }
 
-    fn new(context: &'a Context, turns: &'a Budget) -> WindowMemory<'a> {
+    fn new(context: &'a Context, turns: &'static Turns) -> WindowMemory<'a> {
         WindowMemory {
             context,
             turns,
             size: 0,
-            share: None,
+            turn: None,
         }
     }
 
@@ -45,7 +50,7 @@ impl<'a> WindowMemory<'a> {
             return;
         }
         self.give_back();
-        self.share = Some(self.turns.take(size));
+        self.turn = Some(self.turns.take());
         self.size = size;
         self.context.cache.reserve(self.beyond());
     }
@@ -57,7 +62,7 @@ impl<'a> WindowMemory<'a> {
     fn give_back(&mut self) {
         self.context.cache.release(self.beyond());
         self.size = 0;
-        self.share = None;
+        self.turn = None;
     }
 }
 
