@@ -4,17 +4,22 @@
 //! ```text
 //! yardstick DIR MOUNTPOINT [--threads 8] [--readahead 16777216] [--background 64]
 //!                          [--keep-cache on] [--ttl on] [--opens off] [--readdirplus on]
-//!                          [--xattrs off]
+//!                          [--xattrs off] [--verify off]
 //! ```
 //!
 //! Mounts (as root), prints `ready`, and serves until it is unmounted. Every option is one knob of
 //! the mount; `scripts/bench knobs` turns each back to its default and shows what it is worth.
+//!
+//! With `--verify on` the bytes are not in memory: each request reads its chunk from DIR, compares its
+//! BLAKE3 with the one of the start, and is answered from that buffer. It is the least that any server
+//! of verified bytes must do, beside what FUSE takes.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -36,12 +41,71 @@ struct Knobs {
     opens: bool,
     readdirplus: bool,
     xattrs: bool,
+    verify: bool,
 }
+
+/// What is verified at a time: the mount's default.
+const CHUNK: usize = 512 << 10;
 
 enum Content {
     File(Vec<u8>),
+    /// Read and verified at each request.
+    Verified(Verified),
     /// Names and inodes, `.` and `..` included, sorted.
     Directory(Vec<(OsString, u64)>),
+}
+
+struct Verified {
+    file: std::fs::File,
+    size: u64,
+    /// Of each chunk.
+    digests: Vec<blake3::Hash>,
+}
+
+impl Verified {
+    fn open(path: &Path) -> io::Result<Verified> {
+        let bytes = std::fs::read(path)?;
+        Ok(Verified {
+            file: std::fs::File::open(path)?,
+            size: bytes.len() as u64,
+            digests: bytes.chunks(CHUNK).map(blake3::hash).collect(),
+        })
+    }
+
+    /// Hands the bytes from `offset` to `answer`, straight from the buffer where they lie in one chunk.
+    fn read(&self, offset: u64, size: usize, answer: impl FnOnce(&[u8])) -> io::Result<()> {
+        let size = size.min(self.size.saturating_sub(offset) as usize);
+        let (first, start) = (
+            (offset / CHUNK as u64) as usize,
+            (offset % CHUNK as u64) as usize,
+        );
+        if start + size <= CHUNK {
+            return self.chunk(first, |chunk| answer(&chunk[start..start + size]));
+        }
+        let mut joined = Vec::with_capacity(start + size);
+        for number in first..(first * CHUNK + start + size).div_ceil(CHUNK) {
+            self.chunk(number, |chunk| joined.extend_from_slice(chunk))?;
+        }
+        answer(&joined[start..start + size]);
+        Ok(())
+    }
+
+    fn chunk(&self, number: usize, then: impl FnOnce(&[u8])) -> io::Result<()> {
+        thread_local! {
+            static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
+        }
+        let at = (number * CHUNK) as u64;
+        let len = (self.size.saturating_sub(at) as usize).min(CHUNK);
+        BUFFER.with_borrow_mut(|buffer| {
+            let chunk = &mut buffer[..len];
+            self.file.read_exact_at(chunk, at)?;
+            if self.digests.get(number) != Some(&blake3::hash(chunk)) {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            then(chunk);
+            Ok(())
+        })
+    }
 }
 
 struct Memory {
@@ -69,6 +133,8 @@ impl Memory {
         let is_dir = std::fs::metadata(path)?.is_dir();
         let content = if is_dir {
             Content::Directory(Vec::new())
+        } else if self.knobs.verify {
+            Content::Verified(Verified::open(path)?)
         } else {
             Content::File(std::fs::read(path)?)
         };
@@ -97,6 +163,7 @@ impl Memory {
         let node = self.node(inode)?;
         let (kind, perm, size) = match node {
             Content::File(bytes) => (FileType::RegularFile, 0o444, bytes.len() as u64),
+            Content::Verified(file) => (FileType::RegularFile, 0o444, file.size),
             Content::Directory(_) => (FileType::Directory, 0o555, 0),
         };
         Some(FileAttr {
@@ -124,7 +191,7 @@ impl Memory {
         offset: u64,
     ) -> Option<impl Iterator<Item = (u64, &OsStr, u64)>> {
         match self.node(inode)? {
-            Content::File(_) => None,
+            Content::File(_) | Content::Verified(_) => None,
             Content::Directory(list) => Some(
                 list.iter()
                     .enumerate()
@@ -151,7 +218,8 @@ impl Filesystem for Memory {
         }
         let _ = config.set_max_background(self.knobs.background);
         let _ = config.set_congestion_threshold((self.knobs.background / 4 * 3).max(1));
-        let _ = config.set_max_write(1 << 20);
+        let most = if self.knobs.verify { CHUNK } else { 1 << 20 };
+        let _ = config.set_max_write(most as u32);
         Ok(())
     }
 
@@ -208,6 +276,17 @@ impl Filesystem for Memory {
                 let start = bytes.len().min(offset as usize);
                 let end = bytes.len().min(start + size as usize);
                 reply.data(&bytes[start..end]);
+            }
+            Some(Content::Verified(file)) => {
+                let mut reply = Some(reply);
+                let done = file.read(offset, size as usize, |bytes| {
+                    if let Some(reply) = reply.take() {
+                        reply.data(bytes);
+                    }
+                });
+                if let (Err(_), Some(reply)) = (done, reply) {
+                    reply.error(Errno::EIO);
+                }
             }
             _ => reply.error(Errno::EISDIR),
         }
@@ -317,6 +396,7 @@ fn run() -> Result<bool, Box<dyn Error>> {
         opens: on("opens", false) || !on("keep-cache", true),
         readdirplus: on("readdirplus", true),
         xattrs: on("xattrs", false),
+        verify: on("verify", false),
     };
     let mut config = Config::default();
     config.n_threads = Some(knobs.threads);

@@ -67,6 +67,11 @@ class Loader:
             raise RuntimeError("the loader does not start")
         self._unanswered = 0
 
+    @property
+    def pid(self):
+        """Of the process that loads."""
+        return self._process.pid
+
     def __enter__(self):
         return self
 

@@ -1,5 +1,8 @@
 """Timings: interleaved, medians, ratios of what ran side by side."""
 
+import os
+import pathlib
+import resource
 import statistics
 import subprocess
 import time
@@ -92,4 +95,16 @@ def piped(*commands, output=subprocess.DEVNULL):
     seconds = time.perf_counter() - begun
     if failed:
         raise RuntimeError(f"{failed[0]} failed")
+    return seconds
+
+
+def processor_time(*pids):
+    """Processor seconds so far: of our children that have ended, and of processes that run, with
+    what they waited for."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = ended.ru_utime + ended.ru_stime
+    for pid in pids:
+        # What follows the name, which may hold anything, starts with the third field of proc(5).
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        seconds += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
     return seconds
