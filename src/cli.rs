@@ -320,7 +320,8 @@ pub(crate) struct MountArgs {
         value_parser = parse_size
     )]
     pub(crate) cache_size: u64,
-    /// Read the whole model ahead, in the background
+    /// Fill the kernel's page cache with the model, in the background while nobody reads: with at most
+    /// half of the memory that is available
     #[arg(long)]
     pub(crate) prefetch: bool,
     /// Stay in the foreground

@@ -47,6 +47,9 @@ fn report(status: &Status) -> String {
             status.reads_in_flight
         ),
     );
+    if status.prefetched_bytes > 0 {
+        line("Prefetched:", mib(status.prefetched_bytes));
+    }
     line(
         "Chunks:",
         format!(

@@ -398,23 +398,6 @@ impl FileReader for ChunkedFile {
         Ok(joined.freeze())
     }
 
-    fn prefetch(&self, offset: u64, len: usize) -> Result<()> {
-        let table = match self.access()? {
-            Access::Table(table) => table,
-            Access::Foreign(file) => return file.prefetch(offset, len),
-        };
-        let end = offset.saturating_add(len as u64).min(self.pinned.file_size);
-        if offset >= end {
-            return Ok(());
-        }
-        self.decode_ahead(&table, offset, end);
-        let chunk_size = u64::from(table.header().chunk_size);
-        for number in offset / chunk_size..end.div_ceil(chunk_size) {
-            self.chunk(&table, number)?;
-        }
-        Ok(())
-    }
-
     fn verify(&self) -> Result<Digest> {
         match self.access()? {
             Access::Table(table) => verify::verify(&self.shared, &table, &self.spec),

@@ -72,10 +72,6 @@ impl FileReader for DamagedFile {
         Err(self.error.clone())
     }
 
-    fn prefetch(&self, _offset: u64, _len: usize) -> Result<()> {
-        Err(self.error.clone())
-    }
-
     fn verify(&self) -> Result<Digest> {
         Err(self.error.clone())
     }

@@ -96,6 +96,8 @@ impl Context {
 pub struct Stats {
     /// Bytes handed to readers.
     pub bytes_served: AtomicU64,
+    /// Bytes read ahead of them.
+    pub bytes_prefetched: AtomicU64,
     /// Chunks (or spans) whose compressed bytes were checked against their digest.
     pub chunks_verified: AtomicU64,
     /// Chunks (or spans) decoded.
@@ -109,6 +111,12 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Bytes read for whatever purpose.
+    pub fn bytes_read(&self) -> u64 {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        load(&self.bytes_served) + load(&self.bytes_prefetched)
+    }
+
     /// Adds `n` to a counter.
     pub fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
@@ -126,13 +134,6 @@ pub trait FileReader: Send + Sync {
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) naming the layer, its digest and the
     /// offset; [`ErrorKind::Environment`](crate::ErrorKind::Environment) when storage fails.
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
-
-    /// Has the bytes that [`read_at`](FileReader::read_at) would return verified, decoded, and kept for
-    /// readers to come as long as the cache has room.
-    ///
-    /// # Errors
-    /// As [`read_at`](FileReader::read_at).
-    fn prefetch(&self, offset: u64, len: usize) -> Result<()>;
 
     /// Verifies everything there is to verify of the layer: the blob against its digest, the table
     /// against the stream, the file against its digest. Returns the SHA-256 of the file.

@@ -307,28 +307,29 @@ impl Model {
     /// [`ErrorKind::NotFound`] when the inode is no file,
     /// [`ErrorKind::Corrupt`] when the layer is damaged.
     pub fn read_at(&self, inode: Inode, offset: u64, len: usize) -> Result<Bytes> {
+        let bytes = self.read(inode, offset, len)?;
+        Stats::add(&self.stats().bytes_served, bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    /// As [`read_at`](Model::read_at), ahead of readers: the bytes count as prefetched, not as served.
+    ///
+    /// # Errors
+    /// As [`read_at`](Model::read_at).
+    pub fn prefetch(&self, inode: Inode, offset: u64, len: usize) -> Result<Bytes> {
+        let bytes = self.read(inode, offset, len)?;
+        Stats::add(&self.stats().bytes_prefetched, bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    fn read(&self, inode: Inode, offset: u64, len: usize) -> Result<Bytes> {
         let file = self.regular(inode)?;
         let bytes = self.noted(file, file.reader.read_at(offset, len))?;
         // A read behind the end decodes nothing.
         if !bytes.is_empty() || file.attr.size == 0 {
             file.verified.store(true, Ordering::Relaxed);
         }
-        Stats::add(&self.stats().bytes_served, bytes.len() as u64);
         Ok(bytes)
-    }
-
-    /// Has bytes of a file verified and decoded, and kept in the cache for whoever will read them, as
-    /// far as it has room. `offset` and `len` as in [`read_at`](Model::read_at).
-    ///
-    /// # Errors
-    /// As [`read_at`](Model::read_at).
-    pub fn prefetch(&self, inode: Inode, offset: u64, len: usize) -> Result<()> {
-        let file = self.regular(inode)?;
-        self.noted(file, file.reader.prefetch(offset, len))?;
-        if len > 0 && offset < file.attr.size {
-            file.verified.store(true, Ordering::Relaxed);
-        }
-        Ok(())
     }
 
     /// Takes note of a failure.

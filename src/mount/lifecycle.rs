@@ -166,7 +166,7 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
     ));
     let (fd, mut attached) = attach::attach(&mountpoint, options)?;
     let adapter = Adapter::new(Arc::clone(&shared), options.threads, options.max_readahead);
-    session::start(adapter, fd, options.threads, events)?;
+    let kernel = session::start(adapter, fd, options.threads, events)?;
     attach::raise_readahead(attached.device(), options.max_readahead);
     let early = wait_until_it_answers(&mountpoint, options.threads, &inbox)?;
     log::info!(
@@ -183,7 +183,7 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
         printable_path(&mountpoint)
     ));
     let prefetch = match options.prefetch {
-        true => Some(prefetch::start(Arc::clone(&shared))?),
+        true => Some(prefetch::start(Arc::clone(&shared), kernel)?),
         false => None,
     };
 

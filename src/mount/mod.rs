@@ -10,6 +10,7 @@
 //! requests    what the operations answer: attributes, directories, xattrs, bytes
 //! attach      mount(2) or fusermount3; detaching again
 //! place       what a mount point may be; stale mounts
+//! prefetch    fills the kernel's page cache while nobody reads
 //! ```
 //!
 //! fuser 0.18.0 has defects that a mount must not inherit. It is given nothing but an open
@@ -22,6 +23,7 @@ mod errno;
 mod guard;
 mod lifecycle;
 mod log_queue;
+mod memory;
 mod mountinfo;
 mod notify;
 mod options;

@@ -8,13 +8,14 @@ use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use fuser::{Errno, FileAttr, FileType, INodeNo};
 
 use super::errno;
+use super::prefetch::Asked;
 use super::status::Status;
 use crate::error::Error;
 use crate::model::{Attr, DirEntry, Inode, Model, NodeKind};
@@ -43,6 +44,8 @@ pub(super) struct Shared {
     gid: u32,
     started: Instant,
     reported: Mutex<HashSet<u64>>,
+    /// Set by a prefetch.
+    asked: OnceLock<Asked>,
 }
 
 /// Counts of a mount.
@@ -76,6 +79,7 @@ impl Shared {
             gid: owner.1,
             started: Instant::now(),
             reported: Mutex::new(HashSet::new()),
+            asked: OnceLock::new(),
         }
     }
 
@@ -130,12 +134,25 @@ impl Shared {
     /// The bytes of a file: exactly what was asked for up to its end, or an errno.
     pub(super) fn read(&self, inode: INodeNo, offset: u64, size: u32) -> Result<Bytes, Errno> {
         self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        if let Some(asked) = self.asked.get() {
+            asked.note(Inode(inode.0), offset, size);
+        }
         self.model
             .read_at(Inode(inode.0), offset, size as usize)
             .map_err(|error| {
                 self.report(Inode(inode.0), offset, &error);
                 errno::of(error.kind())
             })
+    }
+
+    /// Has reads noted from now on.
+    pub(super) fn expect_reads_of(&self, asked: Asked) {
+        let _ = self.asked.set(asked);
+    }
+
+    /// What the kernel has asked for, as far as it is noted.
+    pub(super) fn asked(&self) -> Option<&Asked> {
+        self.asked.get()
     }
 
     /// Logs a failure: once at full level, because readers repeat what failed.

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::requests::{STATUS_XATTR, Shared};
-use super::{mountinfo, place};
+use super::{memory, mountinfo, place};
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 
@@ -41,6 +41,9 @@ pub struct Status {
     pub panics: u64,
     /// Bytes handed to readers.
     pub bytes_served: u64,
+    /// Bytes read ahead of them, by `--prefetch`.
+    #[serde(default)]
+    pub prefetched_bytes: u64,
     /// Chunks (or spans) whose compressed bytes were checked against their digest.
     pub chunks_verified: u64,
     /// Chunks (or spans) decoded.
@@ -107,20 +110,22 @@ impl Status {
             failures: get(&stats.failures),
             cache_used_bytes: model.cache_used(),
             cache_size_bytes: shared.cache_bytes,
-            memory_bytes: resident_bytes().unwrap_or(0),
+            prefetched_bytes: get(&model.stats().bytes_prefetched),
+            memory_bytes: memory::resident().unwrap_or(0),
         }
     }
 
     /// Everything that moves, on one line.
     pub fn summary(&self) -> String {
         format!(
-            "up {} s, {} files, {} bytes served in {} reads, {} chunks verified, {} decoded, \
+            "up {} s, {} files, {} bytes served in {} reads, {} prefetched, {} chunks verified, {} decoded, \
              {} cache hits, {} waits, {} failures, {} requests, cache {} of {} bytes, memory {} \
              bytes",
             self.uptime_seconds,
             self.files,
             self.bytes_served,
             self.read_requests,
+            self.prefetched_bytes,
             self.chunks_verified,
             self.chunks_decoded,
             self.cache_hits,
@@ -131,23 +136,5 @@ impl Status {
             self.cache_size_bytes,
             self.memory_bytes,
         )
-    }
-}
-
-/// `VmRSS` of this process.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_process_uses_memory() {
-        assert!(resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
     }
 }

@@ -63,6 +63,27 @@ fn fails_alone(scene: Scene) {
 }
 
 #[test]
+fn d3_prefetch_goes_on_after_a_damaged_layer() {
+    for scene in Scene::each() {
+        damage(&scene);
+        let log = scene.path("log");
+        let mount = scene.mount(&["--prefetch", "--log-file", log.to_str().unwrap()]);
+        scene.until_prefetched();
+        let log = fs::read_to_string(log).unwrap();
+        let warnings: Vec<_> = log.lines().filter(|l| l.contains(" warning: ")).collect();
+        assert_eq!(warnings.len(), 1, "{log}");
+        assert!(warnings[0].contains("prefetch: weights.bin"), "{log}");
+        let others = || scene.files.iter().filter(|(name, _)| name != "weights.bin");
+        let bytes: usize = others().map(|(_, bytes)| bytes.len()).sum();
+        assert!(mount.count("prefetched_bytes") >= bytes as u64);
+        for (name, bytes) in others() {
+            assert_eq!(&fs::read(mount.path(name)).unwrap(), bytes, "{name}");
+        }
+        assert_eq!(errno(fs::read(mount.path("weights.bin"))), libc::EIO);
+    }
+}
+
+#[test]
 fn d3_a_file_with_damage_does_not_count_as_verified() {
     Scene::each_packed().for_each(not_verified);
 }

@@ -137,6 +137,14 @@ impl Scene {
         self.dir.path().canonicalize().unwrap().join(name)
     }
 
+    /// Waits until the log, `log` of the scene, tells of the end of a prefetch.
+    pub(crate) fn until_prefetched(&self) {
+        let log = self.path("log");
+        let told =
+            || fs::read_to_string(&log).is_ok_and(|log| log.contains("prefetch is complete"));
+        until("prefetch is complete", told);
+    }
+
     pub(crate) fn bytes(&self, name: &str) -> &[u8] {
         &self.files.iter().find(|(n, _)| n == name).unwrap().1
     }

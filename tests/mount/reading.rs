@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use crate::harness::{Mapped, PACKAGINGS, Packaging, Scene, sample, until};
+use crate::harness::{Mapped, PACKAGINGS, Packaging, Scene, sample};
+use crate::support;
 
 #[test]
 fn every_file_has_its_bytes() {
@@ -156,24 +157,20 @@ fn r10_one_decode_for_a_thousand_readers() {
     }
 }
 
-/// More than the cache keeps of what readers are through with: nobody is, yet.
+/// Also more than the cache holds.
 #[test]
-fn prefetch_warms_the_cache() {
+fn what_was_prefetched_needs_no_request() {
     for packaging in PACKAGINGS {
         let mut files = sample();
         let weights = (0..3u32 << 20).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes());
         files.push(("more.bin".into(), weights.collect()));
+        let total: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
         let scene = Scene::packaged(packaging, files);
         let log = scene.path("log");
-        let mount = scene.mount(&["--prefetch", "--log-file", log.to_str().unwrap()]);
-        until("prefetch is complete", || {
-            fs::read_to_string(&log)
-                .unwrap()
-                .contains("prefetch is complete")
-        });
-        let before = mount.count("chunks_decoded");
-        assert!(before > 0);
-        assert_eq!(mount.count("read_requests"), 0, "not through the kernel");
+        let log = log.to_str().unwrap();
+        let mount = scene.mount(&["--prefetch", "--log-file", log, "--cache-size", "4MiB"]);
+        scene.until_prefetched();
+        assert_eq!(mount.count("prefetched_bytes"), total as u64);
         let mut verified = [0; 8];
         let name = mount.path("more.bin");
         let len = rustix::fs::getxattr(name, "user.modeloci.verified", &mut verified[..]);
@@ -181,6 +178,28 @@ fn prefetch_warms_the_cache() {
         for (name, bytes) in &scene.files {
             assert!(&fs::read(mount.path(name)).unwrap() == bytes);
         }
-        assert_eq!(mount.count("chunks_decoded"), before, "{packaging:?}");
+        // The kernel gives pages up when it is short of memory, and some do so early.
+        assert!(mount.count("read_requests") < 4, "{packaging:?}");
+        assert!(mount.count("bytes_served") < total as u64 / 4);
     }
+}
+
+/// What the kernel has asked for already is not read again.
+#[test]
+fn prefetch_leaves_out_what_was_read() {
+    let bytes = support::noise(5, 24 << 20);
+    let scene = Scene::packaged(Packaging::Packed("none"), vec![("w.bin".into(), bytes)]);
+    let mount = scene.mount(&[
+        "--prefetch",
+        "--log-file",
+        scene.path("log").to_str().unwrap(),
+    ]);
+    assert!(fs::read(mount.path("w.bin")).unwrap() == scene.files[0].1);
+    scene.until_prefetched();
+    let status = mount.status();
+    let count = |name: &str| status[name].as_u64().unwrap();
+    // Each had its part; the first bytes are asked for in small pieces, which are not noted.
+    let both = count("bytes_served") + count("prefetched_bytes");
+    assert!(both >= 24 << 20, "{status}");
+    assert!(both < 30 << 20, "{status}");
 }

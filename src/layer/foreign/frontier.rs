@@ -23,7 +23,6 @@
 //! from the last seek point, with the checksum of the gzip member so far.
 
 use std::io::{self, Read};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
 
@@ -513,7 +512,7 @@ struct Orders<'a> {
     layer: &'a Layer,
     known: &'a Known,
     /// What had been read from the model when it was last looked at.
-    served: u64,
+    read: u64,
     /// Nobody reads: go on to the end.
     alone: bool,
 }
@@ -523,7 +522,7 @@ impl<'a> Orders<'a> {
         Orders {
             layer,
             known,
-            served: 0,
+            read: 0,
             alone: false,
         }
     }
@@ -569,13 +568,8 @@ impl<'a> Orders<'a> {
 
     /// True when nothing was read from the model since the last call.
     fn is_quiet(&mut self) -> bool {
-        let served = self
-            .layer
-            .context
-            .stats
-            .bytes_served
-            .load(Ordering::Relaxed);
-        std::mem::replace(&mut self.served, served) == served
+        let read = self.layer.context.stats.bytes_read();
+        std::mem::replace(&mut self.read, read) == read
     }
 
     /// Waits until the digest of the blob was found right; false when the decoder shall end.

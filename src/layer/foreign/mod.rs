@@ -423,25 +423,6 @@ impl FileReader for ForeignFile {
         self.exactly(joined.into(), len as u64)
     }
 
-    fn prefetch(&self, offset: u64, len: usize) -> Result<()> {
-        let known = self.known()?;
-        if offset >= self.layer.head.attr.size {
-            return Ok(());
-        }
-        let end = offset
-            .saturating_add(len as u64)
-            .min(self.layer.head.attr.size);
-        let mut at = offset;
-        let in_data = |offset| self.layer.head.data_offset + offset;
-        known.note(&self.layer, in_data(at), in_data(end));
-        while at < end {
-            let unit = self.unit(&known, in_data(at))?;
-            self.load(&known, unit)?;
-            at = unit.end - self.layer.head.data_offset;
-        }
-        Ok(())
-    }
-
     fn verify(&self) -> Result<Digest> {
         let (spec, subject) = (&self.layer.spec, &self.layer.subject);
         let digests = FileDigests::new(spec, subject)?;
