@@ -43,6 +43,16 @@ impl<K: Eq + Hash + Clone, V: Clone> Flight<K, V> {
         self.run_or(key, work, || false)
     }
 
+    /// True while somebody runs the work of `key`.
+    pub fn is_under_way(&self, key: &K) -> bool {
+        lock(&self.slots).contains_key(key)
+    }
+
+    /// Pieces of work that are run now.
+    pub fn count(&self) -> usize {
+        lock(&self.slots).len()
+    }
+
     /// As [`run`](Flight::run), but instead of waiting calls `meanwhile` until it has nothing to do
     /// and returns false, or the result is there.
     pub fn run_or(

@@ -19,7 +19,8 @@
 //! Refuses: streams that are damaged, cut short or followed by anything; tars with no file, several
 //! files, devices, links beside a file, or a file of another name than the manifest's.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::thread;
 
 use bytes::Bytes;
 
@@ -90,6 +91,13 @@ struct Unit {
 
 /// The number of the unit that is the whole file.
 const WHOLE: u32 = u32::MAX;
+
+/// A read of so many bytes is part of a stream of them.
+const MIN_STREAM_BYTES: usize = 64 << 10;
+
+/// Units of one file that are decoded at once for readers who wait for others.
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
 
 impl ForeignFile {
     /// The file of a layer, or the link that it holds instead.
@@ -245,28 +253,67 @@ impl ForeignFile {
     /// The block or span that holds byte `at` of the decompressed layer; waits until it is known.
     fn part(&self, known: &Arc<Known>, at: u64) -> Result<Unit> {
         let layer = &self.layer;
-        let located = match layer.packaging {
+        if matches!(layer.packaging, Packaging::Gzip | Packaging::Zstd) {
+            known.reach(layer, at)?;
+        }
+        self.known_part(known, at)
+            .ok_or_else(|| Error::corrupt(&layer.subject, format!("no span holds byte {at}")))
+    }
+
+    /// The same, if it is known by now.
+    fn known_part(&self, known: &Known, at: u64) -> Option<Unit> {
+        let layer = &self.layer;
+        let (number, start, end) = match layer.packaging {
             Packaging::Raw | Packaging::Tar => {
                 let size = known.digests.block_size();
                 let start = at / size * size;
                 let end = start.saturating_add(size).min(layer.blob.len());
-                usize::try_from(at / size).ok().map(|n| (n, start, end))
+                (usize::try_from(at / size).ok()?, start, end)
             }
-            Packaging::Gzip | Packaging::Zstd => {
-                known.reach(layer, at)?;
-                known.frontier.locate(at, layer.data_end())
-            }
+            Packaging::Gzip | Packaging::Zstd => known.frontier.locate(at, layer.data_end())?,
         };
-        located
-            .and_then(|(number, start, end)| {
-                let number = u32::try_from(number).ok().filter(|n| *n != WHOLE)?;
-                (at < end).then_some(Unit { number, start, end })
-            })
-            .ok_or_else(|| Error::corrupt(&layer.subject, format!("no span holds byte {at}")))
+        let number = u32::try_from(number).ok().filter(|n| *n != WHOLE)?;
+        (at < end).then_some(Unit { number, start, end })
     }
 
-    /// The bytes of a unit, from the cache or decoded now; once, however many readers ask.
-    fn load(&self, known: &Arc<Known>, unit: Unit) -> Result<Bytes> {
+    /// The bytes of a unit for a read of `len` bytes. While another thread decodes them, this one
+    /// decodes what will be wanted next: the kernel asks for some ten pieces of one span at once, and
+    /// their readers would all wait while other processors rest.
+    fn load(&self, known: &Arc<Known>, unit: Unit, len: usize) -> Result<Bytes> {
+        let streams = len >= MIN_STREAM_BYTES && unit.number != WHOLE;
+        self.load_or(known, unit, || streams && self.decode_next(known, unit))
+    }
+
+    /// Decodes one of the next units, unless every processor decodes already; true if it did.
+    fn decode_next(&self, known: &Arc<Known>, unit: Unit) -> bool {
+        let mut next = unit;
+        for _ in 0..*CORES {
+            let Some(after) = self.known_part(known, next.end) else {
+                return false;
+            };
+            next = after;
+            let key = known.key(next.number);
+            let fits = 4 * (next.end - next.start) <= self.layer.context.cache.capacity();
+            if !fits || self.loading.count() >= *CORES {
+                return false;
+            }
+            if !self.loading.is_under_way(&key) && self.layer.context.cache.get(key).is_none() {
+                // An error is the reader's to meet: it reads the same unit again.
+                drop(self.load_or(known, next, || false));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The bytes of a unit, from the cache or decoded now; once, however many readers ask. While
+    /// another one decodes them, `meanwhile` is called: see [`Flight::run_or`].
+    fn load_or(
+        &self,
+        known: &Arc<Known>,
+        unit: Unit,
+        meanwhile: impl FnMut() -> bool,
+    ) -> Result<Bytes> {
         let (stats, cache) = (&self.layer.context.stats, &self.layer.context.cache);
         let key = known.key(unit.number);
         if let Some(bytes) = cache.get(key) {
@@ -276,7 +323,7 @@ impl ForeignFile {
         if let Some(bytes) = known.frontier.latest(unit.number) {
             return Ok(bytes);
         }
-        let (bytes, shared) = self.loading.run(key, || {
+        let work = || {
             // Another reader may have finished between the look and the flight.
             if let Some(bytes) = cache.get(key) {
                 return Ok(bytes);
@@ -288,7 +335,8 @@ impl ForeignFile {
             Stats::add(&stats.chunks_decoded, 1);
             cache.insert(key, bytes.clone());
             Ok(bytes)
-        });
+        };
+        let (bytes, shared) = self.loading.run_or(key, work, meanwhile);
         if shared {
             Stats::add(&stats.waits, 1);
         }
@@ -406,7 +454,7 @@ impl FileReader for ForeignFile {
         let mut joined = Vec::new();
         while at < end {
             let unit = self.unit(&known, at)?;
-            let bytes = self.load(&known, unit)?;
+            let bytes = self.load(&known, unit, len)?;
             let (from, to) = (at - unit.start, end.min(unit.end) - unit.start);
             let wanted = from as usize..to as usize;
             let cache = &self.layer.context.cache;

@@ -244,3 +244,51 @@ fn l9_spans_of_an_index_and_of_a_pass_do_not_share_cached_bytes() {
     assert_eq!(file.verify().unwrap(), Digest::sha256(&kept.data));
     assert!(file.read_at(0, usize::MAX).unwrap() == kept.data);
 }
+
+#[test]
+fn who_waits_decodes_what_comes_next() {
+    let packs: [Pack; 3] = [|tar| gzip(tar, 6), |tar| zstd(tar, 1), <[u8]>::to_vec];
+    for pack in packs {
+        let kept = Kept::new(pack);
+        kept.open().1.verify().unwrap();
+        let (_, file) = open_fickle(&kept.blob, 4 << 20, Some(kept.dir()));
+        let known = file.known().unwrap();
+        let first = file.part(&known, file.layer.head.data_offset).unwrap();
+        let decoded = || {
+            let stats = &file.layer.context.stats;
+            stats.chunks_decoded.load(Ordering::Relaxed)
+        };
+        let before = decoded();
+        while file.decode_next(&known, first) {}
+        let mut next = first;
+        let mut ahead = 0;
+        while let Some(unit) = file.known_part(&known, next.end)
+            && ahead < *CORES as u64
+        {
+            assert!(
+                file.layer
+                    .context
+                    .cache
+                    .get(known.key(unit.number))
+                    .is_some()
+            );
+            (next, ahead) = (unit, ahead + 1);
+        }
+        assert!(ahead > 0);
+        assert_eq!(decoded() - before, ahead, "as many as there are processors");
+        let last = file.part(&known, file.layer.data_end() - 1).unwrap();
+        assert!(
+            !file.decode_next(&known, last),
+            "there is nothing behind it"
+        );
+        let mut read = Vec::new();
+        while read.len() < kept.data.len() {
+            read.extend_from_slice(&file.read_at(read.len() as u64, 100_000).unwrap());
+        }
+        assert!(read == kept.data);
+        // What would push out what is wanted now is left to its reader.
+        let (_, file) = open_fickle(&kept.blob, 10_000, Some(kept.dir()));
+        let known = file.known().unwrap();
+        assert!(!file.decode_next(&known, first));
+    }
+}
