@@ -16,6 +16,14 @@ pub(super) fn is_large(bytes: usize) -> bool {
     bytes as u64 > FREE_BYTES
 }
 
+/// How many chunks of so many decoded bytes may be decoded at once.
+pub(super) fn at_once(bytes: u64) -> usize {
+    match bytes {
+        0..=FREE_BYTES => usize::MAX,
+        _ => usize::try_from(MOST_BYTES / bytes).unwrap_or(1).max(1),
+    }
+}
+
 /// What large decodes may take together.
 #[derive(Debug, Default)]
 pub(super) struct Budget {

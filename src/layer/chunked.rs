@@ -10,7 +10,9 @@ use super::budget::{self, Share};
 use super::flight::Flight;
 use super::readahead::Readahead;
 use super::table::{self, ChunkTable, Framing, GZIP_HEADER, Row};
-use super::{Context, FileReader, LayerSpec, Opened, Stats, foreign};
+use super::{
+    Context, FileReader, LayerSpec, Opened, Stats, can_wait_in, cores, foreign, is_part_of_a_stream,
+};
 use crate::cache::ChunkKey;
 use crate::codec::{ChunkKind, Decoder, stored};
 use crate::digest::{Digest, Hasher};
@@ -285,15 +287,21 @@ impl ChunkedFile {
         }
     }
 
-    /// A chunk that a reader wants now. While another thread is at it, this one decodes what was asked
-    /// for next: else the two would wake each other after every chunk.
-    fn chunk(&self, table: &ChunkTable, number: u64) -> Result<Bytes> {
+    /// A chunk for a read of `len` bytes. While another thread is at it, this one decodes what will be
+    /// wanted next: else the two would wake each other after every chunk; and of a chunk that is
+    /// larger than the kernel's requests, several readers would wait while other processors rest.
+    fn chunk(&self, table: &ChunkTable, number: u64, len: usize) -> Result<Bytes> {
+        let shared = &self.shared;
         // Large chunks take turns: waiting for one is as good.
-        let helps = !budget::is_large(table.header().chunk_size as usize);
-        self.shared.chunk(table, number, || {
-            let next = helps.then(|| self.readahead.claim_first()).flatten();
+        let most = cores().min(budget::at_once(table.header().chunk_size.into()));
+        shared.chunk(table, number, || {
+            let next = match &shared.context.pool {
+                Some(_) if most == cores() => self.readahead.claim_first(),
+                None if shared.streams(number, len) => shared.next_idle(table, number, most),
+                _ => None,
+            };
             // An error is the reader's to meet: it reads the same chunk again.
-            next.map(|next| drop(self.shared.chunk(table, next, || false)))
+            next.map(|next| drop(shared.chunk(table, next, || false)))
                 .is_some()
         })
     }
@@ -367,7 +375,7 @@ impl FileReader for ChunkedFile {
         let chunk_size = u64::from(table.header().chunk_size);
         self.decode_ahead(&table, offset, offset + len as u64);
         let (mut number, start) = (offset / chunk_size, (offset % chunk_size) as usize);
-        let mut chunk = self.chunk(&table, number)?;
+        let mut chunk = self.chunk(&table, number, len)?;
         if start + len <= chunk.len() {
             self.shared.served(number, len);
             if budget::is_large(chunk.len()) {
@@ -392,7 +400,7 @@ impl FileReader for ChunkedFile {
             number += 1;
             // Not kept while the next one is decoded.
             drop(chunk);
-            chunk = self.chunk(&table, number)?;
+            chunk = self.chunk(&table, number, len)?;
             piece = &chunk;
         }
         Ok(joined.freeze())
@@ -425,12 +433,9 @@ impl Shared {
         meanwhile: impl FnMut() -> bool,
     ) -> Result<Bytes> {
         let stats = &self.context.stats;
-        let chunk = u32::try_from(number)
-            .map_err(|_| Error::corrupt(&self.subject, "has more chunks than can be numbered"))?;
-        let key = ChunkKey {
-            layer: self.layer,
-            chunk,
-        };
+        let key = self
+            .key(number)
+            .ok_or_else(|| Error::corrupt(&self.subject, "has more chunks than can be numbered"))?;
         if let Some(bytes) = self.context.cache.get(key) {
             Stats::add(&stats.cache_hits, 1);
             return Ok(bytes);
@@ -445,19 +450,46 @@ impl Shared {
             self.context.cache.insert(key, bytes.clone());
             Ok(bytes)
         };
-        let (result, shared) = self.decoding.run_or(chunk, work, meanwhile);
+        let (result, shared) = self.decoding.run_or(key.chunk, work, meanwhile);
         if shared {
             Stats::add(&stats.waits, 1);
         }
         result
     }
 
+    fn streams(&self, number: u64, len: usize) -> bool {
+        let before = number.checked_sub(1).and_then(|before| self.key(before));
+        is_part_of_a_stream(&*self.context.cache, len, before)
+    }
+
+    /// One of the chunks that follow `number` which nobody has decoded or decodes now, when fewer
+    /// than `most` are being decoded.
+    fn next_idle(&self, table: &ChunkTable, number: u64, most: usize) -> Option<u64> {
+        let cache = &*self.context.cache;
+        if !can_wait_in(cache, table.header().chunk_size.into()) {
+            return None;
+        }
+        let following = (number + 1..table.chunks()).take(cores());
+        let mut keys = following.filter_map(|number| self.key(number));
+        let idle = |key: &ChunkKey| {
+            self.decoding.has_room_for(&key.chunk, most) && cache.get(*key).is_none()
+        };
+        keys.find(idle).map(|key| key.chunk.into())
+    }
+
     /// Notes that bytes of a chunk were served.
     fn served(&self, number: u64, bytes: usize) {
-        if let Ok(chunk) = u32::try_from(number) {
-            let layer = self.layer;
-            self.context.cache.served(ChunkKey { layer, chunk }, bytes);
+        if let Some(key) = self.key(number) {
+            self.context.cache.served(key, bytes);
         }
+    }
+
+    fn key(&self, number: u64) -> Option<ChunkKey> {
+        let chunk = u32::try_from(number).ok()?;
+        Some(ChunkKey {
+            layer: self.layer,
+            chunk,
+        })
     }
 
     /// Reads, verifies and decodes one segment. Nothing unverified reaches the decoder.

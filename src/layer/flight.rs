@@ -43,14 +43,10 @@ impl<K: Eq + Hash + Clone, V: Clone> Flight<K, V> {
         self.run_or(key, work, || false)
     }
 
-    /// True while somebody runs the work of `key`.
-    pub fn is_under_way(&self, key: &K) -> bool {
-        lock(&self.slots).contains_key(key)
-    }
-
-    /// Pieces of work that are run now.
-    pub fn count(&self) -> usize {
-        lock(&self.slots).len()
+    /// True when nobody works on `key`, and fewer than `most` pieces of work are under way.
+    pub fn has_room_for(&self, key: &K, most: usize) -> bool {
+        let slots = lock(&self.slots);
+        slots.len() < most && !slots.contains_key(key)
     }
 
     /// As [`run`](Flight::run), but instead of waiting calls `meanwhile` until it has nothing to do
@@ -236,6 +232,18 @@ mod tests {
         assert_eq!((outer.unwrap(), shared), (6, false));
         assert_eq!(flight.run(1, || Ok(9)).0.unwrap(), 9);
         assert!(lock(&flight.slots).is_empty());
+    }
+
+    #[test]
+    fn there_is_room_for_what_nobody_works_on() {
+        let flight: Flight<u32, ()> = Flight::new();
+        let room = |key, most| flight.has_room_for(&key, most);
+        assert!(room(1, 1) && !room(1, 0));
+        let (result, _) = flight.run(1, || {
+            assert!(!room(1, 9) && !room(2, 1) && room(2, 2));
+            Ok(())
+        });
+        assert!(result.is_ok() && room(1, 1));
     }
 
     #[test]

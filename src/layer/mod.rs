@@ -5,12 +5,13 @@
 //! pinned by the manifest. `docs/layer-format.md` specifies both.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use bytes::Bytes;
 
-use crate::cache::ChunkCache;
+use crate::cache::{ChunkCache, ChunkKey};
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::Result;
@@ -89,6 +90,24 @@ impl Context {
     pub fn next_layer(&self) -> u32 {
         self.layers.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// Processors that this process may use.
+fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// True when more reads will follow one of `len` bytes: it is as long as those of readahead, and the
+/// chunk before its own was read, too.
+fn is_part_of_a_stream(cache: &dyn ChunkCache, len: usize, before: Option<ChunkKey>) -> bool {
+    len >= 64 << 10 && before.is_some_and(|key| cache.get(key).is_some())
+}
+
+/// True when a chunk (or span) of so many bytes, decoded before somebody wants it, pushes nothing out
+/// of the cache that is wanted now.
+fn can_wait_in(cache: &dyn ChunkCache, bytes: u64) -> bool {
+    bytes <= cache.capacity() / 4
 }
 
 /// Counters of an open model. All only grow.

@@ -4,6 +4,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
+use super::cores;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A few threads, started when the first job comes; they end when the pool is dropped.
@@ -18,10 +20,8 @@ const QUEUE_PER_THREAD: usize = 8;
 impl Pool {
     /// One thread per core but one: readers decode too.
     pub(super) fn new() -> Pool {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let threads = cores.saturating_sub(1).max(1);
         Pool {
-            threads,
+            threads: cores().saturating_sub(1).max(1),
             queue: OnceLock::new(),
         }
     }

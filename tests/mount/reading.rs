@@ -157,6 +157,23 @@ fn r10_one_decode_for_a_thousand_readers() {
     }
 }
 
+/// Several requests are for one chunk then: who waits for it decodes another.
+#[test]
+fn r10_chunks_that_are_larger_than_requests_are_decoded_once() {
+    let mut scene = Scene::empty(Packaging::Packed("auto"));
+    let bytes = support::noise(8, (21 << 20) + 5);
+    fs::create_dir(scene.path("model")).unwrap();
+    fs::write(scene.path("model/w.bin"), &bytes).unwrap();
+    for chunk_size in ["1MiB", "4MiB", "16MiB"] {
+        scene.pack(&["--chunk-size", chunk_size]);
+        let mount = scene.mount(&[]);
+        assert!(fs::read(mount.path("w.bin")).unwrap() == bytes);
+        let chunks = (21 << 20) / modeloci::mount::parse_size(chunk_size).unwrap() + 1;
+        // And the tar header in front of them.
+        assert_eq!(mount.count("chunks_decoded"), chunks + 1, "{chunk_size}");
+    }
+}
+
 /// Also more than the cache holds.
 #[test]
 fn what_was_prefetched_needs_no_request() {

@@ -19,13 +19,16 @@
 //! Refuses: streams that are damaged, cut short or followed by anything; tars with no file, several
 //! files, devices, links beside a file, or a file of another name than the manifest's.
 
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::thread;
+use std::iter;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use super::flight::Flight;
-use super::{Context, FileReader, LayerSpec, LinkTarget, Opened, Stats};
+use super::{
+    Context, FileReader, LayerSpec, LinkTarget, Opened, Stats, can_wait_in, cores,
+    is_part_of_a_stream,
+};
 use crate::cache::ChunkKey;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -91,13 +94,6 @@ struct Unit {
 
 /// The number of the unit that is the whole file.
 const WHOLE: u32 = u32::MAX;
-
-/// A read of so many bytes is part of a stream of them.
-const MIN_STREAM_BYTES: usize = 64 << 10;
-
-/// Units of one file that are decoded at once for readers who wait for others.
-static CORES: LazyLock<usize> =
-    LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
 
 impl ForeignFile {
     /// The file of a layer, or the link that it holds instead.
@@ -280,30 +276,28 @@ impl ForeignFile {
     /// decodes what will be wanted next: the kernel asks for some ten pieces of one span at once, and
     /// their readers would all wait while other processors rest.
     fn load(&self, known: &Arc<Known>, unit: Unit, len: usize) -> Result<Bytes> {
-        let streams = len >= MIN_STREAM_BYTES && unit.number != WHOLE;
-        self.load_or(known, unit, || streams && self.decode_next(known, unit))
+        let cache = &self.layer.context.cache;
+        let before = unit.number.checked_sub(1).map(|number| known.key(number));
+        let streams = || is_part_of_a_stream(&**cache, len, before);
+        self.load_or(known, unit, || {
+            unit.number != WHOLE && streams() && self.decode_next(known, unit)
+        })
     }
 
     /// Decodes one of the next units, unless every processor decodes already; true if it did.
     fn decode_next(&self, known: &Arc<Known>, unit: Unit) -> bool {
-        let mut next = unit;
-        for _ in 0..*CORES {
-            let Some(after) = self.known_part(known, next.end) else {
-                return false;
-            };
-            next = after;
-            let key = known.key(next.number);
-            let fits = 4 * (next.end - next.start) <= self.layer.context.cache.capacity();
-            if !fits || self.loading.count() >= *CORES {
-                return false;
-            }
-            if !self.loading.is_under_way(&key) && self.layer.context.cache.get(key).is_none() {
-                // An error is the reader's to meet: it reads the same unit again.
-                drop(self.load_or(known, next, || false));
-                return true;
-            }
-        }
-        false
+        let cache = &self.layer.context.cache;
+        let after = |unit: &Unit| self.known_part(known, unit.end);
+        let next = iter::successors(after(&unit), after)
+            .take(cores())
+            .take_while(|unit| can_wait_in(&**cache, unit.end - unit.start))
+            .find(|unit| {
+                let key = known.key(unit.number);
+                self.loading.has_room_for(&key, cores()) && cache.get(key).is_none()
+            });
+        // An error is the reader's to meet: it reads the same unit again.
+        next.map(|next| drop(self.load_or(known, next, || false)))
+            .is_some()
     }
 
     /// The bytes of a unit, from the cache or decoded now; once, however many readers ask. While

@@ -263,7 +263,7 @@ fn who_waits_decodes_what_comes_next() {
         let mut next = first;
         let mut ahead = 0;
         while let Some(unit) = file.known_part(&known, next.end)
-            && ahead < *CORES as u64
+            && ahead < cores() as u64
         {
             assert!(
                 file.layer
