@@ -406,6 +406,14 @@ impl FileReader for ChunkedFile {
         Ok(joined.freeze())
     }
 
+    fn would_wait(&self, offset: u64, len: usize) -> bool {
+        let access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*access {
+            Some(Access::Foreign(file)) => file.would_wait(offset, len),
+            Some(Access::Table(_)) | None => false,
+        }
+    }
+
     fn verify(&self) -> Result<Digest> {
         match self.access()? {
             Access::Table(table) => verify::verify(&self.shared, &table, &self.spec),

@@ -154,6 +154,11 @@ pub trait FileReader: Send + Sync {
     /// offset; [`ErrorKind::Environment`](crate::ErrorKind::Environment) when storage fails.
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
 
+    /// True when [`read_at`](FileReader::read_at) would wait for something that takes long.
+    fn would_wait(&self, _offset: u64, _len: usize) -> bool {
+        false
+    }
+
     /// Verifies everything there is to verify of the layer: the blob against its digest, the table
     /// against the stream, the file against its digest. Returns the SHA-256 of the file.
     ///

@@ -322,6 +322,13 @@ impl Model {
         Ok(bytes)
     }
 
+    /// True when [`read_at`](Model::read_at) would now wait for something that takes long: for a pass
+    /// over a large foreign layer. It may have to decode in any case.
+    pub fn would_wait(&self, inode: Inode, offset: u64, len: usize) -> bool {
+        self.node(inode)
+            .is_some_and(|file| file.reader.would_wait(offset, len))
+    }
+
     fn read(&self, inode: Inode, offset: u64, len: usize) -> Result<Bytes> {
         let file = self.regular(inode)?;
         let bytes = self.noted(file, file.reader.read_at(offset, len))?;

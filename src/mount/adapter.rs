@@ -19,8 +19,8 @@ use fuser::{
 };
 
 use super::guard;
-use super::requests::{BLOCK_BYTES, FOREVER, Shared, kind};
-use super::session::ReadLoops;
+use super::loops::ReadLoops;
+use super::requests::{BLOCK_BYTES, FOREVER, Reading, Shared, kind};
 use crate::limits;
 
 /// Inode numbers are never used again.
@@ -153,16 +153,20 @@ impl Filesystem for Adapter {
     ) {
         let counters = &self.shared.counters;
         counters.requests.fetch_add(1, Ordering::Relaxed);
-        let shared = Arc::clone(&self.shared);
-        let others = shared.read_began();
-        self.loops.run(others, move || {
+        let reading = Reading::begin(&self.shared);
+        let read = move || {
+            let shared = reading.shared();
             let result = guard::run(&shared.counters.panics, || shared.read(ino, offset, size));
             match result {
                 Ok(bytes) => reply.data(&bytes),
                 Err(errno) => reply.error(errno),
             }
-            shared.read_ended();
-        });
+        };
+        if self.shared.would_wait(ino, offset, size) {
+            self.loops.run_apart(ino.0, offset, read);
+        } else {
+            self.loops.run(read);
+        }
     }
 
     fn readdir(

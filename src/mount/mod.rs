@@ -6,6 +6,7 @@
 //! ```text
 //! lifecycle   background process, readiness, signals, draining, unmounting
 //! session     the event loops of fuser, and how they end
+//! loops       where reads run, so that none keeps others waiting
 //! adapter     one short function per FUSE operation
 //! requests    what the operations answer: attributes, directories, xattrs, bytes
 //! attach      mount(2) or fusermount3; detaching again
@@ -23,6 +24,7 @@ mod errno;
 mod guard;
 mod lifecycle;
 mod log_queue;
+mod loops;
 mod memory;
 mod mountinfo;
 mod notify;

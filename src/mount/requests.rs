@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -46,6 +46,28 @@ pub(super) struct Shared {
     reported: Mutex<HashSet<u64>>,
     /// Set by a prefetch.
     asked: OnceLock<Asked>,
+}
+
+/// A read that is being answered, until it is dropped.
+pub(super) struct Reading(Arc<Shared>);
+
+impl Reading {
+    pub(super) fn begin(shared: &Arc<Shared>) -> Reading {
+        shared.counters.reading.fetch_add(1, Ordering::Relaxed);
+        Reading(Arc::clone(shared))
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let now = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.counters.last_read.store(now, Ordering::Relaxed);
+        self.0.counters.reading.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Counts of a mount.
@@ -276,16 +298,10 @@ impl Shared {
         }
     }
 
-    /// Marks a read as begun; [`read_ended`](Shared::read_ended) must follow.
-    pub(super) fn read_began(&self) -> usize {
-        self.counters.reading.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Marks a read as answered.
-    pub(super) fn read_ended(&self) {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.counters.last_read.store(now, Ordering::Relaxed);
-        self.counters.reading.fetch_sub(1, Ordering::Relaxed);
+    /// True when a read would wait for something slow.
+    pub(super) fn would_wait(&self, inode: INodeNo, offset: u64, size: u32) -> bool {
+        let inode = Inode(inode.0);
+        self.model.would_wait(inode, offset, size as usize)
     }
 
     /// True while readers wait, and for `pause` after the last.

@@ -1,7 +1,7 @@
 //! Damage and trouble while mounted: one file fails, the rest goes on.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -331,4 +331,47 @@ fn a_full_log_disk_does_not_end_the_mount() {
         fs::read(mount.path("config.json")).unwrap(),
         scene.bytes("config.json")
     );
+}
+
+/// The kernel asks for many pieces of a file at once; they must not take all threads.
+#[test]
+fn one_read_that_waits_for_a_layer_holds_up_no_other_file() {
+    // A gigabyte, which takes a second to decode.
+    let layer = |name: &str, size: u64, content: &mut dyn Iterator<Item = Vec<u8>>| {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(size);
+        header.set_mode(0o644);
+        header.set_path(name).unwrap();
+        header.set_cksum();
+        let mut layer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        layer.write_all(header.as_bytes()).unwrap();
+        content.for_each(|bytes| layer.write_all(&bytes).unwrap());
+        layer.write_all(&[0; 1024]).unwrap();
+        (name.to_string(), layer.finish().unwrap())
+    };
+    let zeros = vec![0; 1 << 20];
+    let layers = [
+        layer("big", 1 << 30, &mut std::iter::repeat_n(zeros, 1 << 10)),
+        layer("small", 512, &mut std::iter::once(vec![7; 512])),
+    ];
+    let scene = Scene::empty(Packaging::Foreign);
+    let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+    support::write_layers(&scene.path("m.tar"), media_type, layers.into_iter());
+    let mount = scene.mount(&["-o", "threads=2"]);
+    let (at_end, is_there) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let path = mount.path("big");
+        scope.spawn(move || {
+            let mut last = vec![1; 8 << 20];
+            let file = File::open(path).unwrap();
+            file.read_exact_at(&mut last, (1 << 30) - (8 << 20))
+                .unwrap();
+            at_end.send(last).unwrap();
+        });
+        until("the reads wait", || mount.count("reads_in_flight") > 8);
+        assert_eq!(fs::read(mount.path("small")).unwrap(), [7; 512]);
+        assert!(mount.count("reads_in_flight") > 8, "the others still wait");
+        assert!(is_there.try_recv().is_err());
+        assert!(is_there.recv().unwrap() == vec![0; 8 << 20]);
+    });
 }

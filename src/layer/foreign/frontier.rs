@@ -259,6 +259,11 @@ impl Frontier {
         state.spans.locate(at, end).filter(|_| at < state.covered)
     }
 
+    /// True when byte `at` lies before the frontier.
+    pub(super) fn has_passed(&self, at: u64) -> bool {
+        at < self.lock().covered
+    }
+
     /// How the bytes of a span are had.
     pub(super) fn place(&self, number: usize) -> Option<Place> {
         self.lock().spans.place(number)

@@ -40,6 +40,11 @@ impl Layer {
         }
     }
 
+    /// True when a pass takes no time worth mentioning.
+    pub(super) fn is_small(&self) -> bool {
+        self.pass().is_small()
+    }
+
     /// Where the file ends in the decompressed layer.
     pub(super) fn data_end(&self) -> u64 {
         self.head.data_offset.saturating_add(self.head.attr.size)

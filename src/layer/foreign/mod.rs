@@ -465,6 +465,23 @@ impl FileReader for ForeignFile {
         self.exactly(joined.into(), len as u64)
     }
 
+    fn would_wait(&self, offset: u64, len: usize) -> bool {
+        if self.layer.is_small() {
+            return false;
+        }
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            None => true,
+            Some(Err(_)) => false,
+            Some(Ok(known)) => {
+                let size = self.layer.head.attr.size;
+                let end = offset.saturating_add(len as u64).min(size);
+                let in_data = self.layer.head.data_offset.saturating_add(end);
+                !known.frontier.has_passed(in_data.saturating_sub(1))
+            }
+        }
+    }
+
     fn verify(&self) -> Result<Digest> {
         let (spec, subject) = (&self.layer.spec, &self.layer.subject);
         let digests = FileDigests::new(spec, subject)?;

@@ -31,6 +31,8 @@ const BUFFER: usize = 1 << 20;
 const AHEAD: usize = 4;
 /// Passes at a time, in the whole process: each takes some 10 MiB, or 1 MiB when it only hashes.
 static PASSING: Turns = Turns::new(4);
+/// The same for small layers, which must not wait until large ones are done.
+static PASSING_SMALL: Turns = Turns::new(2);
 
 /// What to go over.
 pub(super) struct Pass<'a> {
@@ -65,6 +67,18 @@ struct Decoded {
 }
 
 impl Pass<'_> {
+    /// True when it takes no time, and no memory, worth mentioning.
+    pub(super) fn is_small(&self) -> bool {
+        self.blob.len().max(self.head.attr.size) <= self.tuning.whole
+    }
+
+    fn turns(&self) -> &'static Turns {
+        match self.is_small() {
+            true => &PASSING_SMALL,
+            false => &PASSING,
+        }
+    }
+
     /// Goes over the layer. With `digests`, also computes and checks the file's.
     ///
     /// # Errors
@@ -73,7 +87,7 @@ impl Pass<'_> {
     /// not hold exactly the one file, [`ErrorKind::Environment`](crate::ErrorKind::Environment) when
     /// it cannot be read.
     pub(super) fn run(&self, digests: Option<FileDigests>) -> Result<Passed> {
-        let _turn = PASSING.take();
+        let _turn = self.turns().take();
         // BLAKE3 is the business of the side that has less to do.
         let (hashing, decoding) = match self.packaging {
             Packaging::Raw | Packaging::Tar => {
@@ -124,7 +138,7 @@ impl Pass<'_> {
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the blob is not what the manifest
     /// says, [`ErrorKind::Environment`](crate::ErrorKind::Environment) when it cannot be read.
     pub(super) fn hash_blocks(&self, digests: &Digests) -> Result<()> {
-        let _turn = PASSING.take();
+        let _turn = self.turns().take();
         let mut blocks = BlockHasher::new(digests.block_size());
         self.read_all(|buffer| {
             blocks.update(buffer);
