@@ -11,13 +11,13 @@ pub(super) fn resident() -> Option<u64> {
     bytes_of("/proc/self/status", "VmRSS:")
 }
 
-/// Bytes that more could be used of before anything else has to go: of the system, or of the control
-/// groups that this process is in. 0 when nothing is known.
+/// Bytes that could be taken before anything but file pages has to go: of the system, or of the
+/// control groups that this process is in. 0 when nothing is known.
 pub(super) fn available() -> u64 {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let limit = limit_of(&groups, |file| fs::read_to_string(file).ok());
+    let free = free_in(&groups, |file| fs::read_to_string(file).ok());
     let system = bytes_of("/proc/meminfo", "MemAvailable:").unwrap_or(0);
-    system.min(limit.unwrap_or(u64::MAX))
+    system.min(free.unwrap_or(u64::MAX))
 }
 
 /// The value of one line of a file in `/proc`, which counts in KiB.
@@ -28,29 +28,68 @@ fn bytes_of(file: &str, name: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// The lowest limit of the groups in `groups`, which is in the format of `/proc/PID/cgroup`, and of
-/// those around them; `None` when there is none.
-fn limit_of(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
-    let mut lowest = None;
+/// What one version of control groups calls things.
+struct Names {
+    /// Below [`GROUPS`].
+    root: &'static str,
+    limit: &'static str,
+    used: &'static str,
+    /// Lines of `memory.stat` that count file pages, which can be dropped.
+    files: [&'static str; 2],
+}
+
+const UNIFIED: Names = Names {
+    root: "",
+    limit: "memory.max",
+    used: "memory.current",
+    files: ["inactive_file ", "active_file "],
+};
+const SEPARATE: Names = Names {
+    root: "memory",
+    limit: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    files: ["total_inactive_file ", "total_active_file "],
+};
+
+/// The least that is free in the groups in `groups`, which is in the format of `/proc/PID/cgroup`,
+/// and in those around them; `None` when none has a limit.
+fn free_in(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    let mut least = None;
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':');
         let (_, Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
         else {
             continue;
         };
-        let (root, file) = match controllers {
-            "" => (Path::new(GROUPS).to_path_buf(), "memory.max"),
-            _ if controllers.split(',').any(|name| name == "memory") => {
-                (Path::new(GROUPS).join("memory"), "memory.limit_in_bytes")
-            }
+        let names = match controllers {
+            "" => UNIFIED,
+            _ if controllers.split(',').any(|name| name == "memory") => SEPARATE,
             _ => continue,
         };
+        let root = Path::new(GROUPS).join(names.root);
         let group = root.join(path.trim_start_matches('/'));
         let around = group.ancestors().take_while(|dir| dir.starts_with(&root));
-        let limits = around.filter_map(|dir| read(&dir.join(file))?.trim().parse::<u64>().ok());
-        lowest = limits.chain(lowest).min();
+        let free = around.filter_map(|dir| free_in_one(&names, |file| read(&dir.join(file))));
+        least = free.chain(least).min();
     }
-    lowest
+    least
+}
+
+/// What is free in one group; `None` when it has no limit.
+fn free_in_one(names: &Names, read: impl Fn(&str) -> Option<String>) -> Option<u64> {
+    let number = |text: String| text.trim().parse::<u64>().ok();
+    let limit = number(read(names.limit)?)?;
+    let used = read(names.used).and_then(number).unwrap_or(0);
+    let stat = read("memory.stat").unwrap_or_default();
+    let counts = stat.lines().filter_map(|line| {
+        let count = names
+            .files
+            .iter()
+            .find_map(|name| line.strip_prefix(name))?;
+        count.trim().parse::<u64>().ok()
+    });
+    let files = counts.fold(0u64, u64::saturating_add);
+    Some(limit.saturating_sub(used.saturating_sub(files)))
 }
 
 #[cfg(test)]
@@ -64,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_limit_around_counts() {
+    fn the_least_that_is_free_around_counts() {
         let files = |list: &'static [(&str, &str)]| {
             move |file: &Path| {
                 let found = list.iter().find(|(name, _)| Path::new(name) == file);
@@ -73,17 +112,31 @@ mod tests {
         };
         let unified = files(&[
             ("/sys/fs/cgroup/a/memory.max", "5000"),
+            ("/sys/fs/cgroup/a/memory.current", "4000"),
+            (
+                "/sys/fs/cgroup/a/memory.stat",
+                "anon 1000\nfile 3500\ninactive_file 1500\nactive_file 1000\n",
+            ),
             ("/sys/fs/cgroup/a/b/memory.max", "max"),
+            ("/sys/fs/cgroup/a/b/memory.current", "4000"),
             ("/sys/fs/cgroup/a/b/c/memory.max", "7000"),
         ]);
-        assert_eq!(limit_of("0::/a/b/c\n", unified), Some(5000));
-        assert_eq!(limit_of("0::/\n", unified), None);
+        assert_eq!(free_in("0::/a/b/c\n", unified), Some(5000 - 4000 + 2500));
+        assert_eq!(free_in("0::/\n", unified), None);
         let separate = files(&[
             ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9000"),
             ("/sys/fs/cgroup/memory/x/memory.limit_in_bytes", "8000"),
+            ("/sys/fs/cgroup/memory/x/memory.usage_in_bytes", "3000"),
+            (
+                "/sys/fs/cgroup/memory/x/memory.stat",
+                "inactive_file 7\ntotal_inactive_file 600\ntotal_active_file 400",
+            ),
+            ("/sys/fs/cgroup/memory/full/memory.limit_in_bytes", "10"),
+            ("/sys/fs/cgroup/memory/full/memory.usage_in_bytes", "20"),
         ]);
         let groups = "5:cpu,cpuacct:/y\n4:hugetlb,memory:/x\n1:name=systemd:/z\n0::/\nnonsense\n";
-        assert_eq!(limit_of(groups, separate), Some(8000));
-        assert_eq!(limit_of("", separate), None);
+        assert_eq!(free_in(groups, separate), Some(8000 - 3000 + 1000));
+        assert_eq!(free_in("4:memory:/full", separate), Some(0));
+        assert_eq!(free_in("", separate), None);
     }
 }

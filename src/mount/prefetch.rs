@@ -4,9 +4,10 @@
 //! of their paths. Everything is read through the model, verified, and put where the kernel keeps
 //! what it was answered: in its page cache. A loader that comes later finds it there, and needs this
 //! process no more. Readers come first: while one waits, nothing is prefetched; and what the kernel
-//! has asked for meanwhile is left out.
+//! has asked for meanwhile is left out. It ends where it would take more than half of the memory that
+//! is available, by then.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -29,6 +30,8 @@ const QUIET: Duration = Duration::from_millis(1);
 const MAX_THREADS: usize = 4;
 /// A file up to this size is small.
 const SMALL_BYTES: u64 = 4 << 20;
+/// Prefetched bytes after which memory is looked at again.
+const CHECKED_BYTES: u64 = 64 << 20;
 /// Bytes of the start of a file of weights that hold its header.
 const HEAD_BYTES: u64 = 1 << 20;
 /// Reads of fewer bytes say little about the chunk that they touch.
@@ -102,16 +105,23 @@ pub(super) fn start(shared: Arc<Shared>, kernel: Notifier) -> Result<Prefetch> {
 }
 
 fn run(shared: &Shared, kernel: &Notifier, stop: &AtomicBool) {
-    let pieces = plan(&shared.model, memory::available() / 2);
+    let pieces = plan(&shared.model, bound());
     shared.expect_reads_of(Asked::about(&pieces));
     let work = Work::new(pieces);
-    log::info!(
-        "prefetching {} of {} bytes",
-        work.total,
-        shared.model.total_bytes()
-    );
+    let all = shared.model.total_bytes();
+    log::info!("prefetching {} of {all} bytes", work.total);
+    make_known(shared, stop, &work);
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let fill = || fill(shared, kernel, stop, &work);
+    let in_use = || shared.in_use(QUIET);
+    let was_asked = |step: Piece| {
+        let asked = shared.asked();
+        asked.is_some_and(|asked| asked.has(step.inode, step.start))
+    };
+    let put = |step: Piece| match was_asked(step) {
+        true => Ok(()),
+        false => put(shared, kernel, step),
+    };
+    let fill = || fill(&work, stop, in_use, bound, put);
     thread::scope(|scope| {
         for number in 1..cores.saturating_sub(1).clamp(1, MAX_THREADS) {
             let name = format!("prefetch-{number}");
@@ -123,24 +133,54 @@ fn run(shared: &Shared, kernel: &Notifier, stop: &AtomicBool) {
     let done = work.done.load(Ordering::Relaxed);
     if stop.load(Ordering::Relaxed) {
         log::debug!("prefetch stopped after {done} bytes");
+    } else if work.total < all || work.is_short.load(Ordering::Relaxed) {
+        log::info!(
+            "prefetch is complete with {done} of {all} bytes: more would be over half of the memory \
+             that is available"
+        );
     } else {
         log::info!("prefetch is complete");
     }
 }
 
-/// Takes one step after the other until there is none, or `stop`.
-fn fill(shared: &Shared, kernel: &Notifier, stop: &AtomicBool, work: &Work) {
-    while let Some(step) = work.next() {
-        while shared.in_use(QUIET) && !stop.load(Ordering::Relaxed) {
-            thread::sleep(2 * QUIET);
-        }
+/// Most bytes that may be in the page cache because of this.
+fn bound() -> u64 {
+    memory::available() / 2
+}
+
+/// Looks at every file, because the kernel keeps content only of those that it knows. Who looks at one
+/// keeps the mount busy for that moment; so all of it is done at once.
+fn make_known(shared: &Shared, stop: &AtomicBool, work: &Work) {
+    for inode in work.files() {
         if stop.load(Ordering::Relaxed) {
             return;
         }
-        let was_asked = shared
-            .asked()
-            .is_some_and(|asked| asked.has(step.inode, step.start));
-        if !was_asked && let Err(error) = put(shared, kernel, work, step) {
+        if let Some(file) = shared.model.file(inode) {
+            let path = shared.mountpoint.join(file.path.as_str());
+            if let Err(errno) = rustix::fs::stat(&path) {
+                log::debug!("prefetch: {}: {errno}", file.path);
+            }
+        }
+    }
+}
+
+/// Takes one step after the other, with `put`, until there is none, or `stop`; not while the mount is
+/// `in_use`, and never more than `bound`.
+fn fill(
+    work: &Work,
+    stop: &AtomicBool,
+    in_use: impl Fn() -> bool,
+    bound: impl Fn() -> u64,
+    put: impl Fn(Piece) -> Result<()>,
+) {
+    while let Some(step) = work.next() {
+        while in_use() && !stop.load(Ordering::Relaxed) {
+            thread::sleep(2 * QUIET);
+        }
+        if stop.load(Ordering::Relaxed) || work.takes_too_much(&bound) {
+            return;
+        }
+        if let Err(error) = put(step) {
             // The reader who wants this file will be told; the others lose nothing.
             if work.give_up(step.inode) {
                 log::warn!("prefetch: {error}");
@@ -151,18 +191,9 @@ fn fill(shared: &Shared, kernel: &Notifier, stop: &AtomicBool, work: &Work) {
 }
 
 /// Hands a step's bytes to the kernel.
-fn put(shared: &Shared, kernel: &Notifier, work: &Work, step: Piece) -> Result<()> {
+fn put(shared: &Shared, kernel: &Notifier, step: Piece) -> Result<()> {
     let len = usize::try_from(step.end - step.start).unwrap_or(usize::MAX);
     let bytes = shared.model.prefetch(step.inode, step.start, len)?;
-    // The kernel keeps content only of files that it knows. Whoever looks at one keeps the mount busy
-    // for that moment, so it is done once.
-    if let Some(file) = shared.model.file(step.inode)
-        && !work.is_known(step.inode)
-    {
-        let path = shared.mountpoint.join(file.path.as_str());
-        rustix::fs::stat(&path).map_err(|e| Error::io("look at", &path)(e.into()))?;
-        work.lock().known.insert(step.inode);
-    }
     kernel
         .store(INodeNo(step.inode.0), step.start, &bytes)
         .map_err(Error::io("fill", "the kernel's page cache"))
@@ -173,6 +204,8 @@ struct Work {
     left: Mutex<Left>,
     total: u64,
     done: AtomicU64,
+    /// There was too little memory for the rest.
+    is_short: AtomicBool,
 }
 
 impl Work {
@@ -182,11 +215,12 @@ impl Work {
         Work {
             left: Mutex::new(Left {
                 pieces,
-                known: HashSet::new(),
                 given_up: HashSet::new(),
+                check_at: CHECKED_BYTES,
             }),
             total,
             done: AtomicU64::new(0),
+            is_short: AtomicBool::new(false),
         }
     }
 
@@ -206,8 +240,24 @@ impl Work {
         Some(step)
     }
 
-    fn is_known(&self, inode: Inode) -> bool {
-        self.lock().known.contains(&inode)
+    /// The files that are not done.
+    fn files(&self) -> BTreeSet<Inode> {
+        let pieces = &self.lock().pieces;
+        pieces.iter().map(|piece| piece.inode).collect()
+    }
+
+    /// True from when there was less than twice as much memory available as was prefetched.
+    fn takes_too_much(&self, bound: impl Fn() -> u64) -> bool {
+        let done = self.done.load(Ordering::Relaxed);
+        let mut left = self.lock();
+        if done >= left.check_at {
+            left.check_at = done + CHECKED_BYTES;
+            if done > bound() {
+                left.pieces.clear();
+                self.is_short.store(true, Ordering::Relaxed);
+            }
+        }
+        self.is_short.load(Ordering::Relaxed)
     }
 
     /// Leaves out the rest of a file; true the first time.
@@ -237,9 +287,9 @@ impl Work {
 struct Left {
     /// The last one is the next.
     pieces: Vec<Piece>,
-    /// Files that the kernel knows.
-    known: HashSet<Inode>,
     given_up: HashSet<Inode>,
+    /// Prefetched bytes at which memory is looked at.
+    check_at: u64,
 }
 
 /// What to read, in order, `bound` bytes at most.
@@ -330,6 +380,57 @@ mod tests {
         assert!(work.give_up(Inode(3)) && !work.give_up(Inode(3)));
         assert_eq!(step(4), Some(piece(4, 0, 7)));
         assert_eq!(work.next(), None);
+    }
+
+    #[test]
+    fn nothing_is_prefetched_while_somebody_reads() {
+        let work = Work::new(vec![piece(2, 0, 20 * STEP_BYTES)]);
+        let (stop, in_use) = (AtomicBool::new(false), AtomicBool::new(true));
+        let puts = AtomicU64::new(0);
+        let put = |_| {
+            assert!(!in_use.load(Ordering::SeqCst));
+            // A reader comes after every third step.
+            let number = puts.fetch_add(1, Ordering::SeqCst) + 1;
+            in_use.store(number.is_multiple_of(3), Ordering::SeqCst);
+            Ok(())
+        };
+        let in_use_now = || in_use.load(Ordering::SeqCst);
+        thread::scope(|scope| {
+            scope.spawn(|| fill(&work, &stop, in_use_now, || u64::MAX, put));
+            for expected in [0, 3, 6] {
+                thread::sleep(Duration::from_millis(30));
+                assert!(puts.load(Ordering::SeqCst) <= expected);
+                while puts.load(Ordering::SeqCst) < expected {
+                    thread::yield_now();
+                }
+                in_use.store(false, Ordering::SeqCst);
+            }
+            while puts.load(Ordering::SeqCst) < 9 {
+                thread::yield_now();
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(
+            puts.load(Ordering::SeqCst),
+            9,
+            "and it ends while somebody reads"
+        );
+    }
+
+    #[test]
+    fn r9_it_ends_when_memory_becomes_short() {
+        let all = 100 * CHECKED_BYTES;
+        let work = Work::new(vec![piece(2, 0, all)]);
+        // What is available shrinks as others take it.
+        let bound = || 30 * CHECKED_BYTES - work.done.load(Ordering::Relaxed) / 2;
+        let stop = AtomicBool::new(false);
+        fill(&work, &stop, || false, bound, |_| Ok(()));
+        let done = work.done.load(Ordering::Relaxed);
+        assert!(
+            (20 * CHECKED_BYTES..=21 * CHECKED_BYTES).contains(&done),
+            "{done}"
+        );
+        assert!(work.is_short.load(Ordering::Relaxed) && work.next().is_none());
     }
 
     #[test]

@@ -205,6 +205,8 @@ fn read_in_little_memory(scene: &Scene, cache: u64, piece: u64, options: &[&str]
         (&0.into(), &0.into())
     );
     assert_eq!((group.killed(), little.killed()), (0, 0));
+    // With `--prefetch`, half of what the group may have.
+    assert!(mount.count("prefetched_bytes") <= (cache + 64 * MIB) / 2);
     assert!(lives(pid));
     kill(pid, libc::SIGTERM);
     until("the process ends", || !lives(pid));
