@@ -34,7 +34,7 @@ pub struct MountOptions {
     pub noexec: bool,
     /// Mount over a directory that is not empty.
     pub nonempty: bool,
-    /// Read ahead in the background, up to the size of the cache.
+    /// Fill the kernel's page cache in the background while nobody reads.
     pub prefetch: bool,
     /// Event loops, which answer requests side by side.
     pub threads: usize,

@@ -115,22 +115,24 @@ impl Status {
         }
     }
 
-    /// Everything that moves, on one line.
+    /// All counts, on one line.
     pub fn summary(&self) -> String {
         format!(
-            "up {} s, {} files, {} bytes served in {} reads, {} prefetched, {} chunks verified, {} decoded, \
-             {} cache hits, {} waits, {} failures, {} requests, cache {} of {} bytes, memory {} \
-             bytes",
+            "up {} s, {} files, {} bytes served in {} reads, {} in flight, {} bytes prefetched, \
+             {} chunks verified, {} decoded, {} cache hits, {} waits, {} failures, {} panics, \
+             {} requests, cache {} of {} bytes, memory {} bytes",
             self.uptime_seconds,
             self.files,
             self.bytes_served,
             self.read_requests,
+            self.reads_in_flight,
             self.prefetched_bytes,
             self.chunks_verified,
             self.chunks_decoded,
             self.cache_hits,
             self.waits,
             self.failures,
+            self.panics,
             self.requests,
             self.cache_used_bytes,
             self.cache_size_bytes,

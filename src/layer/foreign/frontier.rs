@@ -502,7 +502,9 @@ fn publish(
             (state.covered, state.member) = (next.out, member);
         }
         None => {
-            state.spans = kept.unwrap_or_else(|| state.spans.clone());
+            if let Some(kept) = kept {
+                state.spans = kept;
+            }
             state.covered = u64::MAX;
         }
     }
