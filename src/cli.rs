@@ -344,9 +344,12 @@ pub(crate) struct MountArgs {
         value_delimiter = ','
     )]
     pub(crate) options: Vec<String>,
-    /// Append messages to a file
+    /// Append messages to a file [default: the system log; with --foreground, stderr]
     #[arg(long, value_name = "FILE", help_heading = "Messages")]
     pub(crate) log_file: Option<PathBuf>,
+    /// How the background process is started: messages go to the system log.
+    #[arg(long, hide = true, conflicts_with = "log_file")]
+    pub(crate) system_log: bool,
     /// Where the seek tables of foreign layers are kept [default: $XDG_CACHE_HOME/modeloci]
     #[arg(long, value_name = "DIR", conflicts_with = "no_index")]
     pub(crate) index_dir: Option<PathBuf>,
@@ -491,6 +494,7 @@ impl From<MountHelper> for Cli {
                 // the mount table says so, as with other file systems that cannot be written.
                 options: helper.options.into_iter().filter(|o| o != "rw").collect(),
                 log_file: None,
+                system_log: false,
                 index_dir: None,
                 no_index: false,
                 ready_fd: None,

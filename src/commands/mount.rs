@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use modeloci::Error;
-use modeloci::mount::{self, LogQueue, MountOptions};
+use modeloci::mount::{self, LogQueue, MountOptions, SystemLog};
 
 use super::logging;
 use crate::cli::{MountArgs, Verbosity};
@@ -39,7 +39,7 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     let result = mount::mount(&options);
     if let Err(error) = &result {
         // In the background nobody sees stderr.
-        if options.log_file.is_some() {
+        if options.log_file.is_some() || options.system_log {
             log::error!("{error}");
         }
     }
@@ -58,6 +58,7 @@ fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<MountOption
     options.gid = args.gid;
     options.prefetch = args.prefetch;
     options.log_file = args.log_file.clone();
+    options.system_log = args.system_log;
     options.ready_fd = args.ready_fd;
     options.index_dir = match (&args.index_dir, args.no_index) {
         (_, true) => None,
@@ -103,6 +104,7 @@ fn open_log(file: &Path) -> Result<File, Error> {
 fn start_log(options: &MountOptions, verbosity: Verbosity) -> Result<LogQueue, Error> {
     let sink: Box<dyn Write + Send> = match &options.log_file {
         Some(file) => Box::new(open_log(file)?),
+        None if options.system_log => Box::new(SystemLog::new()),
         None => Box::new(std::io::stderr()),
     };
     let (writer, queue) = LogQueue::start(sink).map_err(Error::io("start", "a thread"))?;

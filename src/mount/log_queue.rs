@@ -82,7 +82,9 @@ fn write_all(messages: &Receiver<Message>, mut sink: Box<dyn Write + Send>, lost
                 let _ = sink.write_all(&line);
                 let lost = lost.swap(0, Ordering::Relaxed);
                 if lost > 0 {
-                    let _ = writeln!(sink, "warning: {lost} messages were lost here");
+                    // In one piece, for sinks that take lines.
+                    let line = format!("warning: {lost} messages were lost here\n");
+                    let _ = sink.write_all(line.as_bytes());
                 }
             }
             Message::Flush(done) => {

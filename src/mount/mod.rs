@@ -36,12 +36,14 @@ mod requests;
 mod session;
 mod status;
 mod sys;
+mod system_log;
 
 pub use lifecycle::{check, mount, report_failure};
 pub use log_queue::{LogQueue, LogWriter};
 pub use options::{MountOptions, parse_size};
 pub use place::unmount;
 pub use status::{Status, status};
+pub use system_log::SystemLog;
 
 /// The type of our mounts in `/proc/self/mountinfo`.
 const FS_TYPE: &str = "fuse.modeloci";

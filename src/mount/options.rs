@@ -20,8 +20,12 @@ pub struct MountOptions {
     pub cache_bytes: u64,
     /// Where seek tables of foreign layers are kept; `None` to keep none.
     pub index_dir: Option<PathBuf>,
-    /// Where the background process appends its messages; `None` for nowhere.
+    /// Where messages are appended; `None` for stderr, or for the system log when the mount is in
+    /// the background.
     pub log_file: Option<PathBuf>,
+    /// Without a log file, messages go to the system log and not to stderr. The background process
+    /// is started with this: nobody reads its stderr.
+    pub system_log: bool,
     /// Serve in this process, until the mount ends.
     pub foreground: bool,
     /// Let other users read the mount.
@@ -64,6 +68,7 @@ impl MountOptions {
             cache_bytes: limits::DEFAULT_CACHE_BYTES,
             index_dir: None,
             log_file: None,
+            system_log: false,
             foreground: false,
             allow_other: false,
             uid: None,
@@ -183,6 +188,9 @@ impl MountOptions {
             }
         }
         option("-o", OsStr::new(&list));
+        if self.log_file.is_none() {
+            args.push("--system-log".into());
+        }
         if self.index_dir.is_none() {
             args.push("--no-index".into());
         }
