@@ -36,9 +36,10 @@ const MAX_SOURCE_BYTES: usize = 2000;
 #[derive(Debug)]
 pub(super) struct Attached {
     mountpoint: PathBuf,
-    device: String,
+    /// `None` until the mount table was read.
+    device: Option<String>,
     /// Tells whether the connection, and with it the device number, is still ours.
-    connection: OwnedFd,
+    connection: Option<OwnedFd>,
     detached: bool,
 }
 
@@ -61,30 +62,34 @@ pub(super) fn attach(mountpoint: &Path, options: &MountOptions) -> Result<(Owned
     } else {
         attach_by_helper(mountpoint, &source, options)?
     };
+    // From here on it is mounted: whatever fails below, this detaches it.
+    let mut attached = Attached {
+        mountpoint: mountpoint.to_path_buf(),
+        device: None,
+        connection: None,
+        detached: false,
+    };
     let mounts = mountinfo::read()?;
     match mountinfo::topmost(&mounts, mountpoint) {
-        Some(mount) if mount.fs_type == FS_TYPE => {
-            let attached = Attached {
-                mountpoint: mountpoint.to_path_buf(),
-                device: mount.device.clone(),
-                connection: fd
-                    .try_clone()
-                    .map_err(Error::io("use", "the FUSE connection"))?,
-                detached: false,
-            };
-            Ok((fd, attached))
+        Some(mount) if mount.fs_type == FS_TYPE => attached.device = Some(mount.device.clone()),
+        _ => {
+            // What is there now is somebody else's.
+            attached.detached = true;
+            return Err(Error::environment(
+                printable_path(mountpoint),
+                "was mounted, but does not show in the mount table",
+            ));
         }
-        _ => Err(Error::environment(
-            printable_path(mountpoint),
-            "was mounted, but does not show in the mount table",
-        )),
     }
+    let connection = fd.try_clone();
+    attached.connection = Some(connection.map_err(Error::io("use", "the FUSE connection"))?);
+    Ok((fd, attached))
 }
 
 impl Attached {
     /// `major:minor` of the mount's device.
     pub(super) fn device(&self) -> &str {
-        &self.device
+        self.device.as_deref().unwrap_or_default()
     }
 
     /// Unmounts; `lazily` also when it is in use: it then goes for good when the last user does.
@@ -92,12 +97,7 @@ impl Attached {
         if self.detached {
             return Ok(Detached::NotOurs);
         }
-        let mounts = mountinfo::read()?;
-        let ours = mountinfo::topmost(&mounts, &self.mountpoint)
-            .is_some_and(|m| m.device == self.device && m.fs_type == FS_TYPE);
-        // Once the connection has ended the kernel gives its device number to the next mount, which
-        // may be on the same directory already. Ours is then the one that answers nothing.
-        let outcome = if ours && (self.connected() || is_dead(&self.mountpoint)) {
+        let outcome = if self.is_there()? {
             detach(&self.mountpoint, lazily)?
         } else {
             Detached::NotOurs
@@ -106,9 +106,32 @@ impl Attached {
         Ok(outcome)
     }
 
+    /// True when what is mounted there is still ours.
+    fn is_there(&self) -> Result<bool> {
+        let Some(device) = &self.device else {
+            // It was mounted a moment ago, and then something failed. The mount table may be
+            // unreadable, for want of descriptors.
+            return Ok(true);
+        };
+        let mounts = match mountinfo::read() {
+            Ok(mounts) => mounts,
+            // A connection that lives is mounted somewhere, and nobody but us was to move it.
+            Err(_) if self.connected() => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let ours = mountinfo::topmost(&mounts, &self.mountpoint)
+            .is_some_and(|m| m.device == *device && m.fs_type == FS_TYPE);
+        // Once the connection has ended the kernel gives its device number to the next mount, which
+        // may be on the same directory already. Ours is then the one that answers nothing.
+        Ok(ours && (self.connected() || is_dead(&self.mountpoint)))
+    }
+
     /// False once the connection has ended.
     fn connected(&self) -> bool {
-        let mut fds = [PollFd::new(&self.connection, PollFlags::empty())];
+        let Some(connection) = &self.connection else {
+            return false;
+        };
+        let mut fds = [PollFd::new(connection, PollFlags::empty())];
         let polled = rustix::event::poll(&mut fds, Some(&Timespec::default()));
         polled.is_ok() && !fds[0].revents().contains(PollFlags::ERR)
     }
@@ -163,10 +186,28 @@ pub(super) fn detach(mountpoint: &Path, lazily: bool) -> Result<Detached> {
     if text.contains("busy") {
         return Ok(Detached::Busy);
     }
+    let mut problem = without_program(text.trim());
+    if problem.contains("not found in") {
+        // It looks for mounts of this user.
+        match mountinfo::topmost(&mountinfo::read()?, mountpoint) {
+            Some(mount) if mount.fs_type == FS_TYPE => {
+                problem = "was mounted by another user; unmount it as that user or as root";
+            }
+            _ => return Ok(Detached::NotOurs),
+        }
+    }
     Err(Error::environment(
         format!("cannot unmount {}", printable_path(mountpoint)),
-        text.trim().trim_start_matches("fusermount3: "),
+        problem,
     ))
+}
+
+/// A message of `fusermount3` without its name, which it gives as it was called: with its path.
+fn without_program(text: &str) -> &str {
+    match text.split_once(": ") {
+        Some((program, rest)) if program.ends_with("fusermount3") => rest,
+        _ => text,
+    }
 }
 
 fn attach_directly(mountpoint: &Path, source: &str, options: &MountOptions) -> Result<OwnedFd> {
@@ -271,7 +312,7 @@ fn attach_by_helper(mountpoint: &Path, source: &str, options: &MountOptions) -> 
         Ok(Some(fd)) if output.status.success() => Ok(fd),
         _ => {
             let text = printable_bytes(output.stderr.trim_ascii());
-            let text = text.trim_start_matches("fusermount3: ");
+            let text = without_program(&text);
             Err(Error::environment(
                 format!("cannot mount on {}", printable_path(mountpoint)),
                 if text.is_empty() {
@@ -387,6 +428,18 @@ mod tests {
         assert!(conf_allows_other("  user_allow_other  "));
         assert!(!conf_allows_other("#user_allow_other\nmount_max = 1"));
         assert!(!conf_allows_other(""));
+    }
+
+    #[test]
+    fn messages_of_the_helper_lose_its_path() {
+        for (text, rest) in [
+            ("/usr/bin/fusermount3: mount failed: x", "mount failed: x"),
+            ("fusermount3: mount failed: x", "mount failed: x"),
+            ("mount failed: x", "mount failed: x"),
+            ("", ""),
+        ] {
+            assert_eq!(without_program(text), rest);
+        }
     }
 
     #[test]
