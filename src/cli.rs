@@ -505,15 +505,20 @@ impl From<MountHelper> for Cli {
     }
 }
 
-/// Parses a whole command line, the program's name included. Invoked as `mount.modeloci`, it
+/// True when this program was invoked by a name under which mount(8) looks for helpers.
+pub(crate) fn is_mount_helper(args: &[OsString]) -> bool {
+    let name = args.first().map(Path::new).and_then(Path::file_name);
+    name.is_some_and(|name| name == "mount.modeloci" || name == "mount.fuse.modeloci")
+}
+
+/// Parses a whole command line, the program's name included. Invoked as a mount(8) helper, it
 /// takes the arguments of a mount(8) helper.
 ///
 /// # Errors
 /// clap's, which carries the text to print and the exit code; help and version are such errors.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let args: Vec<OsString> = args.into_iter().collect();
-    let invoked_as = args.first().map(Path::new).and_then(Path::file_name);
-    if invoked_as.is_some_and(|name| name == "mount.modeloci" || name == "mount.fuse.modeloci") {
+    if is_mount_helper(&args) {
         MountHelper::try_parse_from(args).map(Cli::from)
     } else {
         Cli::try_parse_from(args)

@@ -5,15 +5,20 @@ mod commands;
 
 use std::process::ExitCode;
 
-use commands::output;
+use commands::output::{self, Codes};
 
 fn main() -> ExitCode {
-    let cli = match cli::parse(std::env::args_os()) {
+    let args: Vec<_> = std::env::args_os().collect();
+    let codes = match cli::is_mount_helper(&args) {
+        true => Codes::MountHelper,
+        false => Codes::Modeloci,
+    };
+    let cli = match cli::parse(args) {
         Ok(cli) => cli,
-        Err(error) => return output::usage(&error),
+        Err(error) => return output::usage(&error, codes),
     };
     match commands::run(cli) {
         Ok(code) => code,
-        Err(error) => output::failure(&error),
+        Err(error) => output::failure(&error, codes),
     }
 }

@@ -40,9 +40,23 @@ pub(crate) fn hint(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> 
     })
 }
 
+/// Who reads the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Codes {
+    /// Whoever runs `modeloci`: see [`code_of`].
+    Modeloci,
+    /// mount(8): section "EXIT STATUS" there.
+    MountHelper,
+}
+
+/// mount(8): "incorrect invocation or permissions".
+const MOUNT_USAGE: u8 = 1;
+/// mount(8): "mount failure".
+const MOUNT_FAILURE: u8 = 32;
+
 /// Prints a failure and returns its exit code. A reader that closed its end of stdout wanted no
 /// more, which is no failure.
-pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
+pub(crate) fn failure(error: &anyhow::Error, codes: Codes) -> ExitCode {
     let (error, hint) = match error.downcast_ref::<Hinted>() {
         Some(hinted) => (&hinted.error, Some(&hinted.hint)),
         None => (error, None),
@@ -57,18 +71,21 @@ pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
         report_line(&format!("hint: {hint}"));
     }
     interrupt::finish();
-    ExitCode::from(exit_code(error))
+    ExitCode::from(exit_code(error, codes))
 }
 
 /// Prints what clap has to say: help and version to stdout, wrong usage to stderr.
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+pub(crate) fn usage(error: &clap::Error, codes: Codes) -> ExitCode {
     if error.use_stderr() {
         // Rendered without colour, because the arguments that it quotes must be made printable.
         let text = error.render().to_string();
         for line in text.trim_end().lines() {
             report_line(line);
         }
-        ExitCode::from(2)
+        ExitCode::from(match codes {
+            Codes::Modeloci => code_of(ErrorKind::Usage),
+            Codes::MountHelper => MOUNT_USAGE,
+        })
     } else {
         let _ = error.print();
         ExitCode::SUCCESS
@@ -92,11 +109,17 @@ fn message(error: &anyhow::Error) -> String {
     parts.join(": ")
 }
 
-fn exit_code(error: &anyhow::Error) -> u8 {
-    match error
+fn exit_code(error: &anyhow::Error, codes: Codes) -> u8 {
+    let known = error
         .chain()
-        .find_map(|cause| cause.downcast_ref::<Error>())
-    {
+        .find_map(|cause| cause.downcast_ref::<Error>());
+    if codes == Codes::MountHelper {
+        return match known.map(Error::kind) {
+            Some(ErrorKind::Usage) => MOUNT_USAGE,
+            _ => MOUNT_FAILURE,
+        };
+    }
+    match known {
         Some(error) => code_of(error.kind()),
         None if error.chain().any(|cause| cause.is::<io::Error>()) => 5,
         None => 1,
@@ -228,11 +251,16 @@ mod tests {
     fn contexts_lead_and_the_cause_decides_the_code() {
         let error = anyhow::Error::new(Error::malformed("a.tar", "is empty")).context("inspect");
         assert_eq!(message(&error), "inspect: a.tar: is empty");
-        assert_eq!(exit_code(&error), 3);
+        assert_eq!(exit_code(&error, Codes::Modeloci), 3);
+        assert_eq!(exit_code(&error, Codes::MountHelper), 32);
         let cause = io::Error::from(io::ErrorKind::PermissionDenied);
         let error = anyhow::Error::new(Error::io("read", "x")(cause));
         assert_eq!(message(&error), "cannot read x: permission denied");
-        assert_eq!(exit_code(&error), 5);
+        assert_eq!(exit_code(&error, Codes::Modeloci), 5);
+        assert_eq!(exit_code(&error, Codes::MountHelper), 32);
+        let error = anyhow::Error::new(Error::usage("x"));
+        assert_eq!(exit_code(&error, Codes::Modeloci), 2);
+        assert_eq!(exit_code(&error, Codes::MountHelper), 1);
         let error = hint(Error::refused("out", "exists already"), "use --force");
         assert_eq!(message(&error), "out: exists already");
     }

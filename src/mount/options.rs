@@ -111,6 +111,12 @@ impl MountOptions {
                 // The kernel knows only allow_other; what it has cached, it would show to all.
                 return refuse("cannot be guaranteed by the kernel; use allow_other");
             }
+            // Also what a service manager's "reload" of a mount unit asks for.
+            ("remount", None) => {
+                return refuse(
+                    "a mounted model cannot be remounted; unmount it, and mount it again",
+                );
+            }
             ("exec", None) => self.noexec = false,
             ("noexec", None) => self.noexec = true,
             ("allow_other", None) => self.allow_other = true,
@@ -136,10 +142,13 @@ impl MountOptions {
             (
                 "defaults" | "auto" | "noauto" | "user" | "users" | "nouser" | "owner" | "group"
                 | "nofail" | "_netdev" | "atime" | "noatime" | "relatime" | "norelatime"
-                | "strictatime" | "nodiratime" | "async",
+                | "strictatime" | "nostrictatime" | "diratime" | "nodiratime" | "lazytime"
+                | "nolazytime" | "sync" | "async" | "dirsync" | "nosymfollow" | "iversion"
+                | "noiversion" | "mand" | "nomand" | "silent" | "loud" | "_rnetdev" | "nogroup"
+                | "noowner" | "nousers",
                 None,
             )
-            | ("comment", Some(_)) => {}
+            | ("comment" | "user", Some(_)) => {}
             _ if name.starts_with("x-") || name.starts_with("X-") => {}
             _ if sloppy => {}
             _ => return refuse("is unknown, or has a value where none belongs"),
@@ -297,7 +306,8 @@ mod tests {
 
     #[test]
     fn what_concerns_others_is_ignored() {
-        let list = "defaults,noauto,user,nofail,_netdev,x-systemd.automount,X-a=b,,comment=c";
+        let list = "defaults,noauto,user,nofail,_netdev,x-systemd.automount,X-a=b,,comment=c,\
+                    user=me,sync,async,dirsync,nosymfollow,iversion,mand,lazytime,strictatime,silent";
         assert_eq!(options(list).unwrap(), options("").unwrap());
     }
 
@@ -308,6 +318,7 @@ mod tests {
             "suid",
             "dev",
             "allow_root",
+            "remount",
             "nosuchoption",
             "uid=root",
             "uid=4294967295",

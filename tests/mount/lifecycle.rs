@@ -106,6 +106,18 @@ fn readiness_is_told_to_whoever_asks() {
     bad.fails(2, "--ready-fd 77");
 }
 
+/// The mount table cannot be read any more, and the archive's process ends.
+#[test]
+fn a_mount_that_runs_out_of_descriptors_is_detached() {
+    let scene = Scene::new();
+    let done = shell(
+        "cd \"$1\" && ulimit -n 5 && exec \"$2\" mount m.tar mnt --foreground --no-index",
+        &[scene.path("").as_os_str(), BINARY.as_ref()],
+    );
+    done.fails(5, "too many open files");
+    assert_eq!(mounts_at(&scene.path("mnt")), 0);
+}
+
 #[test]
 fn a_starter_that_dies_leaves_no_mount() {
     let scene = Scene::new();

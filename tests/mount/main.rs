@@ -13,4 +13,5 @@ mod places;
 mod reading;
 #[path = "../support/mod.rs"]
 mod support;
+mod system;
 mod tree;

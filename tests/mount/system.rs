@@ -1,0 +1,125 @@
+//! The system around a mount: its logger, mount(8) and fstab(5).
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use crate::harness::{BINARY, Done, Scene, needs_root, shell};
+
+/// Runs a script in a mount namespace of its own: `$1` is the scene's directory, where it starts,
+/// and `$2` the binary.
+fn own_namespace(script: &str, scene: &Scene) -> Done {
+    let mnt = scene.path("mnt");
+    let dir = mnt.parent().unwrap(); // without a slash at its end
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    shell(
+        "cd \"$1\" && exec unshare --mount --propagation private sh -euc \"$3\" sh \"$1\" \"$2\"",
+        &[dir.as_os_str(), BINARY.as_ref(), script.as_ref()],
+    )
+}
+
+/// The same, where mount(8) finds the binary as its helper.
+fn with_helper(script: &str, scene: &Scene) -> Done {
+    let links = "mkdir sbin
+        cp -a /sbin/. sbin
+        ln -sf \"$2\" sbin/mount.modeloci
+        ln -sf \"$2\" sbin/mount.fuse.modeloci
+        mount --bind sbin \"$(readlink -f /sbin)\"\n";
+    own_namespace(&format!("{links}{script}"), scene)
+}
+
+#[test]
+fn a_mount_in_the_background_speaks_to_the_system_log() {
+    if !needs_root("put a logger of its own at /dev/log") {
+        return;
+    }
+    let scene = Scene::new();
+    let logger = UnixDatagram::bind(scene.path("logger")).unwrap();
+    logger
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let done = own_namespace(
+        "mkdir dev
+        mount -t tmpfs none dev
+        for name in null zero urandom fuse; do
+            : >dev/$name
+            mount --bind /dev/$name dev/$name
+        done
+        ln -s \"$1/logger\" dev/log
+        mount --rbind dev /dev
+        \"$2\" mount m.tar mnt --no-index
+        \"$2\" umount mnt",
+        &scene,
+    );
+    done.ok();
+    let receive = || {
+        let mut buf = [0; 8192];
+        let n = logger.recv(&mut buf).unwrap();
+        String::from_utf8(buf[..n].to_vec()).unwrap()
+    };
+    let mounted = receive();
+    assert!(mounted.starts_with("<30>modeloci["), "{mounted}");
+    assert!(mounted.contains("]: info: mounted "), "{mounted}");
+    let ended = receive();
+    assert!(ended.contains("0 bytes served in 0 reads"), "{ended}");
+}
+
+#[test]
+fn mount_8_mounts_models() {
+    if !needs_root("mount with mount(8)") {
+        return;
+    }
+    let scene = Scene::new();
+    let done = with_helper(
+        "mount -t modeloci \"$1/m.tar\" \"$1/mnt\" -o ro,threads=2,sync,nosymfollow,_netdev
+        cat mnt/config.json
+        mount -o remount,ro \"$1/mnt\" || echo \" remount: $?\"
+        umount mnt
+        mount -t fuse.modeloci \"$1/m.tar\" \"$1/mnt\"
+        cat mnt/config.json
+        umount mnt
+        mount -t modeloci \"$1/m.tar\" \"$1/mnt\" -o frobnicate || echo \" option: $?\"
+        mount -t modeloci \"$1/absent.tar\" \"$1/mnt\" || echo \"archive: $?\"
+        mount -f -t modeloci \"$1/m.tar\" \"$1/mnt\"
+        umount mnt || echo \"nothing mounted\"",
+        &scene,
+    )
+    .ok();
+    assert_eq!(
+        done.out,
+        "{\"layers\": 2} remount: 1\n{\"layers\": 2} option: 1\narchive: 32\nnothing mounted\n"
+    );
+    assert!(done.err.contains("cannot be remounted"), "{}", done.err);
+    assert!(done.err.contains("\"frobnicate\": is unknown"));
+}
+
+#[test]
+fn fstab_mounts_models_for_root_and_users() {
+    if !needs_root("write fstab") {
+        return;
+    }
+    let scene = Scene::new();
+    chown(scene.path("mnt"), Some(65534), Some(65534)).unwrap();
+    let done = with_helper(
+        "echo \"$1/m.tar $1/mnt modeloci ro,nofail,user,noexec 0 0\" >fstab
+        mount --bind fstab /etc/fstab
+        mount -a
+        mount -a # what is mounted is left alone
+        grep -c \" $1/mnt ro,nosuid,nodev,noexec\" /proc/self/mountinfo
+        umount mnt
+        user() { setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"; }
+        user mount \"$1/mnt\"
+        user cat mnt/config.json
+        setpriv --reuid=1 --regid=1 --clear-groups \"$2\" umount mnt || echo \" other: $?\"
+        user \"$2\" umount mnt",
+        &scene,
+    )
+    .ok();
+    assert_eq!(done.out, "1\n{\"layers\": 2} other: 5\n", "{}", done.err);
+    assert!(
+        done.err.contains("was mounted by another user; unmount it"),
+        "{}",
+        done.err
+    );
+}
