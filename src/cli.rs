@@ -301,7 +301,12 @@ Examples:
   modeloci mount llama-1.0.0.tar /mnt/llama --digest sha256:... --prefetch
   mount -t modeloci llama-1.0.0.tar /mnt/llama -o ro,allow_other
 
-Returns as soon as the mount answers and leaves a process behind; `modeloci umount` ends it.")]
+Options for -o: allow_other, cache_size=, digest=, gid=, index_dir=, log_file=, no_index, prefetch,
+uid= as above; noexec; nonempty: hide what is in the directory; threads=8: requests served side by
+side; max_readahead=16MiB: of the kernel, for root.
+
+Returns as soon as the mount answers and leaves a process behind; `modeloci umount`, SIGTERM, SIGINT
+or SIGHUP end it, SIGUSR1 logs its status. MODELOCI_LOG=debug in the environment logs more.")]
 pub(crate) struct MountArgs {
     /// The archive, or an image-layout directory
     #[arg(value_name = "ARCHIVE")]
@@ -331,10 +336,10 @@ pub(crate) struct MountArgs {
     #[arg(long)]
     pub(crate) allow_other: bool,
     /// Owner of all files [default: the user who mounts]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_id)]
     pub(crate) uid: Option<u32>,
     /// Group of all files [default: that of the user who mounts]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_id)]
     pub(crate) gid: Option<u32>,
     /// Mount options, as mount(8) takes them; repeatable
     #[arg(
@@ -356,8 +361,8 @@ pub(crate) struct MountArgs {
     /// Keep no seek tables between runs
     #[arg(long)]
     pub(crate) no_index: bool,
-    /// Write one line to this descriptor when the mount answers
-    #[arg(long, value_name = "N", hide = true)]
+    /// With --foreground: write the line READY=1 to this descriptor when the mount answers
+    #[arg(long, value_name = "N")]
     pub(crate) ready_fd: Option<i32>,
     /// mount(8) helper `-f`: check everything, mount nothing.
     #[arg(skip)]
@@ -539,6 +544,15 @@ fn parse_compression(text: &str) -> Result<Compression, String> {
 
 fn parse_digest(text: &str) -> Result<Digest, String> {
     text.parse().map_err(|e: modeloci::Error| e.to_string())
+}
+
+fn parse_id(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        // The largest number means "no change" to chown(2), and is no user.
+        Ok(n) if n != u32::MAX => Ok(n),
+        Ok(_) => Err("is no user or group".into()),
+        Err(_) => Err("is not a number from 0 to 4294967294".into()),
+    }
 }
 
 fn parse_jobs(text: &str) -> Result<usize, String> {

@@ -59,7 +59,7 @@ pub enum Error {
         problem: String,
     },
     /// The manifest is not the pinned one.
-    #[error("manifest is {found}, but {expected} was pinned with --digest")]
+    #[error("manifest is {found}, but {expected} was pinned")]
     PinMismatch {
         /// The digest that the user pinned.
         expected: Box<Digest>,

@@ -19,7 +19,8 @@ pub(crate) fn run(args: &InspectArgs, verbosity: Verbosity) -> anyhow::Result<Ex
         pin: args.digest,
         ..OpenOptions::default()
     };
-    let model = Model::open(args.archive(), &options)?;
+    let model = Model::open(args.archive(), &options)
+        .map_err(|error| output::about(args.archive(), error))?;
     let reports = (!args.no_verify).then(|| {
         let bar = Progress::new("verifying", verbosity);
         verify(&model, args.jobs.unwrap_or(0), &|done, total| {

@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use log::LevelFilter;
-use modeloci::Error;
 use modeloci::mount::{self, LogQueue, MountOptions, SystemLog};
+use modeloci::{Error, ErrorKind};
 
-use super::logging;
+use super::{logging, output};
 use crate::cli::{MountArgs, Verbosity};
 
 pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
@@ -19,7 +19,7 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     if args.fake {
         // mount(8): "perform everything except the actual system call".
         logging::init(verbosity);
-        mount::check(&options)?;
+        mount::check(&options).map_err(|error| advise(error, &args.archive))?;
         return Ok(ExitCode::SUCCESS);
     }
     if !options.foreground {
@@ -27,7 +27,7 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
             // Said here, where somebody reads it, and not by the background process.
             open_log(file)?;
         }
-        mount::mount(&options)?;
+        mount::mount(&options).map_err(|error| advise(error, &args.archive))?;
         return Ok(ExitCode::SUCCESS);
     }
     if options.ready_fd.is_some() {
@@ -36,16 +36,29 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     }
     let log = start_log(&options, verbosity)
         .inspect_err(|error| mount::report_failure(&options, error))?;
-    let result = mount::mount(&options);
+    let result = mount::mount(&options).map_err(|error| advise(error, &args.archive));
     if let Err(error) = &result {
         // In the background nobody sees stderr.
         if options.log_file.is_some() || options.system_log {
-            log::error!("{error}");
+            log::error!("{error:#}");
         }
     }
     log.flush(Duration::from_millis(500));
     result?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what to do about a directory of files that was never packed.
+fn advise(error: Error, archive: &Path) -> anyhow::Error {
+    let of_archive = error.kind() == ErrorKind::Malformed;
+    let error = output::about(archive, error);
+    if of_archive && archive.is_dir() && !archive.join("oci-layout").exists() {
+        return output::hint(
+            error,
+            "pack a model directory first: `modeloci pack DIR --name NAME --version VERSION`",
+        );
+    }
+    error
 }
 
 fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<MountOptions> {
@@ -66,6 +79,11 @@ fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<MountOption
         (None, false) => cache_dir(),
     };
     options.apply(&args.options.join(","), args.sloppy)?;
+    if args.no_index && options.index_dir.is_some()
+        || args.index_dir.is_some() && options.index_dir.is_none()
+    {
+        return Err(Error::usage("an index directory and no index cannot both be had").into());
+    }
     if options.ready_fd.is_some() && !options.foreground {
         return Err(Error::usage("--ready-fd needs --foreground").into());
     }

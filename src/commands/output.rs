@@ -5,10 +5,11 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use modeloci::entry_path::printable;
+use modeloci::entry_path::{printable, printable_path};
 use modeloci::{Error, ErrorKind};
 
 use super::interrupt;
@@ -53,6 +54,16 @@ pub(crate) enum Codes {
 const MOUNT_USAGE: u8 = 1;
 /// mount(8): "mount failure".
 const MOUNT_FAILURE: u8 = 32;
+
+/// Names the archive in an error that speaks only of its manifest.
+pub(crate) fn about(archive: &Path, error: Error) -> anyhow::Error {
+    let pin = error.kind() == ErrorKind::PinMismatch;
+    let error = anyhow::Error::new(error);
+    match pin {
+        true => error.context(printable_path(archive)),
+        false => error,
+    }
+}
 
 /// Prints a failure and returns its exit code. A reader that closed its end of stdout wanted no
 /// more, which is no failure.

@@ -29,7 +29,8 @@ pub(crate) fn run(args: &UnpackArgs, verbosity: Verbosity) -> anyhow::Result<Exi
         jobs: args.jobs.unwrap_or(0),
         cancel: Some(interrupt::catch()),
     };
-    let model = Model::open(args.archive(), &open)?;
+    let model =
+        Model::open(args.archive(), &open).map_err(|error| output::about(args.archive(), error))?;
     for note in model.notes() {
         // What is left out of the tree must not be missed unnoticed.
         log::warn!("{note}");

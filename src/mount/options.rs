@@ -51,6 +51,30 @@ pub struct MountOptions {
     pub extra_args: Vec<OsString>,
 }
 
+/// The options of ours without a value, and those with one.
+const FLAGS: [&str; 10] = [
+    "ro",
+    "nosuid",
+    "nodev",
+    "exec",
+    "noexec",
+    "allow_other",
+    "nonempty",
+    "prefetch",
+    "no_index",
+    "default_permissions",
+];
+const VALUED: [&str; 8] = [
+    "uid",
+    "gid",
+    "digest",
+    "cache_size",
+    "index_dir",
+    "log_file",
+    "max_readahead",
+    "threads",
+];
+
 /// Most event loops that may be asked for.
 const MAX_THREADS: usize = 256;
 /// Event loops when none are asked for: requests wait for decodes, so more than cores.
@@ -151,7 +175,18 @@ impl MountOptions {
             | ("comment" | "user", Some(_)) => {}
             _ if name.starts_with("x-") || name.starts_with("X-") => {}
             _ if sloppy => {}
-            _ => return refuse("is unknown, or has a value where none belongs"),
+            _ if FLAGS.contains(&name) => return refuse("takes no value"),
+            _ if VALUED.contains(&name) => {
+                return refuse(&format!("needs a value, as in {name}=..."));
+            }
+            _ => {
+                // Options of the command line have dashes.
+                let name = name.replace('-', "_");
+                if FLAGS.contains(&&*name) || VALUED.contains(&&*name) {
+                    return refuse(&format!("is unknown; did you mean {name}?"));
+                }
+                return refuse("is unknown; `modeloci mount --help` lists those of a model");
+            }
         }
         Ok(())
     }
@@ -334,6 +369,16 @@ mod tests {
             let error = options(bad).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Usage, "{bad}");
             assert!(error.to_string().contains(bad), "{error}");
+        }
+        for (wrong, why) in [
+            ("cache_size", "needs a value"),
+            ("ro=1", "takes no value"),
+            ("cache-size=1M", "did you mean cache_size?"),
+            ("allow-other", "did you mean allow_other?"),
+            ("atime=1", "is unknown"),
+        ] {
+            let error = options(wrong).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
         }
         let mut sloppy = MountOptions::new("a.tar", "/mnt");
         sloppy.apply("nosuchoption", true).unwrap();

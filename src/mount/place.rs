@@ -79,7 +79,7 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
             "is busy: a process has a file open or its working directory there; end it, or use \
              --lazy",
         )),
-        Detached::NotOurs => Err(not_mounted(&path)),
+        Detached::NotOurs => Err(not_mounted(&path, &[])),
     }
 }
 
@@ -91,12 +91,36 @@ pub(super) fn find<'a>(mounts: &'a [Mount], path: &Path) -> Result<&'a Mount> {
             printable_path(path),
             format!("is a mount of type {}, not a model", mount.fs_type),
         )),
-        None => Err(not_mounted(path)),
+        None => Err(not_mounted(path, mounts)),
     }
 }
 
-fn not_mounted(path: &Path) -> Error {
-    Error::environment(printable_path(path), "no model is mounted there")
+/// Names the mount point that was probably meant: that of a path inside, or of the archive itself.
+fn not_mounted(path: &Path, mounts: &[Mount]) -> Error {
+    let models = || mounts.iter().filter(|mount| mount.fs_type == FS_TYPE);
+    let inside = models()
+        .filter(|mount| path.starts_with(&mount.mount_point))
+        .max_by_key(|mount| mount.mount_point.as_os_str().len());
+    let archive = || {
+        models().find(|mount| {
+            let source = Path::new(&mount.source);
+            source == path || source.canonicalize().is_ok_and(|source| source == path)
+        })
+    };
+    let problem = if let Some(mount) = inside {
+        format!(
+            "lies in the model mounted at {0}; give {0}",
+            printable_path(&mount.mount_point)
+        )
+    } else if let Some(mount) = archive() {
+        format!(
+            "is mounted at {0}; give {0}",
+            printable_path(&mount.mount_point)
+        )
+    } else {
+        "no model is mounted there".to_string()
+    };
+    Error::environment(printable_path(path), problem)
 }
 
 fn mount_point(path: &Path) -> String {

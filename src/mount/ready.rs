@@ -21,8 +21,13 @@ impl Reporter {
         let Some(fd) = fd else {
             return Ok(Reporter(None));
         };
-        let file = sys::inherit_fd(fd)
-            .map_err(|e| Error::usage(format!("--ready-fd {fd}: is no usable descriptor: {e}")))?;
+        let file = sys::inherit_fd(fd).map_err(|_| {
+            let why = match fd {
+                0..=2 => "is a standard stream; use 3 or more",
+                _ => "is not an open descriptor",
+            };
+            Error::usage(format!("--ready-fd {fd}: {why}"))
+        })?;
         Ok(Reporter(Some(File::from(file))))
     }
 
@@ -108,6 +113,19 @@ mod tests {
             let received = report(|r| r.failed(&error)).unwrap().unwrap_err();
             assert_eq!(received.kind(), kind);
             assert_eq!(received.to_string(), error.to_string());
+        }
+    }
+
+    #[test]
+    fn descriptors_that_cannot_be_used_are_refused() {
+        for (fd, why) in [
+            (1, "standard stream"),
+            (1_000_000, "not an open"),
+            (-1, "not an open"),
+        ] {
+            let error = Reporter::new(Some(fd)).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Usage);
+            assert!(error.to_string().contains(why), "{error}");
         }
     }
 

@@ -36,7 +36,7 @@ fn help_goes_to_stdout_and_fits() {
         let short = sandbox.run(&[verb, "-h"]).ok();
         assert_eq!(long.text(), short.text(), "{verb}");
         assert!(long.text().lines().count() <= 50, "{verb}");
-        assert!(!long.text().contains("ready-fd"), "{verb}");
+        assert!(!long.text().contains("system-log"), "{verb}");
     }
     let version = sandbox.run(&["--version"]).ok();
     assert_eq!(
@@ -77,11 +77,24 @@ fn wrong_usage_exits_2() {
         &["unpack", "--archive", "a", "--output", "b", "c"],
         &["mount", "a"],
         &["mount", "a", "b", "--cache-size", "1MB"],
+        &["mount", "a", "b", "--uid", "root"],
+        &["mount", "a", "b", "--gid", "4294967295"],
         &["nonsense"],
     ] {
         sandbox.run(line).fails(2, "--help");
     }
     assert_eq!(sandbox.run(&[]).code, Some(2));
+}
+
+#[test]
+fn an_index_is_kept_somewhere_or_nowhere() {
+    let sandbox = Sandbox::new();
+    for line in [
+        &["mount", "a", "b", "--index-dir", "c", "-o", "no_index"][..],
+        &["mount", "a", "b", "--no-index", "-o", "index_dir=c"],
+    ] {
+        sandbox.run(line).fails(2, "cannot both");
+    }
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn the_starter_reports_the_error_of_the_background_process() {
         // The paths differ: the background process has absolute ones.
         let absolute = |text: String| text.replace(scene.path("").to_str().unwrap(), "");
         assert_eq!(line(&background).len(), 1, "{}", background.err);
+        assert!(background.err.contains(args[1]), "{}", background.err);
         assert_eq!(
             line(&background)
                 .into_iter()
@@ -103,7 +104,7 @@ fn readiness_is_told_to_whoever_asks() {
     assert_eq!(server.wait().0, Some(0));
 
     let bad = scene.run(&["mount", "m.tar", "mnt", "--foreground", "--ready-fd", "77"]);
-    bad.fails(2, "--ready-fd 77");
+    bad.fails(2, "--ready-fd 77: is not an open descriptor");
 }
 
 /// The mount table cannot be read any more, and the archive's process ends.

@@ -50,6 +50,11 @@ fn m2_places_that_cannot_be_mounted_on() {
     scene
         .run(&["mount", "m.tar", "missing"])
         .fails(5, "does not exist");
+    fs::create_dir(scene.path("plain")).unwrap();
+    fs::write(scene.path("plain/config.json"), "{}").unwrap();
+    scene
+        .run(&["mount", "plain", "mnt"])
+        .fails(3, "hint: pack a model directory first");
     scene
         .run(&["mount", "m.tar", "m.tar"])
         .fails(5, "is not a directory");
@@ -253,4 +258,14 @@ fn what_is_no_model_is_left_alone() {
     scene
         .run(&["status", "mnt"])
         .fails(5, "no model is mounted");
+
+    // What was probably meant is named.
+    let mount = scene.mount(&[]);
+    let at = format!("give {}\n", mount.0.display());
+    for command in ["umount", "status"] {
+        for near in ["mnt/config.json", "mnt/nested/deep", "m.tar"] {
+            scene.run(&[command, near]).fails(5, &at);
+        }
+    }
+    mount.unmount();
 }
