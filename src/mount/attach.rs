@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{
@@ -113,11 +113,9 @@ impl Attached {
             // unreadable, for want of descriptors.
             return Ok(true);
         };
-        let mounts = match mountinfo::read() {
-            Ok(mounts) => mounts,
-            // A connection that lives is mounted somewhere, and nobody but us was to move it.
-            Err(_) if self.connected() => return Ok(true),
-            Err(error) => return Err(error),
+        let Ok(mounts) = mountinfo::read() else {
+            // For want of descriptors, say. While the connection lives, no other has its number.
+            return Ok(self.connected() && device_at(&self.mountpoint).as_ref() == Some(device));
         };
         let ours = mountinfo::topmost(&mounts, &self.mountpoint)
             .is_some_and(|m| m.device == *device && m.fs_type == FS_TYPE);
@@ -135,6 +133,14 @@ impl Attached {
         let polled = rustix::event::poll(&mut fds, Some(&Timespec::default()));
         polled.is_ok() && !fds[0].revents().contains(PollFlags::ERR)
     }
+}
+
+/// `major:minor` of the device that a look-up of `path` reaches, without a descriptor and without
+/// asking the process that serves it.
+fn device_at(path: &Path) -> Option<String> {
+    let flags = AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::empty()).ok()?;
+    Some(format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor))
 }
 
 /// True for a mount whose connection has ended.
@@ -428,6 +434,14 @@ mod tests {
         assert!(conf_allows_other("  user_allow_other  "));
         assert!(!conf_allows_other("#user_allow_other\nmount_max = 1"));
         assert!(!conf_allows_other(""));
+    }
+
+    #[test]
+    fn devices_are_spelt_as_in_the_mount_table() {
+        let mounts = mountinfo::read().unwrap();
+        let proc = mountinfo::topmost(&mounts, Path::new("/proc")).unwrap();
+        assert_eq!(device_at(Path::new("/proc")).as_ref(), Some(&proc.device));
+        assert_eq!(device_at(Path::new("/does/not/exist")), None);
     }
 
     #[test]
