@@ -86,6 +86,12 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Add one file to an archive, in place
     AddLayer(AddLayerArgs),
+    /// Read ahead on a mount, as its server says on standard input
+    #[command(hide = true, name = modeloci::mount::PREFETCHER)]
+    Prefetcher {
+        /// The number of the mount's device
+        device: u64,
+    },
 }
 
 /// How layers are written: of `pack` and `add-layer`.

@@ -142,7 +142,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -153,14 +153,11 @@ impl Filesystem for Adapter {
     ) {
         let counters = &self.shared.counters;
         counters.requests.fetch_add(1, Ordering::Relaxed);
-        let reading = Reading::begin(&self.shared);
-        let read = move || {
-            let shared = reading.shared();
-            let result = guard::run(&shared.counters.panics, || shared.read(ino, offset, size));
-            match result {
-                Ok(bytes) => reply.data(&bytes),
-                Err(errno) => reply.error(errno),
-            }
+        let ahead = self.shared.is_prefetcher(req.pid());
+        let reading = Reading::begin(&self.shared, ahead);
+        let read = move || match reading.read(ino, offset, size) {
+            Ok(bytes) => reply.data(&bytes),
+            Err(errno) => reply.error(errno),
         };
         if self.shared.would_wait(ino, offset, size) {
             self.loops.run_apart(ino.0, offset, read);

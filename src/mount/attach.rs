@@ -92,6 +92,15 @@ impl Attached {
         self.device.as_deref().unwrap_or_default()
     }
 
+    /// The mount's device, as `stat` gives it.
+    pub(super) fn device_number(&self) -> Result<u64> {
+        let numbers = self.device().split_once(':');
+        numbers
+            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
+            .map(|(major, minor)| rustix::fs::makedev(major, minor))
+            .ok_or_else(|| Error::environment(printable_path(&self.mountpoint), "has no device"))
+    }
+
     /// Unmounts; `lazily` also when it is in use: it then goes for good when the last user does.
     pub(super) fn detach(&mut self, lazily: bool) -> Result<Detached> {
         if self.detached {

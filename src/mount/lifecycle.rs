@@ -16,10 +16,11 @@ use super::adapter::Adapter;
 use super::attach::{self, Attached, Detached};
 use super::notify::Notifier;
 use super::options::MountOptions;
+use super::prefetch::{self, Prefetch};
 use super::ready::{self, Reporter};
 use super::requests::Shared;
 use super::sys::{self, SignalSet};
-use super::{guard, place, prefetch, session};
+use super::{guard, place, session};
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::model::{Model, OpenOptions};
@@ -166,7 +167,7 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
     ));
     let (fd, mut attached) = attach::attach(&mountpoint, options)?;
     let adapter = Adapter::new(Arc::clone(&shared), options.threads, options.max_readahead);
-    let kernel = session::start(adapter, fd, options.threads, events)?;
+    session::start(adapter, fd, options.threads, events)?;
     attach::raise_readahead(attached.device(), options.max_readahead);
     let early = wait_until_it_answers(&mountpoint, options.threads, &inbox)?;
     log::info!(
@@ -183,13 +184,15 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
         printable_path(&mountpoint)
     ));
     let prefetch = match options.prefetch {
-        true => Some(prefetch::start(Arc::clone(&shared), kernel)?),
+        true => Some(prefetch::start(
+            Arc::clone(&shared),
+            attached.device_number()?,
+        )?),
         false => None,
     };
 
     let events = early.into_iter().chain(inbox.iter());
-    let result = run(events, &inbox, &shared, &mut attached, &notifier);
-    drop(prefetch);
+    let result = run(events, &inbox, &shared, &mut attached, &notifier, prefetch);
     log::info!(
         "{}: {}",
         printable_path(&mountpoint),
@@ -234,8 +237,13 @@ fn run(
     shared: &Shared,
     attached: &mut Attached,
     notifier: &Notifier,
+    mut prefetch: Option<Prefetch>,
 ) -> Result<()> {
     for event in events {
+        if !matches!(event, Event::Signal(libc::SIGUSR1)) {
+            // It must not keep the mount busy, nor look at what is mounted there next.
+            drop(prefetch.take());
+        }
         match event {
             Event::Signal(libc::SIGUSR1) => log::info!("status: {}", shared.status().summary()),
             Event::Signal(_) => {

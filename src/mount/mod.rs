@@ -11,7 +11,7 @@
 //! requests    what the operations answer: attributes, directories, xattrs, bytes
 //! attach      mount(2) or fusermount3; detaching again
 //! place       what a mount point may be; stale mounts
-//! prefetch    fills the kernel's page cache while nobody reads
+//! prefetch    fills the kernel's page cache while nobody reads; with a process of its own, filler
 //! ```
 //!
 //! fuser 0.18.0 has defects that a mount must not inherit. It is given nothing but an open
@@ -21,6 +21,7 @@
 mod adapter;
 mod attach;
 mod errno;
+mod filler;
 mod guard;
 mod lifecycle;
 mod log_queue;
@@ -38,6 +39,7 @@ mod status;
 mod sys;
 mod system_log;
 
+pub use filler::{SUBCOMMAND as PREFETCHER, serve as serve_prefetch};
 pub use lifecycle::{check, mount, report_failure};
 pub use log_queue::{LogQueue, LogWriter};
 pub use options::{MountOptions, parse_size};

@@ -7,16 +7,15 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use fuser::{Errno, FileAttr, FileType, INodeNo};
 
-use super::errno;
-use super::prefetch::Asked;
 use super::status::Status;
+use super::{errno, guard};
 use crate::error::Error;
 use crate::model::{Attr, DirEntry, Inode, Model, NodeKind};
 
@@ -44,29 +43,57 @@ pub(super) struct Shared {
     gid: u32,
     started: Instant,
     reported: Mutex<HashSet<u64>>,
-    /// Set by a prefetch.
-    asked: OnceLock<Asked>,
+    /// The process that prefetches; 0 for none.
+    prefetcher: AtomicU32,
+    /// The last file of which it could not read something.
+    failed_ahead: Mutex<Option<Inode>>,
+}
+
+/// Nothing panics while one of these locks is held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A read that is being answered, until it is dropped.
-pub(super) struct Reading(Arc<Shared>);
+pub(super) struct Reading {
+    shared: Arc<Shared>,
+    ahead: bool,
+}
 
 impl Reading {
-    pub(super) fn begin(shared: &Arc<Shared>) -> Reading {
-        shared.counters.reading.fetch_add(1, Ordering::Relaxed);
-        Reading(Arc::clone(shared))
+    pub(super) fn begin(shared: &Arc<Shared>, ahead: bool) -> Reading {
+        let reading = Reading {
+            shared: Arc::clone(shared),
+            ahead,
+        };
+        reading.counter().fetch_add(1, Ordering::Relaxed);
+        reading
     }
 
-    pub(super) fn shared(&self) -> &Shared {
-        &self.0
+    /// Answers it.
+    pub(super) fn read(&self, inode: INodeNo, offset: u64, size: u32) -> Result<Bytes, Errno> {
+        guard::run(&self.shared.counters.panics, || {
+            self.shared.read(inode, offset, size, self.ahead)
+        })
+    }
+
+    fn counter(&self) -> &AtomicUsize {
+        let counters = &self.shared.counters;
+        match self.ahead {
+            true => &counters.reading_ahead,
+            false => &counters.reading,
+        }
     }
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        let now = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.counters.last_read.store(now, Ordering::Relaxed);
-        self.0.counters.reading.fetch_sub(1, Ordering::Relaxed);
+        let shared = &self.shared;
+        if !self.ahead {
+            let now = u64::try_from(shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            shared.counters.last_read.store(now, Ordering::Relaxed);
+        }
+        self.counter().fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -81,6 +108,8 @@ pub(super) struct Counters {
     pub(super) panics: AtomicU64,
     /// Reads that are being answered now.
     pub(super) reading: AtomicUsize,
+    /// Those of a prefetch.
+    pub(super) reading_ahead: AtomicUsize,
     /// When the last read ended, in milliseconds after the start.
     last_read: AtomicU64,
 }
@@ -101,7 +130,8 @@ impl Shared {
             gid: owner.1,
             started: Instant::now(),
             reported: Mutex::new(HashSet::new()),
-            asked: OnceLock::new(),
+            prefetcher: AtomicU32::new(0),
+            failed_ahead: Mutex::new(None),
         }
     }
 
@@ -154,34 +184,54 @@ impl Shared {
     }
 
     /// The bytes of a file: exactly what was asked for up to its end, or an errno.
-    pub(super) fn read(&self, inode: INodeNo, offset: u64, size: u32) -> Result<Bytes, Errno> {
+    /// `ahead` says that nobody waits for them.
+    pub(super) fn read(
+        &self,
+        inode: INodeNo,
+        offset: u64,
+        size: u32,
+        ahead: bool,
+    ) -> Result<Bytes, Errno> {
         self.counters.reads.fetch_add(1, Ordering::Relaxed);
-        if let Some(asked) = self.asked.get() {
-            asked.note(Inode(inode.0), offset, size);
-        }
-        self.model
-            .read_at(Inode(inode.0), offset, size as usize)
-            .map_err(|error| {
-                self.report(Inode(inode.0), offset, &error);
-                errno::of(error.kind())
-            })
+        let (inode, len) = (Inode(inode.0), size as usize);
+        let read = match ahead {
+            true => self.model.prefetch(inode, offset, len),
+            false => self.model.read_at(inode, offset, len),
+        };
+        read.map_err(|error| {
+            if ahead {
+                *lock(&self.failed_ahead) = Some(inode);
+            }
+            self.report(inode, offset, &error);
+            errno::of(error.kind())
+        })
     }
 
-    /// Has reads noted from now on.
-    pub(super) fn expect_reads_of(&self, asked: Asked) {
-        let _ = self.asked.set(asked);
+    /// From now on, reads of this process are prefetching.
+    pub(super) fn set_prefetcher(&self, process: u32) {
+        self.prefetcher.store(process, Ordering::Relaxed);
     }
 
-    /// What the kernel has asked for, as far as it is noted.
-    pub(super) fn asked(&self) -> Option<&Asked> {
-        self.asked.get()
+    /// True for the process that prefetches.
+    pub(super) fn is_prefetcher(&self, process: u32) -> bool {
+        process != 0 && process == self.prefetcher.load(Ordering::Relaxed)
+    }
+
+    /// Reads of the process that prefetches which are being answered now.
+    pub(super) fn reads_ahead(&self) -> usize {
+        self.counters.reading_ahead.load(Ordering::Relaxed)
+    }
+
+    /// The file of which something could not be prefetched since the last call.
+    pub(super) fn take_failed_ahead(&self) -> Option<Inode> {
+        lock(&self.failed_ahead).take()
     }
 
     /// Logs a failure: once at full level, because readers repeat what failed.
     fn report(&self, inode: Inode, offset: u64, error: &Error) {
         let mut hasher = DefaultHasher::new();
         error.to_string().hash(&mut hasher);
-        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reported = lock(&self.reported);
         let first = reported.len() < MAX_REPORTED && reported.insert(hasher.finish());
         drop(reported);
         let level = if first {

@@ -4,34 +4,33 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::Sender;
 use std::thread;
 
-use fuser::{Config, Notifier, Session, SessionACL};
+use fuser::{Config, Session, SessionACL};
 
 use super::adapter::Adapter;
 use super::lifecycle::Event;
 use crate::error::{Error, Result};
 
 /// Answers the kernel's first request, then serves in threads of its own until the connection
-/// ends, which is reported as [`Event::Ended`]. Returns what fills the kernel's caches unasked.
+/// ends, which is reported as [`Event::Ended`].
 pub(super) fn start(
     adapter: Adapter,
     fd: OwnedFd,
     threads: usize,
     events: Sender<Event>,
-) -> Result<Notifier> {
+) -> Result<()> {
     let mut config = Config::default();
     config.n_threads = Some(threads);
     // The kernel checks who may use the mount, from the mount options. fuser's own check would
     // refuse processes that the kernel lets in.
     let session = Session::from_fd(adapter, fd, SessionACL::All, config)
         .map_err(Error::io("serve", "the FUSE connection"))?;
-    let notifier = session.notifier();
     thread::Builder::new()
         .name("session".into())
         .spawn(move || {
             let _ = events.send(Event::Ended(session.run()));
         })
         .map_err(Error::io("start", "a thread"))?;
-    Ok(notifier)
+    Ok(())
 }
 
 /// How many of this process's threads are event loops.

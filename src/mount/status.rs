@@ -100,7 +100,9 @@ impl Status {
             total_bytes: model.total_bytes(),
             requests: get(&shared.counters.requests),
             read_requests: get(&shared.counters.reads),
-            reads_in_flight: shared.counters.reading.load(Ordering::Relaxed) as u64,
+            reads_in_flight: (shared.counters.reading.load(Ordering::Relaxed)
+                + shared.counters.reading_ahead.load(Ordering::Relaxed))
+                as u64,
             panics: get(&shared.counters.panics),
             bytes_served: get(&stats.bytes_served),
             chunks_verified: get(&stats.chunks_verified),

@@ -70,9 +70,9 @@ fn d3_prefetch_goes_on_after_a_damaged_layer() {
         let mount = scene.mount(&["--prefetch", "--log-file", log.to_str().unwrap()]);
         scene.until_prefetched();
         let log = fs::read_to_string(log).unwrap();
-        let warnings: Vec<_> = log.lines().filter(|l| l.contains(" warning: ")).collect();
-        assert_eq!(warnings.len(), 1, "{log}");
-        assert!(warnings[0].contains("prefetch: weights.bin"), "{log}");
+        let errors: Vec<_> = log.lines().filter(|l| l.contains(" error: ")).collect();
+        assert_eq!(errors.len(), 1, "{log}");
+        assert!(errors[0].contains("read weights.bin"), "{log}");
         let others = || scene.files.iter().filter(|(name, _)| name != "weights.bin");
         let bytes: usize = others().map(|(_, bytes)| bytes.len()).sum();
         assert!(mount.count("prefetched_bytes") >= bytes as u64);

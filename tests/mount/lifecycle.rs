@@ -9,8 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    BINARY, Done, Mounted, Scene, Server, errno, is_root, kill, lives, mounts_at, shell, until,
+    BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, kill, lives, mounts_at, shell,
+    until,
 };
+use crate::support;
 
 #[test]
 fn the_starter_returns_when_the_mount_answers() {
@@ -231,6 +233,49 @@ fn r6_a_killed_process_gives_errors_and_room_for_the_next() {
 
 /// The kernel gives the device number of an unmounted model to the next one. The old process, late
 /// to learn of its end, must not take the new mount for its own.
+/// A thread that waited for an answer from its own mount would keep the killed process, and with it
+/// the connection.
+#[test]
+fn r6_nothing_stays_of_a_process_that_is_killed_while_it_prefetches() {
+    let mut files: Vec<_> = (0..3_000)
+        .map(|n| (format!("{}/{n}", n % 10), vec![n as u8; 100]))
+        .collect();
+    files.push(("large.bin".into(), support::noise(9, 64 << 20)));
+    let scene = Scene::packaged(Packaging::Packed("none"), files);
+    for round in 0..12 {
+        let mut server = scene.serve(&["--prefetch"]);
+        std::thread::sleep(Duration::from_millis(5 * round * round));
+        let pid = server.mount.pid();
+        server.signal(libc::SIGKILL);
+        server.wait();
+        until("all of it is gone", || !lives(pid));
+        // Whoever reads gets an error, and the next mount takes the place.
+        let next = scene.mount(&[]);
+        assert_eq!(
+            fs::read(next.path("7/2997")).unwrap(),
+            vec![2997u32 as u8; 100]
+        );
+        next.unmount();
+    }
+}
+
+/// The process that prefetches opens files, but does not keep the mount from being unmounted.
+#[test]
+fn m2_unmounting_while_it_prefetches() {
+    let mut files: Vec<_> = (0..3_000)
+        .map(|n| (format!("{}/{n}", n % 10), vec![n as u8; 100]))
+        .collect();
+    files.push(("large.bin".into(), support::noise(9, 64 << 20)));
+    let scene = Scene::packaged(Packaging::Packed("none"), files);
+    for round in 0..8 {
+        let mount = scene.mount(&["--prefetch"]);
+        let pid = mount.pid();
+        std::thread::sleep(Duration::from_millis(5 * round * round));
+        mount.unmount();
+        until("the process ends", || !lives(pid));
+    }
+}
+
 #[test]
 fn r6_a_process_that_ends_late_leaves_the_next_mount_alone() {
     let scene = Scene::new();

@@ -192,11 +192,12 @@ fn what_was_prefetched_needs_no_request() {
         let name = mount.path("more.bin");
         let len = rustix::fs::getxattr(name, "user.modeloci.verified", &mut verified[..]);
         assert_eq!(&verified[..len.unwrap()], b"true");
+        let before = mount.count("read_requests");
         for (name, bytes) in &scene.files {
             assert!(&fs::read(mount.path(name)).unwrap() == bytes);
         }
         // The kernel gives pages up when it is short of memory, and some do so early.
-        assert!(mount.count("read_requests") < 4, "{packaging:?}");
+        assert!(mount.count("read_requests") < before + 4, "{packaging:?}");
         assert!(mount.count("bytes_served") < total as u64 / 4);
     }
 }
@@ -215,8 +216,8 @@ fn prefetch_leaves_out_what_was_read() {
     scene.until_prefetched();
     let status = mount.status();
     let count = |name: &str| status[name].as_u64().unwrap();
-    // Each had its part; the first bytes are asked for in small pieces, which are not noted.
+    // Whoever came first; what both asked for at once may count twice.
     let both = count("bytes_served") + count("prefetched_bytes");
-    assert!(both >= 24 << 20, "{status}");
-    assert!(both < 30 << 20, "{status}");
+    assert!(count("bytes_served") > 0, "{status}");
+    assert!((24 << 20..26 << 20).contains(&both), "{status}");
 }
