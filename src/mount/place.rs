@@ -104,7 +104,8 @@ fn not_mounted(path: &Path, mounts: &[Mount]) -> Error {
     let archive = || {
         models().find(|mount| {
             let source = Path::new(&mount.source);
-            source == path || source.canonicalize().is_ok_and(|source| source == path)
+            // Relative, it was another process's.
+            source.is_absolute() && source.canonicalize().is_ok_and(|source| source == path)
         })
     };
     let problem = if let Some(mount) = inside {
@@ -255,6 +256,35 @@ mod tests {
         assert!(refused(&options).contains("contains the log file"));
         options.log_file = None;
         assert!(prepare(&options).is_ok());
+    }
+
+    #[test]
+    fn the_mount_point_that_was_meant_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().canonicalize().unwrap().join("a.tar");
+        std::fs::write(&file, "").unwrap();
+        let mount = |source: &Path| Mount {
+            id: 2,
+            parent: 1,
+            device: "0:40".into(),
+            mount_point: "/mnt/m".into(),
+            fs_type: FS_TYPE.into(),
+            source: source.into(),
+        };
+        let why = |source: &Path, path: &Path| {
+            let error = find(&[mount(source)], path).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Environment);
+            error.to_string()
+        };
+        assert!(why(&file, &file).ends_with("is mounted at /mnt/m; give /mnt/m"));
+        let inside = why(&file, Path::new("/mnt/m/a/b"));
+        assert!(inside.ends_with("lies in the model mounted at /mnt/m; give /mnt/m"));
+        for other in ["/mnt/more", "/mnt"] {
+            assert!(why(&file, Path::new(other)).ends_with("no model is mounted there"));
+        }
+        // The same name, but in the directory of another process.
+        let here = Path::new("Cargo.toml").canonicalize().unwrap();
+        assert!(why(Path::new("Cargo.toml"), &here).ends_with("no model is mounted there"));
     }
 
     #[test]
