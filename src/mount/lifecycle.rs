@@ -169,7 +169,7 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
     let adapter = Adapter::new(Arc::clone(&shared), options.threads, options.max_readahead);
     session::start(adapter, fd, options.threads, events)?;
     attach::raise_readahead(attached.device(), options.max_readahead);
-    let early = wait_until_it_answers(&mountpoint, options.threads, &inbox)?;
+    let early = wait_until_it_answers(options.threads, &inbox)?;
     log::info!(
         "mounted {} on {}",
         crate::entry_path::printable(&shared.model.name()),
@@ -201,13 +201,12 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
     result
 }
 
-/// Waits until every event loop runs, and the mount answers: that proves everything from the kernel
-/// to the model. Returns what happened meanwhile and is still to be dealt with.
-fn wait_until_it_answers(
-    mountpoint: &std::path::Path,
-    threads: usize,
-    inbox: &Receiver<Event>,
-) -> Result<Option<Event>> {
+/// Waits until every event loop runs; the kernel's first request was answered before they started.
+/// Returns what happened meanwhile and is still to be dealt with.
+///
+/// The mount is not looked at: if this process were killed then, the thread that waits for its own
+/// answer would keep the connection, and both would stay for ever.
+fn wait_until_it_answers(threads: usize, inbox: &Receiver<Event>) -> Result<Option<Event>> {
     let deadline = Instant::now() + START;
     let mut early = None;
     loop {
@@ -226,7 +225,6 @@ fn wait_until_it_answers(
             Err(_) => thread::sleep(Duration::from_micros(200)),
         }
     }
-    rustix::fs::statfs(mountpoint).map_err(|e| Error::io("use", mountpoint)(e.into()))?;
     Ok(early)
 }
 
