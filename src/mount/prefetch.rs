@@ -11,7 +11,7 @@ use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::adapter::MAX_REQUEST_BYTES;
 use super::filler::{Answer, Filler};
@@ -29,6 +29,8 @@ const QUIET: Duration = Duration::from_millis(1);
 /// How often to look whether the kernel got what it was asked to read: first, and at last.
 const SOON: Duration = Duration::from_micros(50);
 const LATER: Duration = Duration::from_millis(20);
+/// Rest after each microsecond in which a file may have been open.
+const REST: Duration = Duration::from_micros(4);
 /// A file up to this size is small.
 const SMALL_BYTES: u64 = 4 << 20;
 /// Prefetched bytes after which memory is looked at again.
@@ -106,6 +108,7 @@ fn read(shared: &Shared, filler: &mut Filler, stop: &AtomicBool, step: Piece) ->
         return false;
     };
     let path = shared.mountpoint.join(file.path.as_str());
+    let begun = Instant::now();
     match filler.ask(&path, step.start, step.end - step.start) {
         Ok(Answer::Asked) => {}
         // Unmounted, or about to end.
@@ -114,6 +117,9 @@ fn read(shared: &Shared, filler: &mut Filler, stop: &AtomicBool, step: Piece) ->
             return false;
         }
     }
+    // Meanwhile it had the file open, and who unmounts found the mount busy: most of the time it must
+    // not be.
+    thread::sleep(REST * u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX));
     // Its requests may be on their way still: none must be there twice in a row.
     let (mut pause, mut idle) = (SOON, 0);
     while idle < 2 && !stop.load(Ordering::Relaxed) {
