@@ -361,19 +361,25 @@ fn one_read_that_waits_for_a_layer_holds_up_no_other_file() {
     let seen = (0..10).any(|_| {
         let mount = scene.mount(&["-o", "threads=2", "--no-index"]);
         std::thread::scope(|scope| {
-            let path = mount.path("big");
-            let reader = scope.spawn(move || {
-                let mut last = vec![1; 8 << 20];
-                let file = File::open(path).unwrap();
-                file.read_exact_at(&mut last, (1 << 30) - (8 << 20))
-                    .unwrap();
-                assert!(last == vec![0; 8 << 20]);
-            });
+            // As many at once as root's readahead makes of one read.
+            let readers: Vec<_> = (1..=16)
+                .map(|n| {
+                    let path = mount.path("big");
+                    scope.spawn(move || {
+                        let mut piece = vec![1; 64 << 10];
+                        let file = File::open(path).unwrap();
+                        file.read_exact_at(&mut piece, (1 << 30) - (n << 20))
+                            .unwrap();
+                        assert!(piece == vec![0; 64 << 10]);
+                    })
+                })
+                .collect();
+            let finished = || readers.iter().any(|reader| reader.is_finished());
             until("the reads wait", || {
-                mount.count("reads_in_flight") > 8 || reader.is_finished()
+                mount.count("reads_in_flight") > 8 || finished()
             });
             assert_eq!(fs::read(mount.path("small")).unwrap(), [7; 512]);
-            mount.count("reads_in_flight") > 8 && !reader.is_finished()
+            mount.count("reads_in_flight") > 8 && !finished()
         })
     });
     assert!(seen, "another file waits for the layer");
