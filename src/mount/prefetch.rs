@@ -8,8 +8,8 @@
 
 use std::collections::HashSet;
 use std::process::Child;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,16 +49,22 @@ struct Piece {
 /// A running prefetch; dropping it ends it, and leaves nothing of it on the mount.
 pub(super) struct Prefetch {
     stop: Arc<AtomicBool>,
-    filler: Child,
+    filler: Arc<Mutex<Child>>,
 }
 
 impl Drop for Prefetch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // It may have ended by itself.
-        let _ = self.filler.kill();
-        let _ = self.filler.wait();
+        end(&self.filler);
     }
+}
+
+/// Ends the process, if it has not ended by itself, and leaves no zombie.
+fn end(filler: &Mutex<Child>) {
+    // Nothing panics while it is held.
+    let mut filler = filler.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = filler.kill();
+    let _ = filler.wait();
 }
 
 /// Starts prefetching; the mount is on `device`.
@@ -66,14 +72,20 @@ pub(super) fn start(shared: Arc<Shared>, device: u64) -> Result<Prefetch> {
     let (filler, child) = Filler::start(device)?;
     shared.set_prefetcher(child.id());
     let stop = Arc::new(AtomicBool::new(false));
+    let child = Arc::new(Mutex::new(child));
     // Ends the process also when there is no thread.
     let prefetch = Prefetch {
         stop: Arc::clone(&stop),
-        filler: child,
+        filler: Arc::clone(&child),
     };
     thread::Builder::new()
         .name("prefetch".into())
-        .spawn(move || run(&shared, filler, &stop))
+        .spawn(move || {
+            run(&shared, filler, &stop);
+            // Another process may get its number.
+            shared.set_prefetcher(0);
+            end(&child);
+        })
         .map_err(Error::io("start", "a thread"))?;
     Ok(prefetch)
 }

@@ -233,15 +233,20 @@ fn r6_a_killed_process_gives_errors_and_room_for_the_next() {
 
 /// The kernel gives the device number of an unmounted model to the next one. The old process, late
 /// to learn of its end, must not take the new mount for its own.
-/// A thread that waited for an answer from its own mount would keep the killed process, and with it
-/// the connection.
-#[test]
-fn r6_nothing_stays_of_a_process_that_is_killed_while_it_prefetches() {
+/// Thousands of small files, and a large one.
+fn much_to_prefetch() -> Scene {
     let mut files: Vec<_> = (0..3_000)
         .map(|n| (format!("{}/{n}", n % 10), vec![n as u8; 100]))
         .collect();
     files.push(("large.bin".into(), support::noise(9, 64 << 20)));
-    let scene = Scene::packaged(Packaging::Packed("none"), files);
+    Scene::packaged(Packaging::Packed("none"), files)
+}
+
+/// A thread that waited for an answer from its own mount would keep the killed process, and with it
+/// the connection.
+#[test]
+fn r6_nothing_stays_of_a_process_that_is_killed_while_it_prefetches() {
+    let scene = much_to_prefetch();
     for round in 0..12 {
         let mut server = scene.serve(&["--prefetch"]);
         std::thread::sleep(Duration::from_millis(5 * round * round));
@@ -262,11 +267,7 @@ fn r6_nothing_stays_of_a_process_that_is_killed_while_it_prefetches() {
 /// The process that prefetches opens files, but does not keep the mount from being unmounted.
 #[test]
 fn m2_unmounting_while_it_prefetches() {
-    let mut files: Vec<_> = (0..3_000)
-        .map(|n| (format!("{}/{n}", n % 10), vec![n as u8; 100]))
-        .collect();
-    files.push(("large.bin".into(), support::noise(9, 64 << 20)));
-    let scene = Scene::packaged(Packaging::Packed("none"), files);
+    let scene = much_to_prefetch();
     for round in 0..8 {
         let mount = scene.mount(&["--prefetch"]);
         let pid = mount.pid();

@@ -190,7 +190,7 @@ fn what_was_prefetched_needs_no_request() {
             let log = log.to_str().unwrap();
             let mount = scene.mount(&["--prefetch", "--log-file", log, "--cache-size", "4MiB"]);
             scene.until_prefetched();
-            assert_eq!(mount.count("prefetched_bytes"), total as u64);
+            let prefetched = mount.count("prefetched_bytes") == total as u64;
             let mut verified = [0; 8];
             let name = mount.path("more.bin");
             let len = rustix::fs::getxattr(name, "user.modeloci.verified", &mut verified[..]);
@@ -199,7 +199,7 @@ fn what_was_prefetched_needs_no_request() {
                 assert!(&fs::read(mount.path(name)).unwrap() == bytes);
             }
             // The kernel gives pages up when it is short of memory, and some do so early.
-            mount.count("bytes_served") < total as u64 / 4
+            prefetched && mount.count("bytes_served") < total as u64 / 4
         });
         assert!(kept, "{packaging:?}");
     }
