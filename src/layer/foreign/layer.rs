@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::index;
-use super::pass::Pass;
+use super::pass::{self, Pass};
 use super::scan::{Head, Packaging};
 use super::spans::{Blocks, Spans, Tuning, distance};
 use crate::layer::{Context, LayerSpec};
@@ -42,7 +42,7 @@ impl Layer {
 
     /// True when a pass takes no time worth mentioning.
     pub(super) fn is_small(&self) -> bool {
-        self.pass().is_small()
+        pass::is_small(&*self.blob, &self.head, &self.tuning)
     }
 
     /// Where the file ends in the decompressed layer.

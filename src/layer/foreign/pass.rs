@@ -34,6 +34,11 @@ static PASSING: Turns = Turns::new(4);
 /// The same for small layers, which must not wait until large ones are done.
 static PASSING_SMALL: Turns = Turns::new(2);
 
+/// True when a pass takes no time, and no memory, worth mentioning.
+pub(super) fn is_small(blob: &dyn ReadAt, head: &Head, tuning: &Tuning) -> bool {
+    blob.len().max(head.attr.size) <= tuning.whole
+}
+
 /// What to go over.
 pub(super) struct Pass<'a> {
     pub(super) context: &'a Context,
@@ -67,13 +72,8 @@ struct Decoded {
 }
 
 impl Pass<'_> {
-    /// True when it takes no time, and no memory, worth mentioning.
-    pub(super) fn is_small(&self) -> bool {
-        self.blob.len().max(self.head.attr.size) <= self.tuning.whole
-    }
-
     fn turns(&self) -> &'static Turns {
-        match self.is_small() {
+        match is_small(self.blob, &self.head, self.tuning) {
             true => &PASSING_SMALL,
             false => &PASSING,
         }
