@@ -11,7 +11,7 @@
 //! source/                      where blobs are                             3
 //! oci/  tar/  codec/  cache    parsers of untrusted bytes                  2
 //! digest  entry_path  limits       vocabulary                              1
-//! error  progress
+//! error  progress  files/
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -21,6 +21,7 @@ pub mod codec;
 pub mod digest;
 pub mod entry_path;
 pub mod error;
+mod files;
 pub mod layer;
 pub mod limits;
 pub mod model;

@@ -9,7 +9,6 @@
 //! Only regular files and directories are made, with modes 0644, 0755 for executables, less the
 //! umask; no owner, no special bit and no link comes out of an archive.
 
-mod beneath;
 mod include;
 mod staging;
 mod unpackager;

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use super::beneath;
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
+use crate::files::beneath;
 
 /// A temporary directory that becomes the output, or is removed when dropped.
 pub(super) struct Staging {

@@ -11,6 +11,7 @@ use super::staging::Staging;
 use super::*;
 use crate::entry_path::EntryPath;
 use crate::error::ErrorKind;
+use crate::files::beneath;
 
 fn path(text: &str) -> EntryPath {
     EntryPath::new(text).unwrap()

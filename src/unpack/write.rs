@@ -15,10 +15,11 @@ use std::thread;
 
 use rustix::fs::{Timespec, Timestamps};
 
-use super::{UnpackOptions, Unpacked, beneath};
+use super::{UnpackOptions, Unpacked};
 use crate::digest::Hasher;
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
+use crate::files::beneath;
 use crate::model::{FileInfo, Model, verify};
 use crate::progress::Progress;
 

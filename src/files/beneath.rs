@@ -20,7 +20,7 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY
     .union(OFlags::CLOEXEC);
 
 /// Opens the directory `path` (components separated by `/`; `""` is `root` itself) below `root`.
-pub(super) fn open_dir(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
+pub(crate) fn open_dir(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
     if path.is_empty() {
         return root.try_clone_to_owned();
     }
@@ -35,7 +35,7 @@ pub(super) fn open_dir(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> 
     }
 }
 
-pub(super) fn open_dir_by_component(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
+pub(crate) fn open_dir_by_component(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
     let mut dir = root.try_clone_to_owned()?;
     for component in path.split('/') {
         if matches!(component, "" | "." | "..") {
@@ -47,7 +47,7 @@ pub(super) fn open_dir_by_component(root: BorrowedFd<'_>, path: &str) -> io::Res
 }
 
 /// Makes the directory `path` below `root`; its parent must exist.
-pub(super) fn make_dir(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+pub(crate) fn make_dir(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
     let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
     let parent = open_dir(root, parent)?;
     Ok(rustix::fs::mkdirat(
@@ -58,7 +58,7 @@ pub(super) fn make_dir(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
 }
 
 /// Creates the file `path` below `root`, which must not exist.
-pub(super) fn create_file(
+pub(crate) fn create_file(
     root: BorrowedFd<'_>,
     path: &EntryPath,
     executable: bool,
@@ -74,7 +74,7 @@ pub(super) fn create_file(
 }
 
 /// Removes the directory `name` in `parent` and everything in it, following no link.
-pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+pub(crate) fn remove_tree(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     let dir = rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())?;
     let mut entries = Dir::read_from(&dir)?;
     while let Some(entry) = entries.read() {
