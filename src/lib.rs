@@ -9,14 +9,13 @@
 //! model/                       a tree of files                             5
 //! layer/                       bytes of one file                           4
 //! source/                      where blobs are                             3
-//! oci/  tar/  codec/  cache    parsers of untrusted bytes                  2
+//! oci/  tar/  codec/  memory/  parsers of untrusted bytes                  2
 //! digest  entry_path  limits       vocabulary                              1
 //! error  progress  files/
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod cache;
 pub mod codec;
 pub mod digest;
 pub mod entry_path;
@@ -24,6 +23,7 @@ pub mod error;
 mod files;
 pub mod layer;
 pub mod limits;
+pub mod memory;
 pub mod model;
 pub mod mount;
 pub mod oci;

@@ -315,8 +315,8 @@ fn use_trees_are_read() {
             .join(" ")
     };
     assert_eq!(
-        used("use crate::{cache::A,\n tar::{B, C}};\nfn x() -> crate::Error"),
-        "Error cache tar"
+        used("use crate::{memory::A,\n tar::{B, C}};\nfn x() -> crate::Error"),
+        "Error memory tar"
     );
     assert_eq!(
         used("use super::super::mount::X; use super::fields;"),

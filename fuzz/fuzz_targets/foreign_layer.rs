@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use modeloci::cache::LruChunkCache;
+use modeloci::memory::cache::LruChunkCache;
 use modeloci::entry_path::EntryPath;
 use modeloci::layer::{Context, LayerSpec, Opened, open};
 use modeloci::oci::Descriptor;

@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::budget::{self, Share};
-use super::flight::Flight;
 use super::readahead::Readahead;
 use super::table::{self, ChunkTable, Framing, GZIP_HEADER, Row};
 use super::{
     Context, FileReader, LayerSpec, Opened, Stats, can_wait_in, cores, foreign, is_part_of_a_stream,
 };
-use crate::cache::ChunkKey;
 use crate::codec::{ChunkKind, Decoder, stored};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
+use crate::memory::budget::{self, Share};
+use crate::memory::cache::ChunkKey;
+use crate::memory::flight::Flight;
 use crate::oci::annotations;
 use crate::source::ReadAt;
 use crate::tar::{EntryKind, Members};

@@ -11,26 +11,22 @@ use std::thread;
 
 use bytes::Bytes;
 
-use crate::cache::{ChunkCache, ChunkKey};
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::Result;
+use crate::memory::admission::Live;
+use crate::memory::budget::Budget;
+use crate::memory::buffers::Buffers;
+use crate::memory::cache::{ChunkCache, ChunkKey};
+use crate::memory::pool::Pool;
 use crate::oci::Descriptor;
 use crate::source::ReadAt;
 
-mod budget;
-mod buffers;
 mod chunked;
 mod damaged;
-pub mod flight;
 pub mod foreign;
-mod pool;
 mod readahead;
 pub mod table;
-
-use budget::Budget;
-use buffers::Buffers;
-use pool::Pool;
 
 /// What the manifest says about one layer and the file in it.
 #[derive(Clone)]
@@ -57,7 +53,7 @@ pub struct Context {
     /// What decoding large chunks may take.
     budget: Budget,
     /// Foreign layers that are decoded as far as their readers got.
-    frontiers: foreign::Live,
+    frontiers: Live,
     /// Decodes ahead of sequential readers; `None` when something else reads ahead.
     pool: Option<Pool>,
     /// Most bytes decoded ahead of one reader.
@@ -79,8 +75,8 @@ impl Context {
             index_dir,
             buffers: Arc::new(Buffers::default()),
             budget: Budget::default(),
-            frontiers: foreign::Live::default(),
-            pool: (readahead_bytes > 0).then(Pool::new),
+            frontiers: Live::default(),
+            pool: (readahead_bytes > 0).then(|| Pool::new(cores().saturating_sub(1).max(1))),
             readahead_bytes,
             layers: AtomicU32::new(0),
         }

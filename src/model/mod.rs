@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
-use crate::cache::LruChunkCache;
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{self, Context, FileAttr, FileReader, LayerSpec, Opened, Stats};
 use crate::limits;
+use crate::memory::cache::LruChunkCache;
 use crate::oci::{Descriptor, OciConfig, OciManifest};
 use crate::source::BlobSource;
 

@@ -19,7 +19,7 @@
 //! An error that the decoder meets is the error of all reads from there on, for good unless storage
 //! is to blame. What lies before it goes on being served: it is what the manifest's digest says.
 //!
-//! A decoder that stands still may be sent home ([`Live`](super::live::Live)); another one goes on
+//! A decoder that stands still may be sent home ([`Live`](crate::memory::admission::Live)); another one goes on
 //! from the last seek point, with the checksum of the gzip member so far.
 
 use std::io::{self, Read};
@@ -32,11 +32,12 @@ use super::layer::Layer;
 use super::scan;
 use super::spans::{Blocks, Entry, Place, Span, Spans, lift, missing};
 use super::verified::{Digests, FetchedAhead, VerifiedReader};
-use crate::cache::ChunkKey;
 use crate::codec::gzip::{Gunzip, Member};
 use crate::codec::inflate::{SLOP, WINDOW};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Stats;
+use crate::memory::admission;
+use crate::memory::cache::ChunkKey;
 
 /// What a pass, or the index of an earlier one, found out.
 pub(super) struct Known {
@@ -251,6 +252,16 @@ impl Known {
     }
 }
 
+impl admission::Frontier for Known {
+    fn is_closed(&self) -> bool {
+        self.frontier.is_closed()
+    }
+
+    fn send_home(&self) -> bool {
+        self.frontier.send_home()
+    }
+}
+
 impl Frontier {
     /// The span that holds byte `at`, when it lies before the frontier: its number, its start and
     /// its end, which is `end` for the last one.
@@ -340,7 +351,8 @@ impl State {
 /// The thread that decodes.
 fn run(layer: &Layer, known: &Arc<Known>) {
     let _leaving = Leaving { layer, known };
-    let Some(_admission) = layer.context.frontiers.admit(known) else {
+    let frontier: Arc<dyn admission::Frontier> = Arc::<Known>::clone(known);
+    let Some(_admission) = layer.context.frontiers.admit(&frontier) else {
         return;
     };
     if let Err(error) = decode(layer, known) {

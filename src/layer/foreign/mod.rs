@@ -24,36 +24,32 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::flight::Flight;
 use super::{
     Context, FileReader, LayerSpec, LinkTarget, Opened, Stats, can_wait_in, cores,
     is_part_of_a_stream,
 };
-use crate::cache::ChunkKey;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::cache::ChunkKey;
+use crate::memory::flight::Flight;
+use crate::memory::windows::WindowMemory;
 use crate::oci::annotations;
 use crate::source::ReadAt;
 
 mod frontier;
 mod index;
 mod layer;
-mod live;
 mod pass;
 mod scan;
 mod spans;
 mod store;
-mod turns;
 mod verified;
-mod windows;
 
 use frontier::Known;
 use layer::Layer;
-pub(super) use live::Live;
 use scan::{FileDigests, Look, Packaging};
 use spans::{Tuning, missing};
 use verified::VerifiedReader;
-use windows::WindowMemory;
 
 /// Opens a layer without a chunk table: reads at most its first kilobytes, and the whole of a
 /// layer that holds a link.
@@ -369,7 +365,7 @@ impl ForeignFile {
                 let source = |byte| VerifiedReader::new(layer, &known.digests, byte);
                 let place = known.frontier.place(part.number as usize);
                 let place = place.ok_or_else(|| missing(&layer.subject))?;
-                let mut windows = WindowMemory::of_span(&layer.context);
+                let mut windows = WindowMemory::of_span(&*layer.context.cache);
                 let memory = |size| windows.grow(size);
                 let bytes = place.decode(len, source, memory, &layer.subject)?;
                 let front = bytes.len().saturating_sub(len);

@@ -16,13 +16,13 @@ use std::{panic, thread};
 
 use super::scan::{self, FileDigests, Head, Packaging};
 use super::spans::{BlockHasher, Blocks, Recorder, Spans, Tuning, distance, lift};
-use super::turns::Turns;
 use super::verified::Digests;
-use super::windows::WindowMemory;
 use crate::codec::seek::Record;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::layer::{Context, LayerSpec};
+use crate::memory::turns::Turns;
+use crate::memory::windows::WindowMemory;
 use crate::source::ReadAt;
 
 /// Size of a buffer.
@@ -216,7 +216,7 @@ impl Pass<'_> {
             recorder.start_gzip();
         }
         let record: &mut dyn Record = &mut recorder;
-        let mut memory = WindowMemory::of_pass(self.context);
+        let mut memory = WindowMemory::of_pass(&*self.context.cache);
         let memory = Box::new(|size| memory.grow(size));
         let stream = scan::unpack(&mut source, self.packaging, Some(record), memory)
             .map_err(|error| lift(error, subject))?;

@@ -12,10 +12,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cache::LruChunkCache;
 use crate::codec::inflate::tests::sample;
 use crate::digest::Algorithm;
 use crate::entry_path::EntryPath;
+use crate::memory::cache::LruChunkCache;
 use crate::oci::Descriptor;
 use crate::tar::write::{END_OF_ARCHIVE, file_header, padding};
 

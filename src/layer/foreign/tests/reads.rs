@@ -274,7 +274,7 @@ proptest! {
 /// Remembers the largest allocation per length that it was given to keep.
 struct Counting(std::sync::Mutex<Vec<(usize, usize)>>);
 
-impl crate::cache::ChunkCache for Counting {
+impl crate::memory::cache::ChunkCache for Counting {
     fn get(&self, _: ChunkKey) -> Option<Bytes> {
         None
     }

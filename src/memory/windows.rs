@@ -5,8 +5,8 @@
 //! much less. A cache that is smaller than a window is emptied, and no more can be done then. Passes
 //! over whole layers, which take long, and reads of single spans do not wait for each other.
 
+use super::cache::ChunkCache;
 use super::turns::{Turn, Turns};
-use crate::layer::Context;
 
 /// Bytes of a decoder that the promised memory has room for, whatever the cache holds.
 const FREE_BYTES: u64 = 16 << 20;
@@ -17,8 +17,8 @@ static PASSES: Turns = Turns::new(1);
 static SPANS: Turns = Turns::new(1);
 
 /// What one decoder has taken, until it is dropped.
-pub(super) struct WindowMemory<'a> {
-    context: &'a Context,
+pub(crate) struct WindowMemory<'a> {
+    cache: &'a dyn ChunkCache,
     turns: &'static Turns,
     size: u64,
     turn: Option<Turn<'static>>,
@@ -26,18 +26,18 @@ pub(super) struct WindowMemory<'a> {
 
 impl<'a> WindowMemory<'a> {
     /// Nothing yet, of a decoder for a whole layer.
-    pub(super) fn of_pass(context: &'a Context) -> WindowMemory<'a> {
-        WindowMemory::new(context, &PASSES)
+    pub(crate) fn of_pass(cache: &'a dyn ChunkCache) -> WindowMemory<'a> {
+        WindowMemory::new(cache, &PASSES)
     }
 
     /// Nothing yet, of a decoder for one span.
-    pub(super) fn of_span(context: &'a Context) -> WindowMemory<'a> {
-        WindowMemory::new(context, &SPANS)
+    pub(crate) fn of_span(cache: &'a dyn ChunkCache) -> WindowMemory<'a> {
+        WindowMemory::new(cache, &SPANS)
     }
 
-    fn new(context: &'a Context, turns: &'static Turns) -> WindowMemory<'a> {
+    fn new(cache: &'a dyn ChunkCache, turns: &'static Turns) -> WindowMemory<'a> {
         WindowMemory {
-            context,
+            cache,
             turns,
             size: 0,
             turn: None,
@@ -45,14 +45,14 @@ impl<'a> WindowMemory<'a> {
     }
 
     /// Waits until there may be a decoder of `size` bytes, and takes as many in all.
-    pub(super) fn grow(&mut self, size: u64) {
+    pub(crate) fn grow(&mut self, size: u64) {
         if size <= self.size.max(FREE_BYTES) {
             return;
         }
         self.give_back();
         self.turn = Some(self.turns.take());
         self.size = size;
-        self.context.cache.reserve(self.beyond());
+        self.cache.reserve(self.beyond());
     }
 
     fn beyond(&self) -> u64 {
@@ -60,7 +60,7 @@ impl<'a> WindowMemory<'a> {
     }
 
     fn give_back(&mut self) {
-        self.context.cache.release(self.beyond());
+        self.cache.release(self.beyond());
         self.size = 0;
         self.turn = None;
     }
@@ -76,18 +76,15 @@ impl Drop for WindowMemory<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::sync::Arc;
-
     use bytes::Bytes;
 
     use super::*;
-    use crate::cache::{ChunkCache as _, ChunkKey, LruChunkCache};
+    use crate::memory::cache::{ChunkKey, LruChunkCache};
 
     #[test]
     fn r9_a_large_window_takes_the_place_of_chunks() {
         const MIB: u64 = 1 << 20;
-        let cache = Arc::new(LruChunkCache::new(64 * MIB));
-        let context = Context::new(cache.clone(), None, 0);
+        let cache = LruChunkCache::new(64 * MIB);
         let fill = || {
             for chunk in 0..64 {
                 cache.insert(ChunkKey { layer: 0, chunk }, Bytes::from(vec![0; 1 << 20]));
@@ -95,20 +92,20 @@ mod tests {
             cache.used() / MIB
         };
         assert_eq!(fill(), 64);
-        let mut one = WindowMemory::of_pass(&context);
+        let mut one = WindowMemory::of_pass(&cache);
         one.grow(8 * MIB);
         assert_eq!(cache.used(), 64 * MIB);
         one.grow(48 * MIB);
         one.grow(40 * MIB);
         assert_eq!(cache.used(), 32 * MIB);
         assert_eq!(fill(), 32);
-        let mut span = WindowMemory::of_span(&context);
+        let mut span = WindowMemory::of_span(&cache);
         span.grow(32 * MIB);
         assert_eq!(cache.used(), 16 * MIB, "it does not wait for the pass");
         drop(span);
         std::thread::scope(|scope| {
             let other = scope.spawn(|| {
-                let mut other = WindowMemory::of_pass(&context);
+                let mut other = WindowMemory::of_pass(&cache);
                 other.grow(128 * MIB);
                 cache.used()
             });

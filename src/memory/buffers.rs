@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-mod pages;
-
-use pages::{PAGE_BYTES, Slot};
+use super::pages::{PAGE_BYTES, Slot};
 
 /// Most bytes that are kept for reuse, the rest of one huge page aside.
 const KEEP_BYTES: usize = 16 << 20;
@@ -22,7 +20,7 @@ const SMALLEST_SLOT: usize = 64 << 10;
 
 /// Buffers that wait for their next use.
 #[derive(Default)]
-pub(super) struct Buffers {
+pub(crate) struct Buffers {
     free: Mutex<Free>,
 }
 
@@ -61,7 +59,7 @@ impl Buffers {
     }
 
     /// A buffer of `len` bytes of unspecified content.
-    pub(super) fn take(self: &Arc<Buffers>, len: usize) -> Buffer {
+    pub(crate) fn take(self: &Arc<Buffers>, len: usize) -> Buffer {
         Buffer {
             memory: self.recycled(len).unwrap_or_else(|| self.fresh(len)),
             len,
@@ -106,7 +104,7 @@ impl Buffers {
 }
 
 /// Memory that goes back to its [`Buffers`] when it is dropped.
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     memory: Memory,
     /// At most the memory's.
     len: usize,
@@ -114,7 +112,7 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    pub(super) fn as_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn as_mut(&mut self) -> &mut [u8] {
         let memory = match &mut self.memory {
             Memory::Heap(bytes) => bytes.as_mut_slice(),
             Memory::Slot(slot) => slot.as_mut(),
@@ -123,7 +121,7 @@ impl Buffer {
     }
 
     /// The content, shared without a copy; the memory goes back when the last share is dropped.
-    pub(super) fn freeze(self) -> Bytes {
+    pub(crate) fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
     }
 }

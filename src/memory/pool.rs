@@ -4,12 +4,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
-use super::cores;
-
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A few threads, started when the first job comes; they end when the pool is dropped.
-pub(super) struct Pool {
+pub(crate) struct Pool {
     threads: usize,
     queue: OnceLock<SyncSender<Job>>,
 }
@@ -18,22 +16,22 @@ pub(super) struct Pool {
 const QUEUE_PER_THREAD: usize = 8;
 
 impl Pool {
-    /// One thread per core but one: readers decode too.
-    pub(super) fn new() -> Pool {
+    /// A pool of so many threads. One per core but one is enough: readers decode too.
+    pub(crate) fn new(threads: usize) -> Pool {
         Pool {
-            threads: cores().saturating_sub(1).max(1),
+            threads,
             queue: OnceLock::new(),
         }
     }
 
     /// Number of threads.
-    pub(super) fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.threads
     }
 
     /// Runs `job` on one of the threads, soon; false when it was dropped, because the queue is full
     /// or there is no thread.
-    pub(super) fn submit(&self, job: impl FnOnce() + Send + 'static) -> bool {
+    pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) -> bool {
         let queue = self.queue.get_or_init(|| self.start());
         queue.try_send(Box::new(job)).is_ok()
     }

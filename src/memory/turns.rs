@@ -3,16 +3,16 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// A number of turns; who finds none left waits for one.
-pub(super) struct Turns {
+pub(crate) struct Turns {
     left: Mutex<usize>,
     given_back: Condvar,
 }
 
 /// One turn, given back when it is dropped.
-pub(super) struct Turn<'a>(&'a Turns);
+pub(crate) struct Turn<'a>(&'a Turns);
 
 impl Turns {
-    pub(super) const fn new(turns: usize) -> Turns {
+    pub(crate) const fn new(turns: usize) -> Turns {
         Turns {
             left: Mutex::new(turns),
             given_back: Condvar::new(),
@@ -20,7 +20,7 @@ impl Turns {
     }
 
     /// Takes a turn. Whoever holds one must not take another: it could wait for itself.
-    pub(super) fn take(&self) -> Turn<'_> {
+    pub(crate) fn take(&self) -> Turn<'_> {
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let mut left = self
             .given_back

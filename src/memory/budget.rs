@@ -12,12 +12,12 @@ const FREE_BYTES: u64 = 2 << 20;
 const MOST_BYTES: u64 = 16 << 20;
 
 /// True for a chunk of so many decoded bytes that it counts.
-pub(super) fn is_large(bytes: usize) -> bool {
+pub(crate) fn is_large(bytes: usize) -> bool {
     bytes as u64 > FREE_BYTES
 }
 
 /// How many chunks of so many decoded bytes may be decoded at once.
-pub(super) fn at_once(bytes: u64) -> usize {
+pub(crate) fn at_once(bytes: u64) -> usize {
     match bytes {
         0..=FREE_BYTES => usize::MAX,
         _ => usize::try_from(MOST_BYTES / bytes).unwrap_or(1).max(1),
@@ -26,7 +26,7 @@ pub(super) fn at_once(bytes: u64) -> usize {
 
 /// What large decodes may take together.
 #[derive(Debug, Default)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     taken: Mutex<u64>,
     returned: Condvar,
 }
@@ -34,7 +34,7 @@ pub(super) struct Budget {
 impl Budget {
     /// Waits until `bytes` more fit, and takes them until the result is dropped. One decode always
     /// fits. A holder must not take twice.
-    pub(super) fn take(&self, bytes: u64) -> Share<'_> {
+    pub(crate) fn take(&self, bytes: u64) -> Share<'_> {
         let bytes = match bytes {
             0..=FREE_BYTES => 0,
             _ => bytes.min(MOST_BYTES),
@@ -58,14 +58,14 @@ impl Budget {
 
 /// A part of a [`Budget`].
 #[derive(Debug)]
-pub(super) struct Share<'a> {
+pub(crate) struct Share<'a> {
     budget: &'a Budget,
     bytes: u64,
 }
 
 impl Share<'_> {
     /// True for a chunk whose memory is not worth keeping for the next.
-    pub(super) fn is_large(&self) -> bool {
+    pub(crate) fn is_large(&self) -> bool {
         self.bytes > 0
     }
 }
