@@ -29,7 +29,11 @@ pub(crate) fn run(args: &AddLayerArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         output::print_json(&pack::document(&args.archive, &packed))?;
     } else {
-        output::print(&pack::report(&args.archive, &packed, "Added layer to"))?;
+        let archive = output::absolute(&args.archive);
+        output::print(&format!(
+            "Added layer to: {archive}\n{}",
+            pack::written(&packed)
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

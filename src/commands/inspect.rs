@@ -7,8 +7,9 @@ use modeloci::entry_path::printable;
 use modeloci::model::verify::{LayerReport, verify};
 use modeloci::model::{FileInfo, OpenOptions};
 use modeloci::oci::{Descriptor, annotations, media_type};
-use modeloci::{Model, Result};
+use modeloci::{ErrorKind, Model, Result};
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::output::{self, human_bytes, ratio};
 use super::progress::Progress;
@@ -36,11 +37,8 @@ pub(crate) fn run(args: &InspectArgs, verbosity: Verbosity) -> anyhow::Result<Ex
         }
         let mut text = summary(&model);
         text.push_str(&listing(&model));
-        if reports
-            .as_ref()
-            .is_some_and(|r| r.iter().all(LayerReport::verified))
-        {
-            text.push_str("All layers verified.\n");
+        if let Some(reports) = &reports {
+            text.push_str(&verification(reports));
         }
         output::print(&text)
     };
@@ -50,6 +48,24 @@ pub(crate) fn run(args: &InspectArgs, verbosity: Verbosity) -> anyhow::Result<Ex
         Some(code) => Ok(code),
         None => printed.map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// The original tool's section on what was verified: a line for each layer.
+fn verification(reports: &[LayerReport]) -> String {
+    let count = output::count(reports.len() as u64, "layer");
+    let mut text = format!("\nLayer verification ({count}):\n");
+    for report in reports {
+        let word = match &report.outcome {
+            Ok(_) => "OK",
+            Err(error) if error.kind() == ErrorKind::Environment => "UNREADABLE",
+            Err(_) => "CORRUPTED",
+        };
+        let _ = writeln!(text, "  {word}  {}", report.layer.digest);
+    }
+    if reports.iter().all(LayerReport::verified) {
+        text.push_str("All layers verified.\n");
+    }
+    text
 }
 
 /// One line on stderr for each layer that failed, and the exit code: that of failed verification
@@ -79,40 +95,39 @@ fn conclude(reports: &[LayerReport]) -> Option<ExitCode> {
     Some(ExitCode::from(if environment { 5 } else { 1 }))
 }
 
-/// The lines that say what the model is; `unpack` prints them too.
+/// The lines that say what the model is: those of the original tool, then ours. `unpack` prints
+/// them too.
 pub(crate) fn summary(model: &Model) -> String {
-    let mut lines = Vec::new();
+    let mut text = String::new();
     match model.config() {
         Some(config) => {
+            for (label, value) in [
+                ("Model", &config.model_name),
+                ("Version", &config.version),
+                ("Framework", &config.framework),
+                ("Arch", &config.architecture),
+            ] {
+                let _ = writeln!(text, "{label:<9}: {}", printable(value));
+            }
             let metadata = Value::Object(config.metadata.clone()).to_string();
-            lines.push(("Model:", config.model_name.clone()));
-            lines.push(("Version:", config.version.clone()));
-            lines.push(("Framework:", config.framework.clone()));
-            lines.push(("Arch:", config.architecture.clone()));
-            lines.push(("Metadata:", metadata));
+            text.push_str(&output::line("Metadata", &metadata));
         }
         None => {
             let manifest = model.manifest();
             let kind = manifest.artifact_type.as_ref();
             let kind = kind.unwrap_or(&manifest.config.media_type);
-            lines.push(("Model:", "-".to_string()));
-            lines.push(("Type:", kind.clone()));
+            let _ = writeln!(text, "{:<9}: -", "Model");
+            text.push_str(&output::line("Type", kind));
         }
     }
-    lines.push(("Digest:", model.manifest_digest().to_string()));
-    lines
-        .iter()
-        .fold(String::new(), |mut text, (label, value)| {
-            let _ = writeln!(text, "{label:<10} {}", printable(value));
-            text
-        })
+    text + &output::line("Digest", &model.manifest_digest().to_string())
 }
 
 /// One line per file: path, size of the file, digest of its layer. Where a layer holds several
 /// files, one line per layer with its files below.
 fn listing(model: &Model) -> String {
     let layers = layers(model);
-    let mut text = format!("Layers ({}):\n", layers.len());
+    let mut text = format!("\nLayers ({}):\n", layers.len());
     let files: Vec<&FileInfo> = model.files().collect();
     if files.len() == layers.len() {
         let rows = files.iter().map(|file| {
@@ -135,12 +150,16 @@ fn listing(model: &Model) -> String {
     text
 }
 
+/// Columns as wide as the original tool's, or as the longest path wants them.
 fn table(text: &mut String, indent: &str, rows: Vec<(String, u64, String)>) {
     // One very long path must not push every other line's size off the screen.
-    let width = rows.iter().map(|(path, ..)| path.chars().count());
-    let width = width.filter(|n| *n <= 60).max().unwrap_or(0);
+    let width = rows.iter().map(|(path, ..)| path.width());
+    let width = width.filter(|n| *n <= 60).max().unwrap_or(0).max(40);
     for (path, size, digest) in rows {
-        let line = format!("{indent}{path:<width$}  {:>8}  {digest}", human_bytes(size));
+        // Some characters take two columns, others none.
+        let pad = width.saturating_sub(path.width());
+        let size = output::original_kilobytes(size);
+        let line = format!("{indent}{path}{:pad$} {size:>9}  {digest}", "");
         let _ = writeln!(text, "{}", line.trim_end());
     }
 }

@@ -188,6 +188,16 @@ pub(crate) fn escape_json(text: &str) -> String {
     out
 }
 
+/// A path as the original tool prints it: absolute, and here printable too.
+pub(crate) fn absolute(path: &Path) -> String {
+    printable_path(&std::path::absolute(path).unwrap_or_else(|_| path.into()))
+}
+
+/// A number of bytes in the original tool's lines: kibibytes, called `KB` there.
+pub(crate) fn original_kilobytes(bytes: u64) -> String {
+    format!("{:.1} KB", bytes as f64 / 1024.0)
+}
+
 /// A number of bytes with three significant digits and a decimal unit, as disks are sold: `123 MB`.
 pub(crate) fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
@@ -223,6 +233,11 @@ pub(crate) fn percent(archive: u64, model: u64) -> String {
         Some(ratio) if model >= 1_000_000 => format!(" ({:.1} %)", ratio * 100.0),
         _ => String::new(),
     }
+}
+
+/// A line of what the original tool did not print: `Digest:    sha256:...`.
+pub(crate) fn line(label: &str, value: &str) -> String {
+    format!("{:<10} {}\n", format!("{label}:"), printable(value))
 }
 
 /// `1 file`, `2 files`.

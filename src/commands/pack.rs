@@ -1,11 +1,12 @@
 //! `modeloci pack`
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use modeloci::Error;
-use modeloci::entry_path::printable_path;
+use modeloci::entry_path::printable;
 use modeloci::oci::{Descriptor, OciConfig, json};
 use modeloci::pack::{Output, PackOptions, Packed};
 use serde_json::{Map, Value};
@@ -59,7 +60,7 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     let archive = match &output {
         Output::File(path) => path.as_path(),
         Output::Stdout => {
-            for line in report(Path::new("-"), &packed, "Packaged model").lines() {
+            for line in report("-", args, &packed).lines() {
                 output::report_line(line);
             }
             return Ok(ExitCode::SUCCESS);
@@ -68,9 +69,23 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     if args.json {
         output::print_json(&document(archive, &packed))?;
     } else {
-        output::print(&report(archive, &packed, "Packaged model"))?;
+        output::print(&report(&output::absolute(archive), args, &packed))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The lines of the original tool, then what it did not know.
+fn report(archive: &str, args: &PackArgs, packed: &Packed) -> String {
+    let mut text = format!("Packaged model: {archive}\n");
+    for (label, value) in [
+        ("Name", &*args.name),
+        ("Version", &*args.version),
+        ("Framework", &*args.framework),
+        ("Archive", archive),
+    ] {
+        let _ = writeln!(text, "  {label:<12}: {}", printable(value));
+    }
+    text + &written(packed)
 }
 
 /// The library's options for what the user asked.
@@ -90,10 +105,10 @@ fn metadata(text: &str) -> anyhow::Result<Map<String, Value>> {
     match json::parse(text.as_bytes(), "--metadata") {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(output::hint(
-            Error::usage("--metadata: is no JSON object"),
+            Error::usage("invalid JSON: --metadata is no object"),
             "write --metadata '{\"license\":\"mit\"}'",
         )),
-        Err(error) => Err(Error::usage(error).into()),
+        Err(error) => Err(Error::usage(format!("invalid JSON: {error}")).into()),
     }
 }
 
@@ -116,20 +131,22 @@ fn default_output(args: &PackArgs) -> anyhow::Result<PathBuf> {
     Ok(parent.join(name))
 }
 
-/// The lines that tell the user what was written.
-pub(crate) fn report(archive: &Path, packed: &Packed, title: &str) -> String {
-    format!(
-        "{title}: {}\nDigest:   {}\nFiles:    {} ({})\nArchive:  {}{}\n",
-        printable_path(archive),
-        packed.manifest_digest,
-        packed.files,
-        human_bytes(packed.file_bytes),
-        human_bytes(packed.archive_bytes),
-        output::percent(packed.archive_bytes, packed.file_bytes),
-    )
+/// The lines that say what an archive holds now.
+pub(crate) fn written(packed: &Packed) -> String {
+    let (files, archive) = (packed.file_bytes, packed.archive_bytes);
+    let size = human_bytes(archive) + &output::percent(archive, files);
+    [
+        output::line("Digest", &packed.manifest_digest.to_string()),
+        output::line(
+            "Files",
+            &format!("{} ({})", packed.files, human_bytes(files)),
+        ),
+        output::line("Size", &size),
+    ]
+    .concat()
 }
 
-/// The same as JSON.
+/// What was written, as JSON.
 pub(crate) fn document(archive: &Path, packed: &Packed) -> Value {
     let layers: Vec<&Descriptor> = packed.layers.iter().collect();
     serde_json::json!({

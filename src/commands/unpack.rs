@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use modeloci::entry_path::printable_path;
 use modeloci::model::OpenOptions;
 use modeloci::unpack::{UnpackOptions, unpack};
 use modeloci::{Error, ErrorKind, Model};
@@ -52,12 +51,12 @@ pub(crate) fn run(args: &UnpackArgs, verbosity: Verbosity) -> anyhow::Result<Exi
             "notes": model.notes(),
         }))?;
     } else {
+        let files = format!("{} ({})", unpacked.files, human_bytes(unpacked.bytes));
         output::print(&format!(
-            "Unpacked model: {} ({}, {})\n{}",
-            printable_path(args.output()),
-            output::count(unpacked.files, "file"),
-            human_bytes(unpacked.bytes),
+            "Unpacked to: {}\n{}{}",
+            output::absolute(args.output()),
             inspect::summary(&model),
+            output::line("Files", &files),
         ))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -17,6 +17,12 @@ impl Sandbox {
         self.0.path().join(name)
     }
 
+    /// An absolute path in the sandbox, as commands print it.
+    pub(crate) fn real(&self, name: &str) -> String {
+        let dir = self.0.path().canonicalize().unwrap();
+        dir.join(name).to_str().unwrap().to_string()
+    }
+
     /// Writes a file, and the directories above it.
     pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);

@@ -5,7 +5,7 @@ use std::fs;
 use super::harness::{Sandbox, noise};
 
 #[test]
-fn prints_the_original_report() {
+fn prints_what_the_original_documents() {
     let sandbox = Sandbox::new();
     sandbox.model();
     sandbox.run(&[
@@ -20,30 +20,57 @@ fn prints_the_original_report() {
     ]);
     let run = sandbox.run(&["inspect", "llama-1.0.0.tar"]).ok();
     let lines: Vec<&str> = run.text().lines().collect();
-    assert_eq!(lines[0], "Model:     llama");
-    assert_eq!(lines[1], "Version:   1.0.0");
-    assert_eq!(lines[2], "Framework: pytorch");
-    assert_eq!(lines[3], "Arch:      transformer");
+    let documented = [
+        "Model    : llama",
+        "Version  : 1.0.0",
+        "Framework: pytorch",
+        "Arch     : transformer",
+    ];
+    assert_eq!(lines[..4], documented);
     assert_eq!(lines[4], "Metadata:  {\"license\":\"mit\"}");
     assert!(lines[5].starts_with("Digest:    sha256:"));
-    assert_eq!(lines[6], "Layers (3):");
-    assert!(
-        lines[7].starts_with("  config.json                13 B  sha256:"),
-        "{}",
-        lines[7]
-    );
-    assert!(
-        lines[9].starts_with("  weights.bin             3.15 MB  sha256:"),
-        "{}",
-        lines[9]
-    );
-    assert_eq!(lines[10], "All layers verified.");
-    assert_eq!(lines.len(), 11);
+    assert_eq!(lines[6..8], ["", "Layers (3):"]);
+    let layers = [
+        ("config.json                                 0.0 KB", 8),
+        ("nested/tokenizer.json                       9.8 KB", 9),
+        ("weights.bin                              3072.0 KB", 10),
+    ];
+    let mut digests = Vec::new();
+    for (start, number) in layers {
+        let digest = lines[number].strip_prefix(&format!("  {start}  ")).unwrap();
+        assert!(digest.starts_with("sha256:"), "{digest}");
+        digests.push(format!("  OK  {digest}"));
+    }
+    assert_eq!(lines[11..13], ["", "Layer verification (3 layers):"]);
+    assert_eq!(lines[13..16], digests);
+    assert_eq!(lines[16..], ["All layers verified."]);
 
     let list = sandbox
         .run(&["inspect", "--archive", "llama-1.0.0.tar", "--no-verify"])
         .ok();
-    assert_eq!(list.text().lines().collect::<Vec<_>>(), lines[..10]);
+    assert_eq!(list.text().lines().collect::<Vec<_>>(), lines[..11]);
+}
+
+#[test]
+fn p5_wide_names_and_marks_keep_the_columns() {
+    let sandbox = Sandbox::new();
+    for name in ["a", "\u{6a21}\u{578b}", "e\u{301}"] {
+        sandbox.write(&format!("model/{name}"), "");
+    }
+    sandbox.pack();
+    let run = sandbox.run(&["inspect", "m.tar", "--no-verify"]).ok();
+    // Columns of a terminal: two for each ideograph, none for the accent.
+    let column = |name: &str, wide: usize| {
+        let line = run
+            .text()
+            .lines()
+            .find(|line| line.starts_with(&format!("  {name} ")));
+        let line: Vec<char> = line.unwrap().chars().collect();
+        line.windows(2).position(|pair| pair == ['K', 'B']).unwrap() + wide
+    };
+    let expected = column("a", 0);
+    assert_eq!(column("\u{6a21}\u{578b}", 2), expected);
+    assert_eq!(column("e\u{301}", 0) - 1, expected);
 }
 
 #[test]

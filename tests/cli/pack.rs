@@ -5,24 +5,32 @@ use std::process::Stdio;
 
 use super::harness::Sandbox;
 
+/// The lines that the original tool documents, and what follows them.
 #[test]
-fn names_the_archive_and_the_digest_to_pin() {
+fn prints_what_the_original_documents() {
     let sandbox = Sandbox::new();
     sandbox.model();
+    let line = ["pack", "--model-dir", "model", "--name", "my-classifier"];
     let run = sandbox
-        .run(&["pack", "model", "--name", "m", "--version", "1.0"])
+        .run(&[&line[..], &["--version", "1.0.0"]].concat())
         .ok();
+    let archive = sandbox.real("my-classifier-1.0.0.tar");
     let lines: Vec<&str> = run.text().lines().collect();
-    assert_eq!(lines[0], "Packaged model: m-1.0.tar");
-    let digest = lines[1].strip_prefix("Digest:   ").unwrap();
-    assert!(
-        lines[2].starts_with("Files:    3 (3.16 MB)"),
-        "{}",
-        lines[2]
-    );
-    assert_eq!(sandbox.names(), ["m-1.0.tar", "model"]);
+    let documented = [
+        format!("Packaged model: {archive}"),
+        "  Name        : my-classifier".into(),
+        "  Version     : 1.0.0".into(),
+        "  Framework   : pytorch".into(),
+        format!("  Archive     : {archive}"),
+    ];
+    assert_eq!(lines[..5], documented);
+    let digest = lines[5].strip_prefix("Digest:    ").unwrap();
+    assert_eq!(lines[6], "Files:     3 (3.16 MB)");
+    assert!(lines[7].starts_with("Size:      "), "{}", lines[7]);
+    assert_eq!(lines.len(), 8);
+    assert_eq!(sandbox.names(), ["model", "my-classifier-1.0.0.tar"]);
     sandbox
-        .run(&["inspect", "m-1.0.tar", "--digest", digest])
+        .run(&["inspect", "my-classifier-1.0.0.tar", "--digest", digest])
         .ok();
 }
 
@@ -122,7 +130,8 @@ fn k12_bad_names_and_metadata_are_usage_errors() {
             "--metadata",
             metadata,
         ];
-        sandbox.run(&line).fails(2, "--metadata");
+        let run = sandbox.run(&line).fails(2, "--metadata");
+        assert!(run.stderr.contains("invalid JSON"), "{}", run.stderr);
     }
     for (name, version) in [
         ("", "1"),

@@ -19,9 +19,10 @@ fn restores_the_files_and_prints_the_config() {
     sandbox.pack();
     let run = sandbox.run(&["unpack", "m.tar", "out"]).ok();
     let lines: Vec<&str> = run.text().lines().collect();
-    assert_eq!(lines[0], "Unpacked model: out (3 files, 3.16 MB)");
-    assert_eq!(lines[1], "Model:     m");
+    assert_eq!(lines[0], format!("Unpacked to: {}", sandbox.real("out")));
+    assert_eq!(lines[1], "Model    : m");
     assert_eq!(lines[5], "Metadata:  {}");
+    assert_eq!(lines[7], "Files:     3 (3.16 MB)");
     for (name, bytes) in &files {
         assert!(
             fs::read(sandbox.path("out").join(name)).unwrap() == *bytes,
