@@ -40,6 +40,14 @@ need_toolchain() {
   need cc=build-essential fusermount3=fuse3
 }
 
+# The FUSE device, open to whoever runs the script: udev arranges that where it runs, a fresh
+# container may have a device that is root's alone.
+need_fuse() {
+  [ -e /dev/fuse ] || { command -v modprobe >/dev/null && as_root modprobe fuse 2>/dev/null; } || true
+  [ -e /dev/fuse ] || die "no /dev/fuse: load the fuse module, or give the container --device /dev/fuse"
+  { [ -r /dev/fuse ] && [ -w /dev/fuse ]; } || as_root chmod 0666 /dev/fuse
+}
+
 # Readers of gzip, zstd, tar and OCI archives by other people: our archives must please them all.
 need_readers() {
   need pigz=pigz igzip=isal zstd=zstd bsdtar=libarchive-tools busybox=busybox skopeo=skopeo \

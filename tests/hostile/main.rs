@@ -10,6 +10,8 @@ mod digests;
 mod forge;
 mod json;
 mod layers;
+#[path = "../support/machine.rs"]
+mod machine;
 mod mounted;
 mod mounting;
 mod mutations;

@@ -197,23 +197,6 @@ fn m3_what_the_mount_would_hide() {
 }
 
 #[test]
-fn m4_allow_other_is_what_fuse_conf_says() {
-    let conf = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
-    let allowed = conf.lines().any(|line| line.trim() == "user_allow_other");
-    let sandbox = sandbox();
-    sandbox.give_to_user("mnt");
-    let args = ["mount", "a.tar", "mnt", "--allow-other", "--no-index"];
-    let run = finish(sandbox.as_user(&args), "mount");
-    if allowed {
-        run.ok();
-        assert_tree(&sandbox.path("mnt"), &sample_files());
-        return umount(&sandbox, "mnt");
-    }
-    run.fails(5, &["--allow-other", "/etc/fuse.conf", "user_allow_other"]);
-    assert!(!is_mounted(&sandbox.path("mnt")));
-}
-
-#[test]
 fn m5_one_archive_mounted_twice() {
     let sandbox = sandbox();
     sandbox.mkdir("mnt2");

@@ -10,6 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::machine;
+
 /// What no command on a small input may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Address space of a command, in KiB: what it may allocate at most.
@@ -22,6 +24,7 @@ pub(crate) struct Sandbox(tempfile::TempDir);
 
 impl Sandbox {
     pub(crate) fn new() -> Sandbox {
+        machine::set_up();
         let dir = tempfile::tempdir().unwrap();
         // An ordinary user must get in, too.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();

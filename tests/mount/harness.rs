@@ -108,6 +108,7 @@ impl Scene {
 
     /// No archive yet.
     pub(crate) fn empty(packaging: Packaging) -> Scene {
+        support::machine::set_up();
         let dir = tempfile::tempdir().unwrap();
         for name in ["mnt", "tmp"] {
             fs::create_dir(dir.path().join(name)).unwrap();

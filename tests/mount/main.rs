@@ -2,7 +2,7 @@
 //! and the few that only one of them can run say so.
 //!
 //! They fail where a mount cannot be made: `/dev/fuse` must be there, and for users fuse3's
-//! `fusermount3` and a `/dev/fuse` of mode 0666.
+//! `fusermount3`. Root's run opens the device to users where it was closed.
 
 #![allow(clippy::unwrap_used, missing_docs, unsafe_code)]
 

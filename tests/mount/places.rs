@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use crate::harness::{
     BINARY, Done, Mounted, Scene, is_root, kill, lives, mounts_at, needs_root, shell, until,
@@ -132,39 +133,57 @@ fn m3_the_archive_may_not_lie_below_the_mount_point() {
 }
 
 #[test]
-fn m4_others_are_let_in_only_if_fuse_conf_says_so() {
-    let scene = Scene::new();
-    if is_root() {
-        let mount = scene.mount(&["--allow-other"]);
-        let path = mount.path("config.json");
-        fs::set_permissions(scene.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-        let mut cat = std::process::Command::new("cat");
-        let seen = Done::of(cat.arg(&path).uid(65534).gid(65534)).ok();
-        assert_eq!(seen.out.as_bytes(), scene.bytes("config.json"));
-        mount.unmount();
-
-        let mount = scene.mount(&[]);
-        let mut cat = std::process::Command::new("cat");
-        let seen = Done::of(cat.arg(&path).uid(65534).gid(65534));
-        assert!(seen.err.contains("Permission denied"), "{}", seen.err);
-        mount.unmount();
-    }
-    let conf = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
-    let allowed = conf.lines().any(|line| line.trim() == "user_allow_other");
-    let mut command = scene.command(&["mount", "m.tar", "mnt", "--allow-other"]);
-    if is_root() {
-        fs::set_permissions(scene.path(""), fs::Permissions::from_mode(0o777)).unwrap();
-        command.uid(65534).gid(65534);
-    }
-    if allowed {
-        Done::of(&mut command).ok();
-        let mount = Mounted(scene.path("mnt"));
-        let seen = fs::read(mount.path("config.json")).unwrap();
-        assert_eq!(seen, scene.bytes("config.json"));
-        mount.unmount();
+fn m4_others_are_let_in_by_root() {
+    if !needs_root("look at a mount as another user") {
         return;
     }
-    Done::of(&mut command).fails(5, "root can allow it with a line \"user_allow_other\"");
+    let scene = Scene::new();
+    fs::set_permissions(scene.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let mount = scene.mount(&["--allow-other"]);
+    let path = mount.path("config.json");
+    let seen = as_user(Command::new("cat").arg(&path)).ok();
+    assert_eq!(seen.out.as_bytes(), scene.bytes("config.json"));
+    mount.unmount();
+
+    let mount = scene.mount(&[]);
+    let seen = as_user(Command::new("cat").arg(&path));
+    assert!(seen.err.contains("Permission denied"), "{}", seen.err);
+    mount.unmount();
+}
+
+fn as_user(command: &mut Command) -> Done {
+    Done::of(command.env("LC_ALL", "C").uid(65534).gid(65534))
+}
+
+/// Mounts for others as an ordinary user, with a `fuse.conf` of these lines.
+fn for_others_with_conf(conf: &str) -> Done {
+    let scene = Scene::new();
+    fs::write(scene.path("conf"), conf).unwrap();
+    let script = "cp -a /etc etc && cp conf etc/fuse.conf && mount --bind etc /etc && \
+         user=\"setpriv --reuid=65534 --regid=65534 --clear-groups\" && \
+         $user \"$2\" mount m.tar mnt --allow-other --no-index && \
+         setpriv --reuid=1 --regid=1 --clear-groups cat mnt/config.json && \
+         $user \"$2\" umount mnt";
+    hidden(&format!("cd \"$1\" && {script}"), &scene)
+}
+
+#[test]
+fn m4_others_are_let_in_by_users_if_fuse_conf_says_so() {
+    if !needs_root("have a fuse.conf of its own") {
+        return;
+    }
+    let hint = "root can allow it with a line \"user_allow_other\"";
+    for conf in [
+        "",
+        "#user_allow_other\n",
+        "# user_allow_other\nmount_max = 9\n",
+    ] {
+        for_others_with_conf(conf).fails(5, hint);
+    }
+    for conf in ["user_allow_other\n", "mount_max = 9\n user_allow_other \n"] {
+        let seen = for_others_with_conf(conf).ok();
+        assert_eq!(seen.out, "{\"layers\": 2}");
+    }
 }
 
 #[test]

@@ -11,6 +11,8 @@ use flate2::write::GzEncoder;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+pub(crate) mod machine;
+
 /// Writes an archive of `files` to `path`, each in a plain tar+gzip layer of its own; returns the
 /// manifest's digest.
 pub(crate) fn write_archive(path: &Path, files: &[(&str, &[u8])]) -> String {

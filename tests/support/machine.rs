@@ -1,0 +1,23 @@
+//! What tests take from the machine, made so that it is there.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::sync::Once;
+
+use rustix::fs::Mode;
+
+/// Files of the tests can be read by other users whatever the umask; and every user may open the
+/// FUSE device, as udev arranges it where fuse3 was installed while it ran. In a fresh container
+/// the device may be root's alone. Only root can change that, and only root's tests start commands
+/// of other users.
+pub(crate) fn set_up() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+        const DEVICE: &str = "/dev/fuse";
+        let closed = fs::metadata(DEVICE).is_ok_and(|meta| meta.mode() & 0o666 != 0o666);
+        if closed && rustix::process::geteuid().is_root() {
+            fs::set_permissions(DEVICE, Permissions::from_mode(0o666)).unwrap();
+        }
+    });
+}
