@@ -8,5 +8,8 @@ pub mod cache;
 pub mod flight;
 mod pages;
 pub(crate) mod pool;
+mod sync;
+#[cfg(test)]
+mod tests;
 pub(crate) mod turns;
 pub(crate) mod windows;

@@ -1,0 +1,5 @@
+//! What waits for what in this room, with threads of the system and under a scheduler.
+
+mod flight;
+mod scheduled;
+mod turns;

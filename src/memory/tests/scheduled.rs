@@ -1,0 +1,160 @@
+//! The same files once more, with the locks of `shuttle`: it runs a test again and again, and decides
+//! at every lock and every wait which thread goes on. A schedule in which a thread waits for ever, or
+//! two do what one alone may do, is found by trying, and printed so that it can be run again.
+//!
+//! Each test tries [`SCHEDULES`] of them; `MODELOCI_TEST_SCHEDULES=100000 cargo test --lib scheduled`
+//! tries more.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
+use shuttle::thread;
+use shuttle::{Config, Runner};
+
+use crate::error::ErrorKind;
+
+/// What the files import as `super::sync`.
+mod sync {
+    pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+}
+
+#[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
+#[path = "../flight.rs"]
+mod flight;
+#[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
+#[path = "../turns.rs"]
+mod turns;
+
+use flight::Flight;
+use turns::Turns;
+
+/// Schedules of each test: half of them at random, half with few changes of thread at the worst
+/// moments (probabilistic concurrency testing).
+const SCHEDULES: usize = 2_000;
+
+/// Runs a test under many schedules.
+fn in_any_order(test: impl Fn() + Send + Sync + 'static) {
+    let asked = std::env::var("MODELOCI_TEST_SCHEDULES").ok();
+    let schedules = asked.map_or(SCHEDULES, |n| n.parse().unwrap());
+    let (test, half) = (Arc::new(test), schedules.div_ceil(2));
+    let again = Arc::clone(&test);
+    Runner::new(RandomScheduler::new(half), Config::new()).run(move || test());
+    Runner::new(PctScheduler::new(3, half), Config::new()).run(move || again());
+}
+
+/// How many are in a place at once, and the most there were.
+#[derive(Default)]
+struct Crowd {
+    now: AtomicUsize,
+    most: AtomicUsize,
+    came: AtomicUsize,
+}
+
+impl Crowd {
+    /// Stays for a while.
+    fn stay(&self) {
+        self.came.fetch_add(1, Ordering::SeqCst);
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        thread::yield_now();
+        self.now.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+
+    fn came(&self) -> usize {
+        self.came.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn r10_one_works_per_key_and_all_get_its_result() {
+    in_any_order(|| {
+        let flight: Arc<Flight<u32, usize>> = Arc::default();
+        let crowds: [Arc<Crowd>; 2] = Default::default();
+        let callers = (0..5).map(|caller| {
+            let (flight, crowds) = (Arc::clone(&flight), crowds.clone());
+            thread::spawn(move || {
+                let key = caller % 2;
+                let mut idle = 2;
+                let work = || {
+                    crowds[key as usize].stay();
+                    Ok(crowds[key as usize].came())
+                };
+                let (result, shared) = flight.run_or(key, work, || {
+                    thread::yield_now();
+                    idle -= 1;
+                    idle > 0
+                });
+                (key, result.unwrap(), shared)
+            })
+        });
+        let callers: Vec<_> = callers.collect();
+        let mut own = [0; 2];
+        for caller in callers {
+            let (key, result, shared) = caller.join().unwrap();
+            let runs = crowds[key as usize].came();
+            assert!((1..=runs).contains(&result), "a result of the key's own");
+            own[key as usize] += usize::from(!shared);
+        }
+        for (crowd, own) in crowds.iter().zip(own) {
+            assert_eq!((crowd.most(), crowd.came()), (1, own));
+        }
+        assert_eq!((flight.callers(&0), flight.callers(&1)), (None, None));
+    });
+}
+
+#[test]
+fn r7_a_panic_leaves_nobody_waiting() {
+    in_any_order(|| {
+        let flight: Arc<Flight<u32, u32>> = Arc::default();
+        let callers = (0..4).map(|caller| {
+            let flight = Arc::clone(&flight);
+            thread::spawn(move || {
+                let work = || match caller {
+                    0 => panic!("expected by the test"),
+                    _ => Ok(caller),
+                };
+                catch_unwind(AssertUnwindSafe(|| flight.run(7, work)))
+            })
+        });
+        let callers: Vec<_> = callers.collect();
+        for caller in callers {
+            match caller.join().unwrap() {
+                Err(_) => {}
+                Ok((Ok(result), _)) => assert_ne!(result, 0),
+                Ok((Err(error), shared)) => {
+                    assert!(shared && error.kind() == ErrorKind::Environment);
+                }
+            }
+        }
+        assert_eq!(flight.callers(&7), None, "the key is free again");
+    });
+}
+
+#[test]
+fn turns_are_never_more_than_there_are_and_none_is_lost() {
+    in_any_order(|| {
+        let turns = Arc::new(Turns::new(2));
+        let crowd = Arc::new(Crowd::default());
+        let all = (0..5).map(|_| {
+            let (turns, crowd) = (Arc::clone(&turns), Arc::clone(&crowd));
+            thread::spawn(move || {
+                let turn = turns.take();
+                crowd.stay();
+                drop(turn);
+                drop(turns.take());
+            })
+        });
+        let all: Vec<_> = all.collect();
+        for one in all {
+            one.join().unwrap();
+        }
+        assert!(crowd.most() <= 2 && crowd.came() == 5);
+        assert_eq!(turns.waiting(), 0);
+    });
+}
