@@ -14,7 +14,7 @@
 //! - bytes where some readers see a ustar prefix and others do not;
 //! - sparse files, multi-volume archives, unknown entry types;
 //! - pax and GNU extensions that are malformed, empty, repeated, mixed or belong to no entry
-//!   (see `extension`);
+//!   (see `extension`), or whose header is of a version in which some readers see a plain file;
 //! - a single zero block with a header behind it: some readers stop there.
 
 use super::BLOCK;
@@ -299,7 +299,11 @@ impl Header {
         let kind = Kind::from_flag(flag)?;
         let name = text(&field::<100>(block, 0)).to_vec();
         let prefix = field::<155>(block, 345);
-        let name = match &field::<8>(block, 257) {
+        let magic = field::<8>(block, 257);
+        if matches!(kind, Kind::Extension(_)) && !matches!(&magic, b"ustar\x0000" | b"ustar  \0") {
+            return Err("extends an entry, but is neither a ustar nor a GNU header".into());
+        }
+        let name = match &magic {
             b"ustar\x0000" if field::<4>(block, 508) == *b"tar\0" => {
                 return Err("star's own header format is not supported".into());
             }

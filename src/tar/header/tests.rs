@@ -364,6 +364,23 @@ fn t4_repeated_and_mixed_extensions() {
     }
 }
 
+/// The `tar` crate takes such a header for that of a file, everybody else for an extension.
+#[test]
+fn t4_extensions_in_headers_without_a_version() {
+    for flag in [b'x', b'g', b'L', b'K'] {
+        for magic in [b"ustar\0\0\0", &[0; 8]] {
+            let data = record("path", "other");
+            let header = RawHeader::new(flag, b"e", data.len() as u64).field(257, magic);
+            let tar = RawTar::new().header(header).data(data.as_bytes());
+            refused_for(tar.file("f", b""), "neither a ustar nor a GNU header");
+        }
+    }
+    let data = record("path", "other");
+    let gnu = RawHeader::new(b'x', b"e", data.len() as u64).field(257, b"ustar  \0");
+    let tar = RawTar::new().header(gnu).data(data.as_bytes());
+    assert_eq!(one(tar.file("f", b"")).path, b"other");
+}
+
 #[test]
 fn t4_dangling_extensions() {
     let extensions = [
