@@ -317,7 +317,12 @@ impl ChunkedFile {
             Arc::clone(&shared.blob),
             self.spec.clone(),
             Arc::clone(&shared.context),
-        )?;
+        )
+        .map_err(|error| match error {
+            // The archive was opened long ago: what a read finds wrong is damage.
+            Error::Malformed { subject, rule } => Error::corrupt(subject, rule),
+            other => other,
+        })?;
         let Opened::File(file, attr) = opened else {
             return Err(Error::corrupt(&shared.subject, "holds a link, not a file"));
         };

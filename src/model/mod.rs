@@ -342,7 +342,8 @@ impl Model {
     /// Takes note of a failure.
     fn noted<T>(&self, file: &File, result: Result<T>) -> Result<T> {
         if let Err(error) = &result {
-            if error.kind() == ErrorKind::Corrupt {
+            // Also a layer that holds something else than its file, behind what was served of it.
+            if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Malformed) {
                 file.damaged.store(true, Ordering::Relaxed);
             }
             Stats::add(&self.stats().failures, 1);

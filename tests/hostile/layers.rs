@@ -5,8 +5,9 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use modeloci::layer::table::{self, Framing};
-use modeloci::{Algorithm, Digest};
-use serde_json::json;
+use modeloci::model::OpenOptions;
+use modeloci::{Algorithm, Digest, ErrorKind, Model};
+use serde_json::{Value, json};
 
 use crate::forge::{BLOCK, Header, Layout, Random, Tar, digest, gzip, layer, noise, record};
 use crate::mounted::Mounted;
@@ -645,6 +646,53 @@ fn d3_a_damaged_chunk_leaves_the_others() {
     let error = file.read_exact_at(&mut end, 200_000).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(5));
     assert!(mounted.read(GOOD).unwrap() == good());
+}
+
+/// Without its table a layer is read as anyone's; what is wrong with its header is damage even so.
+#[test]
+fn d3_a_damaged_header_and_a_damaged_table() {
+    let sandbox = Sandbox::new();
+    sandbox.tree("model", &[("a.bin", content())]);
+    packing::pack(&sandbox, &["--compression", "none"]).ok();
+    let mut layout = Layout::parse(&fs::read(sandbox.path("m.tar")).unwrap());
+    let manifest = layout.entries.iter().find(|(_, bytes)| {
+        bytes.starts_with(b"{") && bytes.windows(17).any(|w| w == b"io.modeloci.chunk")
+    });
+    let manifest: Value = serde_json::from_slice(&manifest.unwrap().1).unwrap();
+    let descriptor = &manifest["layers"][0];
+    let path = |digest: &Value| format!("blobs/{}", digest.as_str().unwrap().replace(':', "/"));
+    layout.damage(
+        &path(&descriptor["annotations"]["io.modeloci.chunks"]),
+        |table| table[20] ^= 1,
+    );
+    layout.damage(&path(&descriptor["digest"]), |blob| blob[156] = b'A');
+    layout.entries.retain(|(name, _)| name != "manifest.json");
+    let archive = sandbox.write("damaged.tar", layout.to_bytes());
+    let model = Model::open(archive, &OpenOptions::default()).unwrap();
+    let file = model.find("a.bin").unwrap().inode;
+    for _ in 0..2 {
+        assert_eq!(
+            model.read_at(file, 0, 1).unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
+        assert_eq!(model.verify(file).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+/// The start of a large layer is served before its end is known; what was served stays right, but
+/// the file is not called verified any more.
+#[test]
+fn l5_a_second_file_behind_what_was_served() {
+    let sandbox = Sandbox::new();
+    let text = b"weights ".repeat(1_500_000);
+    let tar = Tar::new().file("bad.bin", &text).file("second", b"2").end();
+    let archive = sandbox.write("two.tar", beside(gzip(&tar)).to_bytes());
+    let model = Model::open(archive, &OpenOptions::default()).unwrap();
+    let file = model.find("bad.bin").unwrap().inode;
+    assert!(model.read_at(file, 0, 1000).unwrap() == text[..1000]);
+    let error = model.read_at(file, text.len() as u64 - 10, 10).unwrap_err();
+    assert!(error.to_string().contains("bad.bin"), "{error}");
+    assert!(!model.verified(file));
 }
 
 #[test]
