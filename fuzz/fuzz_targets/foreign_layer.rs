@@ -1,37 +1,13 @@
-//! Invariant: opening and reading any blob under a right digest never panics; what is read in pieces
-//! is what is read at once, and what verifies can be read.
 #![no_main]
 
-use std::sync::Arc;
+use modeloci_fuzz::mutate::{in_place, layer};
+use modeloci_fuzz::targets::layer::foreign_layer::run;
 
-use bytes::Bytes;
-use libfuzzer_sys::fuzz_target;
-use modeloci::memory::cache::LruChunkCache;
-use modeloci::entry_path::EntryPath;
-use modeloci::layer::{Context, LayerSpec, Opened, open};
-use modeloci::oci::Descriptor;
-use modeloci::source::memory::MemoryBlob;
+libfuzzer_sys::fuzz_target!(|data: &[u8]| run(data));
 
-fuzz_target!(|data: &[u8]| {
-    let spec = LayerSpec {
-        descriptor: Descriptor::of("application/vnd.oci.image.layer.v1.tar+gzip", data),
-        path: EntryPath::new("model.bin").expect("a path"),
-        table: None,
-    };
-    let context = Context::new(Arc::new(LruChunkCache::new(1 << 20)), None, 0);
-    let blob = Arc::new(MemoryBlob(Bytes::copy_from_slice(data)));
-    let Ok(Opened::File(file, attr)) = open(blob, spec, Arc::new(context)) else {
-        return;
-    };
-    assert_eq!(attr.size, file.size());
-    let verified = file.verify().is_ok();
-    let Ok(all) = file.read_at(0, 64 << 20) else {
-        assert!(!verified);
-        return;
-    };
-    assert!(verified);
-    for start in (0..all.len()).step_by(all.len() / 5 + 1) {
-        let piece = file.read_at(start as u64, 1000).expect("was read before");
-        assert_eq!(piece, all[start..all.len().min(start + 1000)]);
+libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    match seed % 2 {
+        0 => libfuzzer_sys::fuzzer_mutate(data, size, max_size),
+        _ => in_place(layer, data, size, max_size, seed),
     }
 });

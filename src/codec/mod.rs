@@ -22,6 +22,8 @@ mod zstandard;
 pub use decode::Decoder;
 pub use encode::Encoder;
 
+use std::io::{self, Read};
+
 use crate::error::{Error, Result};
 
 /// Number of sub-streams of a literal-only segment.
@@ -120,6 +122,18 @@ pub struct Encoded {
     pub kind: ChunkKind,
     /// Where its sub-streams start.
     pub sub_offsets: SubOffsets,
+}
+
+/// What a gzip stream decodes to, as layers are read: for fuzzing.
+#[doc(hidden)]
+pub fn gunzip(source: impl Read) -> impl Read {
+    gzip::Gunzip::new(source, None)
+}
+
+/// What a zstd stream decodes to, as layers are read: for fuzzing.
+#[doc(hidden)]
+pub fn unzstd(source: impl Read) -> io::Result<impl Read> {
+    frames::Frames::new(source, None, Box::new(|_| ()))
 }
 
 /// Why compressed bytes could not be decoded.

@@ -58,15 +58,33 @@ use verified::VerifiedReader;
 /// [`ErrorKind::Malformed`] when the layer's tar begins with anything but the one file,
 /// [`ErrorKind::Corrupt`] when its first bytes cannot be decoded or disagree with the manifest.
 pub fn open(blob: Arc<dyn ReadAt>, spec: LayerSpec, context: Arc<Context>) -> Result<Opened> {
-    Ok(
-        match ForeignFile::look(blob, spec, context, Tuning::DEFAULT)? {
-            Ok(file) => {
-                let attr = file.layer.head.attr;
-                Opened::File(Arc::new(file), attr)
-            }
-            Err(target) => Opened::Link(target),
-        },
-    )
+    open_tuned(blob, spec, context, Tuning::DEFAULT)
+}
+
+/// As [`open`], with distances so short that a few kilobytes have the spans, seek points and frontier
+/// that otherwise only files of megabytes have: for fuzzing.
+#[doc(hidden)]
+pub fn open_in_miniature(
+    blob: Arc<dyn ReadAt>,
+    spec: LayerSpec,
+    context: Arc<Context>,
+) -> Result<Opened> {
+    open_tuned(blob, spec, context, Tuning::MINIATURE)
+}
+
+fn open_tuned(
+    blob: Arc<dyn ReadAt>,
+    spec: LayerSpec,
+    context: Arc<Context>,
+    tuning: Tuning,
+) -> Result<Opened> {
+    Ok(match ForeignFile::look(blob, spec, context, tuning)? {
+        Ok(file) => {
+            let attr = file.layer.head.attr;
+            Opened::File(Arc::new(file), attr)
+        }
+        Err(target) => Opened::Link(target),
+    })
 }
 
 /// A file in a layer without a chunk table.

@@ -51,6 +51,17 @@ impl Tuning {
         persist: 1 << 20,
         idle: Duration::from_secs(2),
     };
+
+    /// For fuzzing.
+    pub(super) const MINIATURE: Tuning = Tuning {
+        span: 40_000,
+        packed_block: 4 << 10,
+        plain_block: 8 << 10,
+        frame: 90_000,
+        whole: 1_000,
+        persist: 0,
+        idle: Duration::from_secs(3600),
+    };
 }
 
 /// `least`, or so much that `total` has no more than the allowed number of parts.

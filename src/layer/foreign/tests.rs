@@ -44,15 +44,7 @@ mod kept;
 mod reads;
 
 /// Everything a hundred times smaller, so that small data has many spans.
-const SMALL: Tuning = Tuning {
-    span: 40_000,
-    packed_block: 4 << 10,
-    plain_block: 8 << 10,
-    frame: 90_000,
-    whole: 1_000,
-    persist: 0,
-    idle: Duration::from_secs(3600),
-};
+const SMALL: Tuning = Tuning::MINIATURE;
 
 const NAME: &str = "model.bin";
 

@@ -1,0 +1,5 @@
+#![no_main]
+
+use modeloci_fuzz::targets::layer::frontier::run;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| run(data));
