@@ -31,6 +31,9 @@ pub const MAX_LAYERS: usize = 100_000;
 /// Most files and directories of one model.
 pub const MAX_NODES: usize = 1_000_000;
 
+/// How long adding a layer waits for others that change the archive.
+pub const ADD_LAYER_WAIT: std::time::Duration = std::time::Duration::from_secs(600);
+
 /// Most entries of an outer archive.
 pub const MAX_ARCHIVE_ENTRIES: usize = 250_000;
 /// Largest pax or GNU long-name extension of one entry, in bytes.

@@ -8,10 +8,12 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::calls;
 use crate::entry_path::EntryPath;
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY
@@ -33,6 +35,52 @@ pub(crate) fn open_dir(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> 
             result => return Ok(result?),
         }
     }
+}
+
+/// Opens what is at `path` below `root`, as `flags` say; the empty path is `root` itself. No
+/// component may be a link, nor `..`.
+///
+/// # Errors
+/// `LOOP` or `NOTDIR` where a component is a link, `XDEV` for a path that is not below.
+pub(crate) fn open(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    if path.as_os_str().is_empty() {
+        return calls::openat(root, ".", flags, Mode::empty());
+    }
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match calls::openat2(root, path, flags, resolve) {
+        // No such call, or a sandbox that denies it. EAGAIN: the kernel could not rule out a race
+        // with a rename, or the file's owner holds a lease on it; asked once more, it says which.
+        Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => open_by_component(root, path, flags),
+        result => result,
+    }
+}
+
+/// [`open`] without openat2(2): every component is opened by itself, and is no link.
+pub(crate) fn open_by_component(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let mut dir = None::<OwnedFd>;
+    let mut components = path.components().peekable();
+    while let Some(component) = components.next() {
+        let Component::Normal(name) = component else {
+            return Err(Errno::XDEV);
+        };
+        // Without O_PATH: that would open a link itself.
+        let flags = if components.peek().is_some() {
+            DIRECTORY
+        } else {
+            flags | OFlags::NOFOLLOW
+        };
+        let at = dir.as_ref().map_or(root, OwnedFd::as_fd);
+        dir = Some(calls::openat(at, name, flags, Mode::empty())?);
+    }
+    dir.ok_or(Errno::XDEV)
 }
 
 pub(crate) fn open_dir_by_component(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {

@@ -2,3 +2,10 @@
 //! opened; every later step is taken below a descriptor that is held.
 
 pub(crate) mod beneath;
+pub(crate) mod calls;
+pub(crate) mod faults;
+pub(crate) mod identity;
+pub(crate) mod links;
+pub(crate) mod lock;
+pub(crate) mod place;
+pub(crate) mod temporary;

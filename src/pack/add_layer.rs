@@ -2,36 +2,53 @@
 //!
 //! Guarantees: the manifest, index and config of the result are true; the archive is the old or
 //! the new one at every moment, never a part; every blob that is carried over was checked against
-//! its digest. An archive of the original tool becomes an OCI image layout.
+//! its digest. Of several at once each waits for the one before it, and starts from what that one
+//! made: the archive is locked from the first look at it to the moment when it is replaced, and it
+//! is only replaced while it is what the new one was made from. An archive of the original tool
+//! becomes an OCI image layout.
 
+use std::fs::File;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 
 use super::archive::Archive;
 use super::output::OutputPlace;
 use super::plan::Settings;
-use super::walk::{Identity, InputFile, Tree};
+use super::walk::{InputFile, Tree};
 use super::{ModelLayer, PackOptions, Packed, documents, pipeline};
 use crate::digest::{Digest, Hasher};
 use crate::entry_path::{EntryPath, printable_path};
 use crate::error::{Error, Result};
+use crate::files::calls;
+use crate::files::identity::Identity;
+use crate::files::lock::{Lock, try_lock};
+use crate::files::place::Place;
 use crate::limits;
 use crate::model::resolve::{Resolved, resolve};
 use crate::oci::{Descriptor, Index, OciManifest, annotations, media_type};
-use crate::source::{self, BlobSource, ReadAt};
+use crate::source::{ArchiveSource, BlobSource, ReadAt};
 
 /// Bytes of a blob that are carried over at a time.
 const PIECE_BYTES: usize = 1 << 20;
+
+/// How often a lock that somebody else has is tried again.
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Adds one file to an archive, in place: the manifest, index and config stay true, and the
 /// archive is replaced atomically. Without a title the file's base name is used. `options.force`
 /// means nothing here. [`Packed::file_bytes`] counts the files whose size the manifest states.
 ///
+/// While another run adds a layer to the archive this one waits, up to
+/// [`limits::ADD_LAYER_WAIT`]; then it adds its own to what the other one made.
+///
 /// # Errors
 /// - [`ErrorKind::Refused`](crate::ErrorKind::Refused): a file of this title exists already, or
 ///   one title would be a directory of the other; the archive is not a model of this project or
-///   the original tool; the file or the archive changed meanwhile.
+///   the original tool; the file or the archive changed meanwhile, or is locked for too long.
 /// - [`ErrorKind::Usage`](crate::ErrorKind::Usage): the title is no path of a file, or an option
 ///   is no valid value.
 /// - Whatever opening the archive can fail with. The archive is then as it was.
@@ -43,33 +60,112 @@ pub fn add_layer(
 ) -> Result<Packed> {
     let settings = Settings::new(options)?;
     let title = checked_title(file, title)?;
-    // A link to an archive stays a link.
-    let path = std::fs::canonicalize(archive).map_err(Error::io("open", archive))?;
-    let place = OutputPlace::check(&path, true)?;
-    let before = identity(&path)?;
-    let source = source::open(&path)?;
-    let old = OldArchive::open(&*source)?;
+    let claim = Claim::take(archive, &settings)?;
+    let path = claim.place.path.clone();
+    let source = ArchiveSource::from_file(claim.file, &path)?;
+    let old = OldArchive::open(&source)?;
     old.check_title(&title)?;
 
     let tree = input(file, title)?;
-    let output = place.create()?;
+    let place = OutputPlace::of(claim.place, Identity::of(&claim.stat));
+    // No wider than the old one's at any moment.
+    let output = place.create(claim.stat.st_mode)?;
     let mut out = Archive::in_file(output.handle()?, &path, settings.mtime);
     let packed = old.write_with(&tree, &settings, &mut out)?;
     let packed = Packed {
         archive_bytes: out.finish()?,
         ..packed
     };
-    let metadata = std::fs::metadata(&path).map_err(Error::io("read", &path))?;
-    output.take_over(&metadata)?;
+    output.take_over(&claim.stat)?;
     settings.check_cancelled(&path)?;
-    if identity(&path)? != before {
-        return Err(Error::refused(
-            printable_path(&path),
-            "changed while a layer was added",
-        ));
-    }
     output.commit()?;
+    drop(claim.lock);
     Ok(packed)
+}
+
+/// An archive that this process alone changes, as far as locks are kept.
+struct Claim {
+    place: Place,
+    file: File,
+    stat: Stat,
+    lock: Lock,
+}
+
+impl Claim {
+    /// Opens and locks the archive at `path`. A link to an archive stays a link.
+    fn take(path: &Path, settings: &Settings) -> Result<Claim> {
+        let started = Instant::now();
+        let mut told = false;
+        loop {
+            settings.check_cancelled(path)?;
+            let (place, file, stat) = open(path)?;
+            let lock = try_lock(&place.dir, &place.name, &file);
+            if let Some(Lock::Impossible(errno)) = lock {
+                log::warn!(
+                    "{} cannot be locked ({errno}): do not change it meanwhile",
+                    printable_path(path)
+                );
+            }
+            // Whoever had the lock before has replaced the file that was opened.
+            let name = place.name.as_os_str();
+            let now = calls::statat(&place.dir, name).map_err(failed("open", path))?;
+            match lock {
+                Some(lock) if Identity::of(&now) == Identity::of(&stat) => {
+                    return Ok(Claim {
+                        place,
+                        file,
+                        stat,
+                        lock,
+                    });
+                }
+                Some(_) => {}
+                None => {
+                    if !told {
+                        log::warn!(
+                            "waiting for another run that changes {}",
+                            printable_path(path)
+                        );
+                    }
+                    told = true;
+                    thread::sleep(LOCK_INTERVAL);
+                }
+            }
+            if started.elapsed() > limits::ADD_LAYER_WAIT {
+                return Err(Error::refused(
+                    printable_path(path),
+                    format!(
+                        "has been locked or changed by others for {} seconds; try again when they \
+                         are done",
+                        limits::ADD_LAYER_WAIT.as_secs()
+                    ),
+                ));
+            }
+        }
+    }
+}
+
+/// Opens what `path` leads to, when it is a regular file; a FIFO is not waited for.
+fn open(path: &Path) -> Result<(Place, File, Stat)> {
+    let (place, seen) = Place::of_target(path).map_err(failed("open", path))?;
+    let is_file = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    let not_a_file = || Error::refused(printable_path(path), "exists and is not a regular file");
+    if !is_file(&seen) {
+        return Err(not_a_file());
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let name = place.name.as_os_str();
+    let file = calls::openat(&place.dir, name, flags, Mode::empty());
+    let file = File::from(file.map_err(failed("open", path))?);
+    let stat = calls::fstat(&file).map_err(failed("read", path))?;
+    if !is_file(&stat) {
+        return Err(not_a_file());
+    }
+    Ok((place, file, stat))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> Error {
+    let error = Error::io(action, path);
+    move |errno| error(errno.into())
 }
 
 fn checked_title(file: &Path, title: Option<&str>) -> Result<EntryPath> {
@@ -83,37 +179,22 @@ fn checked_title(file: &Path, title: Option<&str>) -> Result<EntryPath> {
     EntryPath::new(title).map_err(|error| Error::usage(format!("title: {error}")))
 }
 
-fn identity(path: &Path) -> Result<Identity> {
-    let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW);
-    stat.map(|stat| Identity::of(&stat))
-        .map_err(|errno| Error::io("read", path)(errno.into()))
-}
-
 /// The file to add, as if a walk had found it.
 fn input(file: &Path, title: EntryPath) -> Result<Tree> {
-    let failed = |errno: rustix::io::Errno| Error::io("open", file)(errno.into());
-    let real = std::fs::canonicalize(file).map_err(Error::io("open", file))?;
-    let (Some(dir), Some(name)) = (real.parent(), real.file_name()) else {
-        return Err(Error::refused(
-            printable_path(file),
-            "is not a regular file",
-        ));
-    };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(dir, flags, Mode::empty()).map_err(failed)?;
-    let stat = rustix::fs::statat(&root, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+    let refused = || Error::refused(printable_path(file), "is not a regular file");
+    let (place, stat) = Place::of_target(file).map_err(|errno| match errno {
+        Errno::ISDIR => refused(),
+        errno => failed("open", file)(errno),
+    })?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::refused(
-            printable_path(file),
-            "is not a regular file",
-        ));
+        return Err(refused());
     }
     Ok(Tree {
-        root,
-        root_path: dir.to_path_buf(),
+        root: place.dir,
+        root_path: Place::dir_of(&place.path).to_path_buf(),
         files: vec![InputFile {
             path: title,
-            location: name.into(),
+            location: place.name.into(),
             executable: stat.st_mode & 0o111 != 0,
             identity: Identity::of(&stat),
         }],

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::files::calls;
 use crate::oci::Descriptor;
 use crate::tar::{BLOCK, write};
 
@@ -198,7 +199,7 @@ impl Positioned {
             self.flush()?;
         }
         if bytes.len() >= BUFFER_BYTES {
-            self.file.write_all_at(bytes, self.start)?;
+            calls::write_all_at(&self.file, bytes, self.start)?;
             self.start += bytes.len() as u64;
         } else {
             self.buffer.extend_from_slice(bytes);
@@ -207,7 +208,7 @@ impl Positioned {
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.file.write_all_at(&self.buffer, self.start)?;
+        calls::write_all_at(&self.file, &self.buffer, self.start)?;
         self.start = self.end();
         self.buffer.clear();
         Ok(())
@@ -220,7 +221,7 @@ impl Positioned {
             .and_then(|at| usize::try_from(at).ok());
         match at.and_then(|at| self.buffer.get_mut(at..at.checked_add(bytes.len())?)) {
             Some(place) => place.copy_from_slice(bytes),
-            None => self.file.write_all_at(bytes, offset)?,
+            None => calls::write_all_at(&self.file, bytes, offset)?,
         }
         Ok(())
     }
@@ -228,7 +229,7 @@ impl Positioned {
     /// Forgets everything from `length` on.
     fn truncate(&mut self, length: u64) -> std::io::Result<()> {
         self.flush()?;
-        self.file.set_len(length)?;
+        calls::set_len(&self.file, length)?;
         self.start = length;
         Ok(())
     }

@@ -47,6 +47,9 @@ pub use packager::{ModelLayer, ModelPackager};
 
 pub use crate::progress::Progress;
 
+/// Permissions of a new archive, which the user's mask narrows.
+const FILE_MODE: u32 = 0o666;
+
 /// How to pack.
 #[derive(Debug, Clone)]
 pub struct PackOptions {
@@ -129,8 +132,8 @@ pub fn pack(
     match output {
         Output::File(path) => {
             let place = OutputPlace::check(path, options.force)?;
-            let tree = walk::walk(model_dir, &place.skip())?;
-            let file = place.create()?;
+            let tree = walk::walk(model_dir, &place.skip()?)?;
+            let file = place.create(FILE_MODE)?;
             let archive = Archive::in_file(file.handle()?, path, settings.mtime);
             let packed = write(tree, config, archive, &settings, progress)?;
             settings.check_cancelled(path)?;

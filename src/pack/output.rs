@@ -1,234 +1,261 @@
 //! The output file: it appears under its name complete and synced, or not at all.
 //!
-//! Where the file system allows it the file has no name until it is complete (`O_TMPFILE`), so that
-//! not even SIGKILL leaves anything behind; elsewhere it has a temporary name beside the output.
+//! Its directory is opened once and held: whoever renames or exchanges directories meanwhile leads
+//! the output nowhere else. What it takes the place of is exchanged with it, so that a failure
+//! after that moment can still be undone.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Metadata, Permissions};
-use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Gid, Mode, Stat, Uid};
 use rustix::io::Errno;
-use tempfile::NamedTempFile;
 
-use super::walk::{Skip, node};
+use super::walk::Skip;
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
+use crate::files::calls::{self, is_unsupported};
+use crate::files::identity::{Identity, node};
+use crate::files::place::Place;
+use crate::files::temporary::{Replaced, TemporaryFile};
 
-const TEMPORARY_PREFIX: &str = ".modeloci-";
-const TEMPORARY_SUFFIX: &str = ".tmp";
+/// How often a name may come and go while a file takes it.
+const ATTEMPTS: u32 = 100;
 
-/// True for the names that this module gives to unfinished outputs.
-pub(super) fn is_temporary_name(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    name.starts_with(TEMPORARY_PREFIX.as_bytes()) && name.ends_with(TEMPORARY_SUFFIX.as_bytes())
+/// What may have the output's name.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Replace {
+    /// Nothing.
+    Nothing,
+    /// A file or a link, whichever it is in the end.
+    Anything,
+    /// This version of this file alone: the output was made from it.
+    Only(Identity),
 }
 
 /// Where an output will be: checked before any work is done.
 #[derive(Debug)]
 pub(super) struct OutputPlace {
-    path: PathBuf,
-    name: OsString,
-    dir_path: PathBuf,
-    dir: OwnedFd,
-    dir_node: (u64, u64),
+    place: Place,
     existing: Option<(u64, u64)>,
-    force: bool,
+    replace: Replace,
 }
 
 impl OutputPlace {
     /// Checks that an output can be made at `path`.
     pub(super) fn check(path: &Path, force: bool) -> Result<OutputPlace> {
-        let shown = printable_path(path);
-        let name = path
-            .file_name()
-            .filter(|_| !path.as_os_str().as_encoded_bytes().ends_with(b"/"))
-            .ok_or_else(|| Error::usage(format!("output \"{shown}\" is not a file name")))?;
-        let dir_path = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir =
-            rustix::fs::open(dir_path, flags, Mode::empty()).map_err(|errno| match errno {
+        if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            let shown = printable_path(path);
+            return Err(Error::usage(format!(
+                "output \"{shown}\" is not a file name"
+            )));
+        }
+        let place = Place::of(path).map_err(|errno| {
+            let dir = Place::dir_of(path);
+            match errno {
                 Errno::NOENT | Errno::NOTDIR => Error::usage(format!(
                     "output directory {} does not exist",
-                    printable_path(dir_path)
+                    printable_path(dir)
                 )),
-                errno => Error::io("open", dir_path)(errno.into()),
-            })?;
-        let dir_stat = rustix::fs::fstat(&dir).map_err(failed("read", dir_path))?;
-        let existing = match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                errno => Error::io("open", dir)(errno.into()),
+            }
+        })?;
+        let existing = match calls::statat(&place.dir, place.name.as_os_str()) {
             Err(Errno::NOENT) => None,
             Err(errno) => return Err(failed("read", path)(errno)),
-            Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile | FileType::Symlink => Some(node(&stat)),
-                _ => return Err(Error::refused(shown, "exists and is not a regular file")),
-            },
+            Ok(stat) => Some(stat),
         };
-        if existing.is_some() && !force {
-            return Err(exists(path));
+        if let Some(stat) = &existing {
+            check_kind(stat, path)?;
+            if !force {
+                return Err(exists(path));
+            }
         }
         Ok(OutputPlace {
-            path: path.to_path_buf(),
-            name: name.to_os_string(),
-            dir_path: dir_path.to_path_buf(),
-            dir,
-            dir_node: node(&dir_stat),
-            existing,
-            force,
+            place,
+            existing: existing.as_ref().map(node),
+            replace: if force {
+                Replace::Anything
+            } else {
+                Replace::Nothing
+            },
         })
+    }
+
+    /// The place of a file of which `old` is to be replaced, by what is made from it.
+    pub(super) fn of(place: Place, old: Identity) -> OutputPlace {
+        OutputPlace {
+            place,
+            existing: Some(old.node()),
+            replace: Replace::Only(old),
+        }
     }
 
     /// What a walk of the directory around the output passes over.
-    pub(super) fn skip(&self) -> Skip {
-        Skip {
+    pub(super) fn skip(&self) -> Result<Skip> {
+        let dir = calls::fstat(&self.place.dir).map_err(failed("read", &self.place.path))?;
+        Ok(Skip {
             output: self.existing,
-            output_dir: Some(self.dir_node),
-        }
-    }
-
-    /// Creates the file, still without its name.
-    pub(super) fn create(self) -> Result<OutputFile> {
-        let unfinished = match self.create_unnamed() {
-            Some(file) => Unfinished::Unnamed(file),
-            None => Unfinished::Named(
-                temporary()
-                    .permissions(Permissions::from_mode(0o666))
-                    .tempfile_in(&self.dir_path)
-                    .map_err(Error::io("create a file in", &self.dir_path))?,
-            ),
-        };
-        Ok(OutputFile {
-            place: self,
-            unfinished,
+            output_dir: Some(node(&dir)),
         })
     }
 
-    /// `None` where it is not supported, or could not be given a name later.
-    fn create_unnamed(&self) -> Option<File> {
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o666);
-        let file = File::from(rustix::fs::openat(&self.dir, ".", flags, mode).ok()?);
-        fs::metadata(descriptor_path(&file)).ok()?;
-        Some(file)
+    /// Creates the file, still without its name. Of the permissions `mode` it gets those that the
+    /// user's mask allows.
+    pub(super) fn create(self, mode: u32) -> Result<OutputFile> {
+        let Place { dir, name, path } = self.place;
+        let above = Place::dir_of(&path).to_path_buf();
+        let mode = Mode::from_raw_mode(mode & 0o777);
+        let file = TemporaryFile::create(dir, mode).map_err(failed("create a file in", &above))?;
+        Ok(OutputFile {
+            file,
+            name,
+            path,
+            replace: self.replace,
+        })
     }
 }
 
 /// An output that has no name yet. Dropped, it leaves nothing behind.
 #[derive(Debug)]
 pub(super) struct OutputFile {
-    place: OutputPlace,
-    unfinished: Unfinished,
-}
-
-#[derive(Debug)]
-enum Unfinished {
-    Unnamed(File),
-    Named(NamedTempFile),
+    file: TemporaryFile,
+    name: OsString,
+    /// In messages.
+    path: PathBuf,
+    replace: Replace,
 }
 
 impl OutputFile {
-    fn file(&self) -> &File {
-        match &self.unfinished {
-            Unfinished::Unnamed(file) => file,
-            Unfinished::Named(file) => file.as_file(),
-        }
-    }
-
     /// Another handle of the file, to write to.
     pub(super) fn handle(&self) -> Result<File> {
-        let handle = self.file().try_clone();
-        handle.map_err(Error::io("write", &self.place.path))
+        let handle = self.file.file().try_clone();
+        handle.map_err(Error::io("write", &self.path))
     }
 
     /// Gives the file the permissions of the one that it replaces, and its owner where that is
     /// allowed.
-    pub(super) fn take_over(&self, old: &Metadata) -> Result<()> {
+    pub(super) fn take_over(&self, old: &Stat) -> Result<()> {
+        let failed = || failed("set owner and permissions of", &self.path);
         // First the owner: changing it would clear permissions.
-        match fchown(self.file(), Some(old.uid()), Some(old.gid())) {
-            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
-            _ => self.file().set_permissions(old.permissions()),
+        let (owner, group) = (Uid::from_raw(old.st_uid), Gid::from_raw(old.st_gid));
+        match calls::set_owner(self.file.file(), owner, group) {
+            Err(Errno::PERM | Errno::ACCESS) => {}
+            Err(errno) if is_unsupported(errno) => {}
+            changed => changed.map_err(failed())?,
         }
-        .map_err(Error::io("set owner and permissions of", &self.place.path))
+        let mode = Mode::from_raw_mode(old.st_mode & 0o7777);
+        let Err(errno) = calls::set_mode(self.file.file(), mode) else {
+            return Ok(());
+        };
+        // Where permissions cannot be set they are mostly the same for all files.
+        let now = calls::fstat(self.file.file()).map_err(failed())?;
+        if Mode::from_raw_mode(now.st_mode & 0o7777) == mode {
+            return Ok(());
+        }
+        Err(failed()(errno))
     }
 
     /// Syncs the file, gives it its name, and syncs the directory.
     ///
     /// An output that appeared meanwhile is only replaced when that was asked for.
-    pub(super) fn commit(self) -> Result<()> {
-        let OutputFile { place, unfinished } = self;
-        let path = &place.path;
-        let result = match unfinished {
-            Unfinished::Unnamed(file) => {
-                file.sync_all().map_err(Error::io("sync", path))?;
-                give_name(&file, &place)
+    pub(super) fn commit(mut self) -> Result<()> {
+        calls::sync(self.file.file()).map_err(failed("sync", &self.path))?;
+        for _ in 0..ATTEMPTS {
+            match (self.take_name(), self.replace) {
+                (Ok(Some(taken)), _) => return self.settle(taken),
+                (Ok(None), Replace::Only(_)) => break,
+                // What has the name came, or went.
+                (Ok(None), _) => {}
+                (Err(Errno::EXIST), Replace::Nothing) => return Err(exists(&self.path)),
+                (Err(errno), _) => return Err(failed("create", &self.path)(errno)),
             }
-            Unfinished::Named(file) => {
-                file.as_file().sync_all().map_err(Error::io("sync", path))?;
-                if place.force {
-                    file.persist(path).map(drop)
-                } else {
-                    file.persist_noclobber(path).map(drop)
-                }
-                .map_err(|error| error.error)
-            }
-        };
-        result.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists if !place.force => exists(path),
-            _ => Error::io("create", path)(error),
-        })?;
-        match rustix::fs::fsync(&place.dir) {
-            // Some file systems cannot sync a directory; there is nothing more to do then.
-            Ok(()) | Err(Errno::INVAL | Errno::NOTSUP | Errno::BADF) => Ok(()),
-            Err(errno) => Err(failed("sync", &place.dir_path)(errno)),
+        }
+        Err(changed(&self.path))
+    }
+
+    /// Tries to take the name. `None` when what has it is not there, or may not be replaced.
+    fn take_name(&mut self) -> rustix::io::Result<Option<Taken>> {
+        let name = self.name.as_os_str();
+        match self.replace {
+            Replace::Nothing => return self.file.appear(name).map(|()| Some(Taken::New)),
+            Replace::Anything => match self.file.appear(name) {
+                Err(Errno::EXIST) => {}
+                appeared => return appeared.map(|()| Some(Taken::New)),
+            },
+            // Mostly a change is found here; what happens from now on is found by the exchange.
+            Replace::Only(old) => match calls::statat(self.file.dir(), name) {
+                Ok(stat) if Identity::of(&stat) == old => {}
+                Ok(_) | Err(Errno::NOENT) => return Ok(None),
+                Err(errno) => return Err(errno),
+            },
+        }
+        match self.file.replace(name) {
+            Ok(Replaced::Exchanged(displaced)) => Ok(Some(Taken::Exchanged(displaced))),
+            Ok(Replaced::Over) => Ok(Some(Taken::Over)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
         }
     }
-}
 
-/// Links an unnamed file to its name. Linking never replaces: an existing output is replaced by
-/// way of a temporary name.
-fn give_name(file: &File, place: &OutputPlace) -> io::Result<()> {
-    let source = descriptor_path(file);
-    let link = |dir: &OwnedFd, name: &OsStr| {
-        rustix::fs::linkat(CWD, &source, dir, name, AtFlags::SYMLINK_FOLLOW)
-    };
-    match link(&place.dir, &place.name) {
-        Err(Errno::EXIST) if place.force => temporary()
-            .make_in(&place.dir_path, |path| {
-                Ok(rustix::fs::linkat(
-                    CWD,
-                    &source,
-                    CWD,
-                    path,
-                    AtFlags::SYMLINK_FOLLOW,
-                )?)
-            })?
-            .into_temp_path()
-            .persist(&place.path)
-            .map_err(|error| error.error),
-        result => Ok(result?),
+    /// Makes it last, or undoes it.
+    fn settle(mut self, taken: Taken) -> Result<()> {
+        let checked = match (&taken, self.replace) {
+            (Taken::Exchanged(displaced), Replace::Only(old)) => {
+                match Identity::of(displaced).is_same_version(&old) {
+                    true => Ok(()),
+                    false => Err(changed(&self.path)),
+                }
+            }
+            (Taken::Exchanged(displaced), _) => check_kind(displaced, &self.path),
+            (Taken::New | Taken::Over, _) => Ok(()),
+        };
+        let synced = checked.and_then(|()| match calls::sync(self.file.dir()) {
+            // Some file systems cannot sync a directory; there is nothing more to do then.
+            Err(Errno::BADF) => Ok(()),
+            Err(errno) if is_unsupported(errno) => Ok(()),
+            synced => synced.map_err(failed("sync the directory of", &self.path)),
+        });
+        let Err(error) = synced else { return Ok(()) };
+        // What is gone cannot be brought back: the new file stays, whole.
+        if !matches!(taken, Taken::Over)
+            && let Err(errno) = self.file.take_back(&self.name)
+        {
+            let path = printable_path(&self.path);
+            log::warn!("{path} could not be taken back ({errno}): it is the new file");
+        }
+        Err(error)
     }
 }
 
-/// A path that leads to an open file; linking an unnamed file otherwise needs a capability.
-fn descriptor_path(file: &File) -> PathBuf {
-    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+/// How a name was taken.
+enum Taken {
+    New,
+    Exchanged(Stat),
+    Over,
 }
 
-fn temporary() -> tempfile::Builder<'static, 'static> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(TEMPORARY_PREFIX).suffix(TEMPORARY_SUFFIX);
-    builder
+fn check_kind(existing: &Stat, path: &Path) -> Result<()> {
+    match FileType::from_raw_mode(existing.st_mode) {
+        FileType::RegularFile | FileType::Symlink => Ok(()),
+        _ => Err(Error::refused(
+            printable_path(path),
+            "exists and is not a regular file",
+        )),
+    }
 }
 
 fn exists(path: &Path) -> Error {
     Error::refused(
         printable_path(path),
         "output exists; use --force to replace it",
+    )
+}
+
+fn changed(path: &Path) -> Error {
+    Error::refused(
+        printable_path(path),
+        "was changed by somebody else meanwhile, and is left as it is now; try again",
     )
 }
 

@@ -20,24 +20,27 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
+use std::os::fd::AsFd as _;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use rustix::fs::{Advice, Mode, OFlags};
+use rustix::fs::{Advice, OFlags};
 use rustix::io::Errno;
 
 use super::Progress;
 use super::archive::Archive;
 use super::layer::{self, Layer, LayerComposer, Segment};
 use super::plan::Settings;
-use super::walk::{Identity, InputFile, Tree};
+use super::walk::{InputFile, Tree};
 use crate::codec::{Encoded, Encoder};
 use crate::digest::Digest;
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
+use crate::files::identity::Identity;
+use crate::files::{beneath, calls, faults};
 use crate::layer::table::Framing;
 
 /// The buffers of one segment; used again and again.
@@ -108,7 +111,9 @@ pub(super) fn write_layers(
     thread::scope(|scope| {
         // Threads that cannot be started drop their ends of the channels, so that every stage that
         // was started comes to an end.
+        let inherited = faults::inherit();
         let reader = thread::Builder::new().spawn_scoped(scope, move || {
+            inherited.enter();
             Reader::new(tree, settings, free_slots, jobs).run()
         });
         let reader = reader.map_err(cannot_start)?;
@@ -383,7 +388,7 @@ impl<'a> Reader<'a> {
     /// Reads one file. It must be what the walk saw, from the first byte to the last.
     fn file(&mut self, number: usize, file: &InputFile) -> Result<Result<(), Stopped>> {
         layer::check_table_size(file, self.settings)?;
-        let mut input = self.open(file)?;
+        let input = self.open(file)?;
         let head = layer::head(file, self.settings);
         if self.send_bytes(Part::Head(number), &head).is_err() {
             return Ok(Err(Stopped));
@@ -400,14 +405,10 @@ impl<'a> Reader<'a> {
                 slot.input.resize(length, 0);
             }
             let chunk = slot.input.get_mut(..length).unwrap_or_default();
-            input
-                .read_exact(chunk)
-                .map_err(|error| match error.kind() {
-                    io::ErrorKind::UnexpectedEof => {
-                        self.changed(file, "shrank while it was packed")
-                    }
-                    _ => self.failed(file, "read", error),
-                })?;
+            calls::read_exact(&input, chunk).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => self.changed(file, "shrank while it was packed"),
+                _ => self.failed(file, "read", error),
+            })?;
             slot.filled = length;
             if self.send(Part::Data, slot).is_err() {
                 return Ok(Err(Stopped));
@@ -416,8 +417,8 @@ impl<'a> Reader<'a> {
         }
         // Not every file system keeps the times that would show a growth.
         let mut more = [0];
-        let grown = input.read(&mut more);
-        if grown.map_err(|error| self.failed(file, "read", error))? > 0 {
+        let grown = calls::read(&input, &mut more);
+        if grown.map_err(|errno| self.failed(file, "read", errno.into()))? > 0 {
             return Err(self.changed(file, "grew while it was packed"));
         }
         self.check(file, &input)?;
@@ -425,11 +426,11 @@ impl<'a> Reader<'a> {
         Ok(self.send_bytes(Part::Tail, &tail))
     }
 
-    /// Opens a file without following a link or waiting for a FIFO that took its place.
+    /// Opens a file below the root, without following a link or waiting for a FIFO that took its
+    /// place.
     fn open(&self, file: &InputFile) -> Result<File> {
-        let flags =
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(&self.tree.root, &file.location, flags, Mode::empty());
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let opened = beneath::open(self.tree.root.as_fd(), &file.location, flags);
         let input = File::from(opened.map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR => self.changed(file, "vanished while it was packed"),
             Errno::LOOP | Errno::NXIO => self.changed(file, "changed while it was packed"),
@@ -443,7 +444,7 @@ impl<'a> Reader<'a> {
 
     /// Refuses a file that is not what the walk saw.
     fn check(&self, file: &InputFile, input: &File) -> Result<()> {
-        let stat = rustix::fs::fstat(input);
+        let stat = calls::fstat(input);
         let now = Identity::of(&stat.map_err(|errno| self.failed(file, "read", errno.into()))?);
         let was = file.identity;
         if now == was {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::*;
 
 mod add;
+mod calls;
 mod faults;
 mod formats;
 mod names;

@@ -1,24 +1,33 @@
 //! Finds the files of a model directory, in the order of their paths' bytes.
 //!
-//! Guarantees: the result depends on the tree alone. Nothing but directories is opened, so that a
-//! FIFO or device cannot block or act. A symbolic link stands for what it leads to, as long as that
+//! Guarantees: the result depends on the tree alone. The directory is opened once; every further
+//! step is a single name in a directory that is held, so that whoever exchanges directories with
+//! links meanwhile leads the walk nowhere else. Nothing but directories is opened, so that a FIFO
+//! or device cannot block or act. A symbolic link stands for what it leads to, as long as that
 //! lies inside the directory. Refuses, by name: special files; links that lead outside, nowhere or
 //! in a circle; names that no [`EntryPath`] can hold (all of them in one error).
 
-use std::ffi::{CStr, OsStr};
-use std::fs;
+use std::ffi::{CStr, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::output::is_temporary_name;
 use crate::entry_path::{EntryPath, printable_bytes, printable_path};
 use crate::error::{Error, Result};
+use crate::files::identity::{Identity, node};
+use crate::files::links::{self, Astray};
+use crate::files::temporary::is_temporary_name;
+use crate::files::{beneath, calls};
 use crate::limits;
+
+/// How a directory is opened: itself, never what a link of its name leads to.
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW);
 
 /// The files of a directory, and where to open them.
 #[derive(Debug)]
@@ -54,54 +63,6 @@ pub(super) struct InputFile {
     pub identity: Identity,
 }
 
-/// Tells whether a file is still the same, with the same content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
-    /// Device and inode.
-    node: (u64, u64),
-    /// What it is: inode numbers are used again.
-    kind: FileType,
-    /// Size in bytes.
-    pub size: u64,
-    /// Modification and status change times, in seconds and nanoseconds.
-    times: [i64; 4],
-}
-
-impl Identity {
-    /// True for what may be another version of the same file.
-    pub(super) fn is_same_file(&self, other: &Identity) -> bool {
-        self.node == other.node && self.kind == other.kind
-    }
-
-    /// The identity that a stat describes.
-    #[expect(
-        clippy::unnecessary_cast,
-        reason = "the fields' types differ by target"
-    )]
-    pub(super) fn of(stat: &Stat) -> Identity {
-        Identity {
-            node: node(stat),
-            kind: FileType::from_raw_mode(stat.st_mode),
-            size: u64::try_from(stat.st_size).unwrap_or(0),
-            times: [
-                stat.st_mtime as i64,
-                stat.st_mtime_nsec as i64,
-                stat.st_ctime as i64,
-                stat.st_ctime_nsec as i64,
-            ],
-        }
-    }
-}
-
-/// Device and inode.
-#[expect(
-    clippy::unnecessary_cast,
-    reason = "the fields' types differ by target"
-)]
-pub(super) fn node(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev as u64, stat.st_ino as u64)
-}
-
 /// What the walk passes over.
 #[derive(Debug, Default)]
 pub(super) struct Skip {
@@ -113,8 +74,8 @@ pub(super) struct Skip {
 
 /// Walks `model_dir`.
 pub(super) fn walk(model_dir: &Path, skip: &Skip) -> Result<Tree> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(model_dir, flags, Mode::empty()).map_err(|errno| match errno {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let root = calls::open(model_dir, flags).map_err(|errno| match errno {
         Errno::NOENT => Error::usage(format!(
             "model directory {} does not exist",
             printable_path(model_dir)
@@ -122,11 +83,9 @@ pub(super) fn walk(model_dir: &Path, skip: &Skip) -> Result<Tree> {
         Errno::NOTDIR => Error::usage(format!("{} is not a directory", printable_path(model_dir))),
         errno => Error::io("open", model_dir)(errno.into()),
     })?;
-    let canonical = fs::canonicalize(model_dir).map_err(Error::io("resolve", model_dir))?;
     let mut walker = Walker {
         root: &root,
         root_path: model_dir,
-        canonical,
         skip,
         entries: 0,
         files: Vec::new(),
@@ -134,7 +93,7 @@ pub(super) fn walk(model_dir: &Path, skip: &Skip) -> Result<Tree> {
         warnings: Vec::new(),
         ancestors: Vec::new(),
     };
-    walker.directory(&Place::default())?;
+    walker.directory(&root, &Place::default())?;
     let Walker {
         mut files,
         refused,
@@ -200,7 +159,6 @@ impl Place {
 struct Walker<'a> {
     root: &'a OwnedFd,
     root_path: &'a Path,
-    canonical: PathBuf,
     skip: &'a Skip,
     entries: usize,
     files: Vec<InputFile>,
@@ -212,9 +170,9 @@ struct Walker<'a> {
 
 impl Walker<'_> {
     /// Walks one directory; recursion is as deep as paths may be, [`limits::MAX_PATH_DEPTH`].
-    fn directory(&mut self, place: &Place) -> Result<()> {
-        let (fd, stat) = self.open_directory(place)?;
-        let names = self.names(&fd, place)?;
+    fn directory(&mut self, fd: &OwnedFd, place: &Place) -> Result<()> {
+        let stat = calls::fstat(fd).map_err(|errno| self.failed("read", place, errno))?;
+        let names = self.names(fd, place)?;
         if names.is_empty() && place.depth > 0 {
             self.warnings.push(format!(
                 "directory \"{}\" is empty and was left out",
@@ -232,30 +190,18 @@ impl Walker<'_> {
                 ));
                 continue;
             }
-            self.entry(&fd, &name, child)?;
+            self.entry(fd, &name, child)?;
         }
         self.ancestors.pop();
         Ok(())
     }
 
-    fn open_directory(&self, place: &Place) -> Result<(OwnedFd, Stat)> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let location = if place.location.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            &place.location
-        };
-        let fd = rustix::fs::openat(self.root, location, flags, Mode::empty())
-            .map_err(|errno| self.failed("open", place, errno))?;
-        let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed("read", place, errno))?;
-        Ok((fd, stat))
-    }
-
     /// The names in a directory, sorted by their bytes.
-    fn names(&mut self, fd: &OwnedFd, place: &Place) -> Result<Vec<std::ffi::OsString>> {
+    fn names(&mut self, fd: &OwnedFd, place: &Place) -> Result<Vec<OsString>> {
         let mut names = Vec::new();
         let failed = |walker: &Self, errno| walker.failed("read", place, errno);
-        for entry in rustix::fs::Dir::read_from(fd).map_err(|errno| failed(self, errno))? {
+        let mut entries = calls::list(fd).map_err(|errno| failed(self, errno))?;
+        while let Some(entry) = calls::next_entry(&mut entries) {
             let entry = entry.map_err(|errno| failed(self, errno))?;
             let name = CStr::to_bytes(entry.file_name());
             if name != b"." && name != b".." {
@@ -277,8 +223,7 @@ impl Walker<'_> {
     }
 
     fn entry(&mut self, fd: &OwnedFd, name: &OsStr, mut place: Place) -> Result<()> {
-        let stat = rustix::fs::statat(fd.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|errno| self.failed("read", &place, errno))?;
+        let stat = calls::statat(fd, name).map_err(|errno| self.failed("read", &place, errno))?;
         if self.skip.output == Some(node(&stat)) {
             return Ok(());
         }
@@ -290,7 +235,11 @@ impl Walker<'_> {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => self.file(&stat, place),
             FileType::Directory if too_long(&place) => Ok(()),
-            FileType::Directory => self.directory(&place),
+            FileType::Directory => {
+                let dir = calls::openat(fd, name, DIRECTORY, Mode::empty())
+                    .map_err(|errno| self.failed("open", &place, errno))?;
+                self.directory(&dir, &place)
+            }
             FileType::Symlink if place.refused => Ok(()),
             FileType::Symlink => self.link(place),
             special => Err(self.special(&place, special)),
@@ -326,33 +275,20 @@ impl Walker<'_> {
 
     /// A symbolic link stands for what it leads to.
     fn link(&mut self, mut place: Place) -> Result<()> {
-        let target = fs::canonicalize(self.canonical.join(&place.location)).map_err(|error| {
-            match Errno::from_io_error(&error) {
-                Some(Errno::NOENT | Errno::NOTDIR) => {
-                    self.refuse(&place, "is a symbolic link that leads nowhere")
-                }
-                Some(Errno::LOOP) => {
-                    self.refuse(&place, "is a symbolic link that leads in a circle")
-                }
-                _ => Error::io("resolve", self.root_path.join(&place.location))(error),
-            }
-        })?;
-        let Ok(location) = target.strip_prefix(&self.canonical) else {
-            return Err(self.refuse(
-                &place,
-                format!(
-                    "is a symbolic link out of the model directory, to {}",
-                    printable_path(&target)
+        let (location, stat) =
+            links::follow(self.root.as_fd(), &place.location).map_err(|astray| match astray {
+                Astray::Nowhere => self.refuse(&place, "is a symbolic link that leads nowhere"),
+                Astray::Circle => self.refuse(&place, "is a symbolic link that leads in a circle"),
+                Astray::Outside(text) => self.refuse(
+                    &place,
+                    format!(
+                        "is a symbolic link out of the model directory, to {}",
+                        printable_path(&text)
+                    ),
                 ),
-            ));
-        };
-        place.location = location.to_path_buf();
-        let stat = if location.as_os_str().is_empty() {
-            rustix::fs::fstat(self.root)
-        } else {
-            rustix::fs::statat(self.root, location, AtFlags::SYMLINK_NOFOLLOW)
-        };
-        let stat = stat.map_err(|errno| self.failed("read", &place, errno))?;
+                Astray::Failed(errno) => self.failed("resolve", &place, errno),
+            })?;
+        place.location = location;
         if self.skip.output == Some(node(&stat)) {
             return Ok(());
         }
@@ -361,7 +297,11 @@ impl Walker<'_> {
             FileType::Directory if self.ancestors.contains(&node(&stat)) => {
                 Err(self.refuse(&place, "is a symbolic link to a directory that contains it"))
             }
-            FileType::Directory => self.directory(&place),
+            FileType::Directory => {
+                let dir = beneath::open(self.root.as_fd(), &place.location, DIRECTORY)
+                    .map_err(|errno| self.failed("open", &place, errno))?;
+                self.directory(&dir, &place)
+            }
             special => Err(self.special(&place, special)),
         }
     }

@@ -57,7 +57,8 @@ impl ArchiveSource {
         ArchiveSource::from_file(open_any(path)?, path)
     }
 
-    pub(super) fn from_file(file: File, path: &Path) -> Result<ArchiveSource> {
+    /// [`open`](ArchiveSource::open) for a file that is open; `path` names it.
+    pub(crate) fn from_file(file: File, path: &Path) -> Result<ArchiveSource> {
         let name = printable_path(path);
         let metadata = file.metadata().map_err(Error::io("read", path))?;
         if !metadata.is_file() {

@@ -5,8 +5,7 @@
 //! a storage which shrank or vanished meanwhile gives an error, never fewer bytes.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
-use std::os::unix::fs::FileExt as _;
+use std::io::IoSliceMut;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::files::calls;
 
 pub mod archive;
 pub mod layout_dir;
@@ -116,14 +116,13 @@ fn not_regular(path: &Path) -> Error {
 fn read_exact_at(file: &File, mut buf: &mut [u8], offset: u64, subject: &str) -> Result<()> {
     let mut at = offset;
     while !buf.is_empty() {
-        match file.read_at(buf, at) {
+        match calls::read_at(file, buf, at) {
             Ok(0) => return Err(truncated(subject, at)),
             Ok(n) => {
                 at = at.saturating_add(n as u64);
                 buf = buf.get_mut(n..).unwrap_or_default();
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io("read", subject)(error)),
+            Err(errno) => return Err(Error::io("read", subject)(errno.into())),
         }
     }
     Ok(())

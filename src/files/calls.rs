@@ -1,0 +1,226 @@
+//! The system calls by which files are reached, each in one place: an interrupted one is made
+//! again, and in unit tests any of them can be made to fail ([`faults`]).
+//!
+//! Names are single components in a directory that is held, but where a function says otherwise.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, DirEntry, FlockOperation, Gid, Mode, OFlags, RenameFlags, ResolveFlags,
+    Stat, Uid,
+};
+use rustix::io::{Errno, Result};
+use rustix::path::Arg;
+
+use super::faults::{self, Op};
+
+/// Makes a call until it is not interrupted.
+fn call<T>(op: Op, mut make: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match faults::before(op).and_then(|()| make()) {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Opens a path: what a user named, resolved this once.
+pub(crate) fn open(path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC;
+    call(Op::Open, || rustix::fs::open(path, flags, Mode::empty()))
+}
+
+/// openat(2).
+pub(crate) fn openat(
+    dir: impl AsFd,
+    name: impl Arg + Copy,
+    flags: OFlags,
+    mode: Mode,
+) -> Result<OwnedFd> {
+    let op = if flags.contains(OFlags::TMPFILE) {
+        Op::OpenUnnamed
+    } else {
+        Op::Open
+    };
+    let flags = flags | OFlags::CLOEXEC;
+    call(op, || rustix::fs::openat(dir.as_fd(), name, flags, mode))
+}
+
+/// openat2(2) of a path of several components.
+pub(crate) fn openat2(
+    root: impl AsFd,
+    path: &Path,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC;
+    call(Op::Open, || {
+        rustix::fs::openat2(root.as_fd(), path, flags, Mode::empty(), resolve)
+    })
+}
+
+/// fstat(2).
+pub(crate) fn fstat(fd: impl AsFd) -> Result<Stat> {
+    call(Op::Stat, || rustix::fs::fstat(fd.as_fd()))
+}
+
+/// What is at a name, a link being itself.
+pub(crate) fn statat(dir: impl AsFd, name: impl Arg + Copy) -> Result<Stat> {
+    call(Op::Stat, || {
+        rustix::fs::statat(dir.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)
+    })
+}
+
+/// The target of a symbolic link.
+pub(crate) fn readlinkat(dir: impl AsFd, name: impl Arg + Copy) -> Result<CString> {
+    call(Op::ReadLink, || {
+        rustix::fs::readlinkat(dir.as_fd(), name, Vec::new())
+    })
+}
+
+/// Starts listing an open directory.
+pub(crate) fn list(dir: impl AsFd) -> Result<Dir> {
+    call(Op::List, || Dir::read_from(dir.as_fd()))
+}
+
+/// The next entry of a directory that is listed; `None` at its end.
+pub(crate) fn next_entry(dir: &mut Dir) -> Option<Result<DirEntry>> {
+    match faults::before(Op::List) {
+        Ok(()) | Err(Errno::INTR) => dir.read(),
+        Err(errno) => Some(Err(errno)),
+    }
+}
+
+/// Reads up to `buf`'s length. 0 is the end of the file.
+pub(crate) fn read(file: &File, buf: &mut [u8]) -> Result<usize> {
+    let length = faults::length(Op::Read, buf.len());
+    let buf = buf.get_mut(..length).unwrap_or_default();
+    call(Op::Read, || rustix::io::read(file, &mut *buf))
+}
+
+/// Reads up to `buf`'s length from an offset. 0 is the end of the file.
+pub(crate) fn read_at(file: &File, buf: &mut [u8], offset: u64) -> Result<usize> {
+    let length = faults::length(Op::Read, buf.len());
+    let buf = buf.get_mut(..length).unwrap_or_default();
+    call(Op::Read, || rustix::io::pread(file, &mut *buf, offset))
+}
+
+/// Fills `buf`, by as many reads as it takes.
+///
+/// # Errors
+/// `UnexpectedEof` when the file ends before.
+pub(crate) fn read_exact(file: &File, mut buf: &mut [u8]) -> io::Result<()> {
+    while !buf.is_empty() {
+        match read(file, buf)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => buf = buf.get_mut(n..).unwrap_or_default(),
+        }
+    }
+    Ok(())
+}
+
+/// Writes all of `buf` at an offset, by as many writes as it takes.
+pub(crate) fn write_all_at(file: &File, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        let length = faults::length(Op::Write, buf.len());
+        let piece = buf.get(..length).unwrap_or_default();
+        match call(Op::Write, || rustix::io::pwrite(file, piece, offset))? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            n => {
+                offset = offset.saturating_add(n as u64);
+                buf = buf.get(n..).unwrap_or_default();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// ftruncate(2).
+pub(crate) fn set_len(file: &File, length: u64) -> Result<()> {
+    call(Op::Truncate, || rustix::fs::ftruncate(file, length))
+}
+
+/// fsync(2), of a file or a directory.
+pub(crate) fn sync(fd: impl AsFd) -> Result<()> {
+    call(Op::Sync, || rustix::fs::fsync(fd.as_fd()))
+}
+
+/// Gives an open file a name in a directory, by way of /proc: without that it takes a capability.
+pub(crate) fn link_open(file: &File, dir: impl AsFd, name: impl Arg + Copy) -> Result<()> {
+    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let follow = AtFlags::SYMLINK_FOLLOW;
+    call(Op::Link, || {
+        rustix::fs::linkat(CWD, source.as_str(), dir.as_fd(), name, follow)
+    })
+}
+
+/// True when [`link_open`] can find an open file.
+pub(crate) fn can_link_open(file: &File) -> bool {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    call(Op::Stat, || rustix::fs::stat(path.as_str())).is_ok()
+}
+
+/// Gives a file of a directory a further name there.
+pub(crate) fn link(dir: impl AsFd, name: impl Arg + Copy, further: impl Arg + Copy) -> Result<()> {
+    let dir = dir.as_fd();
+    call(Op::Link, || {
+        rustix::fs::linkat(dir, name, dir, further, AtFlags::empty())
+    })
+}
+
+/// Renames within a directory; what has the new name is replaced.
+pub(crate) fn rename(dir: impl AsFd, old: impl Arg + Copy, new: impl Arg + Copy) -> Result<()> {
+    let dir = dir.as_fd();
+    call(Op::Rename, || rustix::fs::renameat(dir, old, dir, new))
+}
+
+/// Renames within a directory, with flags that not every file system knows ([`is_unsupported`]).
+pub(crate) fn rename_with(
+    dir: impl AsFd,
+    old: impl Arg + Copy,
+    new: impl Arg + Copy,
+    flags: RenameFlags,
+) -> Result<()> {
+    let dir = dir.as_fd();
+    let op = if flags.contains(RenameFlags::EXCHANGE) {
+        Op::Exchange
+    } else {
+        Op::RenameNew
+    };
+    call(op, || rustix::fs::renameat_with(dir, old, dir, new, flags))
+}
+
+/// Removes a name that is no directory.
+pub(crate) fn unlink(dir: impl AsFd, name: impl Arg + Copy) -> Result<()> {
+    call(Op::Unlink, || {
+        rustix::fs::unlinkat(dir.as_fd(), name, AtFlags::empty())
+    })
+}
+
+/// fchown(2).
+pub(crate) fn set_owner(file: &File, owner: Uid, group: Gid) -> Result<()> {
+    call(Op::Owner, || {
+        rustix::fs::fchown(file, Some(owner), Some(group))
+    })
+}
+
+/// fchmod(2).
+pub(crate) fn set_mode(file: &File, mode: Mode) -> Result<()> {
+    call(Op::Mode, || rustix::fs::fchmod(file, mode))
+}
+
+/// Locks an open file or directory against others who do the same; `WOULDBLOCK` when one has it.
+pub(crate) fn try_lock(fd: impl AsFd) -> Result<()> {
+    call(Op::Lock, || {
+        rustix::fs::flock(fd.as_fd(), FlockOperation::NonBlockingLockExclusive)
+    })
+}
+
+/// True for what a file system answers that does not know an operation or a flag of it.
+pub(crate) fn is_unsupported(errno: Errno) -> bool {
+    matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)
+}

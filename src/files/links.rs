@@ -1,0 +1,231 @@
+//! Where a symbolic link leads, found without leaving a directory.
+//!
+//! The kernel is never asked to follow a link: its text is read, and each component of it is looked
+//! up by itself below the handle of the directory, so that whatever is exchanged meanwhile, what is
+//! found lies below. A link that climbs out of the directory, or is absolute, may lead back into
+//! it: then a directory on its way *is* the held one, by its identity. Only to find that is
+//! anything outside looked at.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::beneath;
+use super::calls;
+use super::identity::node;
+
+/// As many as the kernel follows.
+const MAX_LINKS: usize = 40;
+
+/// Why there is nothing that a link stands for.
+#[derive(Debug)]
+pub(crate) enum Astray {
+    /// It leads out of the directory, by this text.
+    Outside(PathBuf),
+    /// There is nothing at its end.
+    Nowhere,
+    /// It leads back to itself.
+    Circle,
+    /// A system call failed.
+    Failed(Errno),
+}
+
+/// Follows the link at `link`, a path without links below `root`. Returns where it leads: a path
+/// without links below `root`, empty for `root` itself, and what is there.
+pub(crate) fn follow(root: BorrowedFd<'_>, link: &Path) -> Result<(PathBuf, Stat), Astray> {
+    let mut way = Way {
+        root,
+        at: PathBuf::new(),
+        kind: FileType::Directory,
+        rest: Vec::new(),
+        text: PathBuf::new(),
+    };
+    way.put(link);
+    let mut links = 0;
+    while let Some(step) = way.rest.pop() {
+        if way.kind != FileType::Directory {
+            return Err(Astray::Nowhere);
+        }
+        match step {
+            Step::Here => {}
+            Step::Up if way.at.pop() => {}
+            Step::Up => way.come_back("..")?,
+            Step::Root => way.come_back("/")?,
+            Step::Down(name) => {
+                let dir = way.open(OFlags::PATH | OFlags::DIRECTORY)?;
+                let stat = calls::statat(&dir, name.as_os_str()).map_err(astray)?;
+                match FileType::from_raw_mode(stat.st_mode) {
+                    FileType::Symlink => {
+                        links += 1;
+                        if links > MAX_LINKS {
+                            return Err(Astray::Circle);
+                        }
+                        let text = calls::readlinkat(&dir, name.as_os_str()).map_err(astray)?;
+                        way.text = PathBuf::from(OsStr::from_bytes(text.to_bytes()));
+                        way.put(&way.text.clone());
+                    }
+                    kind => {
+                        way.at.push(name);
+                        way.kind = kind;
+                    }
+                }
+            }
+        }
+    }
+    let stat = calls::fstat(way.open(OFlags::PATH)?).map_err(astray)?;
+    Ok((way.at, stat))
+}
+
+/// A component that is still to be gone.
+enum Step {
+    Root,
+    Here,
+    Up,
+    Down(OsString),
+}
+
+struct Way<'a> {
+    root: BorrowedFd<'a>,
+    /// Where it has come to, below `root`.
+    at: PathBuf,
+    /// What is there.
+    kind: FileType,
+    /// What is to come, the next step last.
+    rest: Vec<Step>,
+    /// Of the last link on the way.
+    text: PathBuf,
+}
+
+impl Way<'_> {
+    /// Opens what is where the way has come to.
+    fn open(&self, flags: OFlags) -> Result<OwnedFd, Astray> {
+        beneath::open(self.root, &self.at, flags).map_err(astray)
+    }
+
+    /// Puts a path in front of what is to come.
+    fn put(&mut self, path: &Path) {
+        // `a/` and `a/.` are a directory: `components` does not tell.
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
+            self.rest.push(Step::Here);
+        }
+        let steps = path.components().rev().map(|component| match component {
+            Component::Prefix(_) | Component::RootDir => Step::Root,
+            Component::CurDir => Step::Here,
+            Component::ParentDir => Step::Up,
+            Component::Normal(name) => Step::Down(name.to_os_string()),
+        });
+        self.rest.extend(steps);
+    }
+
+    /// Goes on outside, first to `start` as seen from the root, until a directory is the root again.
+    fn come_back(&mut self, start: &str) -> Result<(), Astray> {
+        let home = node(&calls::fstat(self.root).map_err(astray)?);
+        // Only its identity is looked at.
+        let open = |from: BorrowedFd<'_>, name: &OsStr| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let dir = calls::openat(from, name, flags, Mode::empty())?;
+            let node = node(&calls::fstat(&dir)?);
+            Ok((dir, node))
+        };
+        let mut there = open(self.root, start.as_ref());
+        loop {
+            let outside = || Astray::Outside(self.text.clone());
+            let (dir, node) = there.map_err(|_: Errno| outside())?;
+            if node == home {
+                self.at = PathBuf::new();
+                self.kind = FileType::Directory;
+                return Ok(());
+            }
+            there = match self.rest.pop().ok_or_else(outside)? {
+                Step::Root => open(self.root, "/".as_ref()),
+                Step::Here => Ok((dir, node)),
+                Step::Up => open(dir.as_fd(), "..".as_ref()),
+                Step::Down(name) => open(dir.as_fd(), &name),
+            };
+        }
+    }
+}
+
+fn astray(errno: Errno) -> Astray {
+    match errno {
+        Errno::NOENT | Errno::NOTDIR => Astray::Nowhere,
+        Errno::LOOP => Astray::Circle,
+        errno => Astray::Failed(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    /// Where a link with this text leads, the link being `dir/link`.
+    fn follow_text(text: &str) -> String {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().join("root");
+        fs::create_dir_all(root.join("dir/sub")).unwrap();
+        fs::write(root.join("dir/file"), b"").unwrap();
+        fs::write(scratch.path().join("secret"), b"").unwrap();
+        symlink("root", scratch.path().join("alias")).unwrap();
+        symlink("dir/sub", root.join("short")).unwrap();
+        symlink("link", root.join("dir/back")).unwrap();
+        let text = text.replace('^', scratch.path().to_str().unwrap());
+        symlink(text, root.join("dir/link")).unwrap();
+        let held = calls::open(&root, OFlags::RDONLY | OFlags::DIRECTORY).unwrap();
+        match follow(held.as_fd(), Path::new("dir/link")) {
+            Ok((place, stat)) => {
+                let path = root.join(&place).symlink_metadata().unwrap();
+                assert_eq!(std::os::unix::fs::MetadataExt::ino(&path), stat.st_ino);
+                place.to_str().unwrap().to_string()
+            }
+            Err(Astray::Outside(_)) => "outside".into(),
+            Err(Astray::Nowhere) => "nowhere".into(),
+            Err(Astray::Circle) => "circle".into(),
+            Err(Astray::Failed(errno)) => errno.to_string(),
+        }
+    }
+
+    #[test]
+    fn k5_where_links_lead() {
+        for (text, leads) in [
+            ("file", "dir/file"),
+            ("./sub/../file", "dir/file"),
+            ("sub/", "dir/sub"),
+            ("../short", "dir/sub"),
+            ("../short/../file", "dir/file"),
+            ("..", ""),
+            (".", "dir"),
+            // Out and in again, by any name.
+            ("../../root/dir/file", "dir/file"),
+            ("../../alias/dir/file", "dir/file"),
+            ("^/root/dir/file", "dir/file"),
+            ("^/alias/short", "dir/sub"),
+            ("^/root", ""),
+            // Where there is no such thing.
+            ("file/", "nowhere"),
+            ("file/.", "nowhere"),
+            ("file/..", "nowhere"),
+            ("file/x", "nowhere"),
+            ("absent", "nowhere"),
+            ("absent/../file", "nowhere"),
+            ("^/root/absent", "nowhere"),
+            ("link", "circle"),
+            ("back", "circle"),
+            ("../../secret", "outside"),
+            ("../..", "outside"),
+            ("^/secret", "outside"),
+            ("^/absent", "outside"),
+            ("/", "outside"),
+            ("../../../../../../../../../../../../etc/passwd", "outside"),
+            ("/proc/self/root/etc", "outside"),
+        ] {
+            assert_eq!(follow_text(text), leads, "{text}");
+        }
+    }
+}
