@@ -4,37 +4,25 @@
 //! sandboxes without it (`ENOSYS`) get one openat(2) with `O_NOFOLLOW` per component. The last
 //! step of everything else takes a single name in an open directory.
 
-use std::ffi::CStr;
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::calls;
 use crate::entry_path::EntryPath;
 
-const DIRECTORY: OFlags = OFlags::DIRECTORY
+/// Flags that open a directory, never by way of a link.
+pub(crate) const DIRECTORY: OFlags = OFlags::DIRECTORY
     .union(OFlags::RDONLY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
 /// Opens the directory `path` (components separated by `/`; `""` is `root` itself) below `root`.
-pub(crate) fn open_dir(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
-    if path.is_empty() {
-        return root.try_clone_to_owned();
-    }
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    loop {
-        match rustix::fs::openat2(root, path, DIRECTORY, Mode::empty(), resolve) {
-            // EAGAIN: the kernel could not rule out a race with a rename.
-            Err(Errno::AGAIN | Errno::INTR) => continue,
-            Err(Errno::NOSYS | Errno::PERM) => return open_dir_by_component(root, path),
-            result => return Ok(result?),
-        }
-    }
+pub(crate) fn open_dir(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
+    open(root, Path::new(path), DIRECTORY)
 }
 
 /// Opens what is at `path` below `root`, as `flags` say; the empty path is `root` itself. No
@@ -83,26 +71,11 @@ pub(crate) fn open_by_component(
     dir.ok_or(Errno::XDEV)
 }
 
-pub(crate) fn open_dir_by_component(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
-    let mut dir = root.try_clone_to_owned()?;
-    for component in path.split('/') {
-        if matches!(component, "" | "." | "..") {
-            return Err(Errno::XDEV.into());
-        }
-        dir = rustix::fs::openat(&dir, component, DIRECTORY, Mode::empty())?;
-    }
-    Ok(dir)
-}
-
 /// Makes the directory `path` below `root`; its parent must exist.
-pub(crate) fn make_dir(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+pub(crate) fn make_dir(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
     let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
     let parent = open_dir(root, parent)?;
-    Ok(rustix::fs::mkdirat(
-        &parent,
-        name,
-        Mode::from_raw_mode(0o777),
-    )?)
+    calls::mkdir(&parent, name, Mode::from_raw_mode(0o777))
 }
 
 /// Creates the file `path` below `root`, which must not exist.
@@ -110,42 +83,13 @@ pub(crate) fn create_file(
     root: BorrowedFd<'_>,
     path: &EntryPath,
     executable: bool,
-) -> io::Result<File> {
+) -> rustix::io::Result<File> {
     let (parent, name) = path
         .as_str()
         .rsplit_once('/')
         .unwrap_or(("", path.as_str()));
     let parent = open_dir(root, parent)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
     let mode = Mode::from_raw_mode(if executable { 0o755 } else { 0o644 });
-    Ok(File::from(rustix::fs::openat(&parent, name, flags, mode)?))
-}
-
-/// Removes the directory `name` in `parent` and everything in it, following no link.
-pub(crate) fn remove_tree(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-    let dir = rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())?;
-    let mut entries = Dir::read_from(&dir)?;
-    while let Some(entry) = entries.read() {
-        let entry = entry?;
-        let child = entry.file_name();
-        if child == c"." || child == c".." {
-            continue;
-        }
-        let is_dir = match entry.file_type() {
-            FileType::Directory => true,
-            FileType::Unknown => is_directory(dir.as_fd(), child)?,
-            _ => false,
-        };
-        if is_dir {
-            remove_tree(dir.as_fd(), child)?;
-        } else {
-            rustix::fs::unlinkat(&dir, child, AtFlags::empty())?;
-        }
-    }
-    Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
-}
-
-fn is_directory(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
-    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    Ok(File::from(calls::openat(&parent, name, flags, mode)?))
 }

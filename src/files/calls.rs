@@ -11,7 +11,7 @@ use std::path::Path;
 
 use rustix::fs::{
     AtFlags, CWD, Dir, DirEntry, FlockOperation, Gid, Mode, OFlags, RenameFlags, ResolveFlags,
-    Stat, Uid,
+    Stat, Timestamps, Uid,
 };
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
@@ -149,6 +149,15 @@ pub(crate) fn sync(fd: impl AsFd) -> Result<()> {
     call(Op::Sync, || rustix::fs::fsync(fd.as_fd()))
 }
 
+/// Makes the names in a directory durable, where the file system can.
+pub(crate) fn sync_dir(dir: impl AsFd) -> Result<()> {
+    match sync(dir) {
+        Err(Errno::BADF) => Ok(()),
+        Err(errno) if is_unsupported(errno) => Ok(()),
+        result => result,
+    }
+}
+
 /// Gives an open file a name in a directory, by way of /proc: without that it takes a capability.
 pub(crate) fn link_open(file: &File, dir: impl AsFd, name: impl Arg + Copy) -> Result<()> {
     let source = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -186,12 +195,7 @@ pub(crate) fn rename_with(
     flags: RenameFlags,
 ) -> Result<()> {
     let dir = dir.as_fd();
-    let op = if flags.contains(RenameFlags::EXCHANGE) {
-        Op::Exchange
-    } else {
-        Op::RenameNew
-    };
-    call(op, || rustix::fs::renameat_with(dir, old, dir, new, flags))
+    rename_between(dir, old, dir, new, flags)
 }
 
 /// Removes a name that is no directory.
@@ -223,4 +227,47 @@ pub(crate) fn try_lock(fd: impl AsFd) -> Result<()> {
 /// True for what a file system answers that does not know an operation or a flag of it.
 pub(crate) fn is_unsupported(errno: Errno) -> bool {
     matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)
+}
+
+/// Makes a directory.
+pub(crate) fn mkdir(dir: impl AsFd, name: impl Arg + Copy, mode: Mode) -> Result<()> {
+    call(Op::Make, || rustix::fs::mkdirat(dir.as_fd(), name, mode))
+}
+
+/// Removes an empty directory.
+pub(crate) fn rmdir(dir: impl AsFd, name: impl Arg + Copy) -> Result<()> {
+    call(Op::Unlink, || {
+        rustix::fs::unlinkat(dir.as_fd(), name, AtFlags::REMOVEDIR)
+    })
+}
+
+/// Renames from one directory to another, with flags that not every file system knows
+/// ([`is_unsupported`]).
+pub(crate) fn rename_between(
+    from: impl AsFd,
+    old: impl Arg + Copy,
+    to: impl AsFd,
+    new: impl Arg + Copy,
+    flags: RenameFlags,
+) -> Result<()> {
+    let (from, to) = (from.as_fd(), to.as_fd());
+    let op = match flags {
+        RenameFlags::EXCHANGE => Op::Exchange,
+        RenameFlags::NOREPLACE => Op::RenameNew,
+        _ => Op::Rename,
+    };
+    call(op, || match op {
+        Op::Rename => rustix::fs::renameat(from, old, to, new),
+        _ => rustix::fs::renameat_with(from, old, to, new, flags),
+    })
+}
+
+/// Sets the times of an open file.
+pub(crate) fn set_times(file: &File, times: &Timestamps) -> Result<()> {
+    call(Op::Times, || rustix::fs::futimens(file, times))
+}
+
+/// Syncs all of the file system that an open file is in.
+pub(crate) fn sync_file_system(fd: impl AsFd) -> Result<()> {
+    call(Op::Sync, || rustix::fs::syncfs(fd.as_fd()))
 }

@@ -24,6 +24,9 @@ pub(crate) enum Op {
     Owner,
     Mode,
     Lock,
+    /// mkdir(2).
+    Make,
+    Times,
 }
 
 #[cfg(not(test))]

@@ -8,4 +8,6 @@ pub(crate) mod identity;
 pub(crate) mod links;
 pub(crate) mod lock;
 pub(crate) mod place;
+pub(crate) mod remove;
 pub(crate) mod temporary;
+pub(crate) mod trusted;

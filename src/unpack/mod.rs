@@ -4,7 +4,10 @@
 //! output's name in one rename once every byte was verified, written and synced. Until then
 //! nothing stands at that name; afterwards nothing of a former tree does. Nothing is written
 //! outside the temporary directory, even while someone else plants links in it: paths are resolved
-//! by the kernel beneath the handle, without following any link.
+//! by the kernel beneath the handle, without following any link. Nothing is removed but what was
+//! made here, and the tree that `--force` replaces: both are known by their handles, not by names.
+//!
+//! An output that is an empty directory (a volume, perhaps) is kept, and filled at the end.
 //!
 //! Only regular files and directories are made, with modes 0644, 0755 for executables, less the
 //! umask; no owner, no special bit and no link comes out of an archive.
@@ -54,8 +57,8 @@ pub struct Unpacked {
 /// # Errors
 /// - [`ErrorKind::Usage`](crate::ErrorKind::Usage): a glob is invalid;
 /// - [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): the globs match no file;
-/// - [`ErrorKind::Refused`](crate::ErrorKind::Refused): the output exists and `force` is not set,
-///   or it is no directory; something else was changing the temporary directory; cancelled;
+/// - [`ErrorKind::Refused`](crate::ErrorKind::Refused): the output exists, is not empty and `force`
+///   is not set, or it is no directory; something else was changing the temporary directory; cancelled;
 /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): a layer is damaged;
 /// - [`ErrorKind::Environment`](crate::ErrorKind::Environment): disk full, permissions.
 ///

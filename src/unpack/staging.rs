@@ -1,37 +1,88 @@
-//! The temporary directory beside the output, and the one rename that publishes it.
+//! Where the tree is written, and the one step that publishes it.
+//!
+//! The tree is made in a private directory beside the output, `.modeloci-XXXX.tmp/tree`, and takes
+//! the output's name in one rename. `--force` exchanges it with the tree that it replaces: that is
+//! held open from the start, so that what comes back in exchange is known by its identity and not
+//! by a name that another user may have given to something else meanwhile; what is not ours goes
+//! back. Only below that handle is anything removed.
+//!
+//! An output that is an empty directory, perhaps the mount point of a volume, stays that directory:
+//! the private one is made in it, and the tree's entries are moved up one by one at the end.
 
-use std::ffi::CString;
-use std::hash::{BuildHasher as _, RandomState};
-use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
-use crate::files::beneath;
+use crate::files::beneath::DIRECTORY;
+use crate::files::calls;
+use crate::files::identity::node;
+use crate::files::remove;
+use crate::files::temporary::temporary_name;
 
-/// A temporary directory that becomes the output, or is removed when dropped.
+/// The tree's name in the private directory; afterwards that of the tree that it replaced.
+const TREE: &CStr = c"tree";
+/// What a new file system has in its root.
+const LOST_FOUND: &CStr = c"lost+found";
+
+/// A tree that becomes the output, or is removed when dropped.
 pub(super) struct Staging {
-    /// The directory that holds both names, so that its own path may change meanwhile.
-    parent: OwnedFd,
-    dir: OwnedFd,
+    /// The directory in which names are changed: the output's parent, or an output that is empty.
+    base: OwnedFd,
+    /// The private directory's name in the base.
     temporary: CString,
-    name: CString,
+    private: Held,
+    tree: Option<Held>,
+    place: Place,
     output: PathBuf,
-    force: bool,
-    published: bool,
+    /// The base holds a part of the tree: the private directory stays, to say so.
+    incomplete: bool,
+}
+
+/// How the tree becomes the output.
+enum Place {
+    /// By taking this name in the base, from `old` if that is there.
+    Name { name: CString, old: Option<Held> },
+    /// By giving the base all that is in it.
+    Base,
+}
+
+/// An open directory, known by its identity whatever name it has.
+struct Held {
+    dir: OwnedFd,
+    node: (u64, u64),
+}
+
+impl Held {
+    fn open(parent: impl AsFd, name: &CStr) -> rustix::io::Result<Held> {
+        let dir = calls::openat(parent, name, DIRECTORY, Mode::empty())?;
+        let node = node(&calls::fstat(&dir)?);
+        Ok(Held { dir, node })
+    }
+
+    /// True when `name` in `parent` is this directory.
+    fn is_at(&self, parent: impl AsFd, name: &CStr) -> rustix::io::Result<bool> {
+        match calls::statat(parent, name) {
+            Ok(stat) => Ok(node(&stat) == self.node),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
 }
 
 impl Staging {
-    /// Creates the temporary directory `.modeloci-XXXXXXXX.tmp` beside `output`.
+    /// Makes the private directory and the tree in it.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) when the output exists and `force` is not
-    /// set, or cannot be replaced; [`ErrorKind::Environment`](crate::ErrorKind::Environment).
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) when the output exists, is not empty and
+    /// `force` is not set, or cannot be replaced;
+    /// [`ErrorKind::Environment`](crate::ErrorKind::Environment).
     pub(super) fn create(output: &Path, force: bool) -> Result<Staging> {
         let Some(name) = output.file_name() else {
             return Err(refused(
@@ -45,138 +96,308 @@ impl Staging {
             Some(p) if !p.as_os_str().is_empty() => p,
             _ => Path::new("."),
         };
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let parent = rustix::fs::open(above, flags, Mode::empty())
+        let parent = calls::open(above, OFlags::DIRECTORY | OFlags::RDONLY)
             .map_err(|e| Error::io("open directory", above)(e.into()))?;
-        existing(&parent, &name, output, force)?;
-
-        let failed = |e: Errno| Error::io("create a temporary directory in", above)(e.into());
-        for _ in 0..128 {
-            let temporary = temporary_name();
-            match rustix::fs::mkdirat(&parent, &temporary, Mode::from_raw_mode(0o777)) {
-                Err(Errno::EXIST) => continue,
-                result => result.map_err(failed)?,
+        let (base, base_path, place) = match existing(&parent, &name, output, force)? {
+            Some(empty) if is_empty(&empty.dir, None).map_err(failed("list", output))? => {
+                (empty.dir, output, Place::Base)
             }
-            let flags = flags | OFlags::NOFOLLOW;
-            let dir = rustix::fs::openat(&parent, &temporary, flags, Mode::empty())
-                .inspect_err(|_| {
-                    let _ = rustix::fs::unlinkat(&parent, &temporary, AtFlags::REMOVEDIR);
-                })
-                .map_err(failed)?;
-            return Ok(Staging {
-                parent,
-                dir,
-                temporary,
-                name,
-                output: output.to_path_buf(),
-                force,
-                published: false,
-            });
-        }
-        Err(failed(Errno::EXIST))
+            Some(_) if !force => return Err(exists(output)),
+            old => (parent, above, Place::Name { name, old }),
+        };
+        let failed = failed("create a temporary directory in", base_path);
+        let (temporary, private) = match private(&base) {
+            Ok(made) => made,
+            Err(errno) => return Err(failed(errno)),
+        };
+        let mut staging = Staging {
+            base,
+            temporary,
+            private,
+            tree: None,
+            place,
+            output: output.to_path_buf(),
+            incomplete: false,
+        };
+        let dir = &staging.private.dir;
+        let tree = calls::mkdir(dir, TREE, Mode::from_raw_mode(0o777))
+            .and_then(|()| Held::open(dir, TREE))
+            .inspect_err(|_| {
+                let _ = calls::rmdir(dir, TREE);
+            })
+            .map_err(failed)?;
+        staging.tree = Some(tree);
+        Ok(staging)
     }
 
-    /// The handle of the temporary directory.
+    /// The handle of the tree.
     pub(super) fn dir(&self) -> BorrowedFd<'_> {
-        self.dir.as_fd()
+        self.tree
+            .as_ref()
+            .map_or(&self.private, |tree| tree)
+            .dir
+            .as_fd()
     }
 
-    /// Gives the directory its final name, and removes the tree that had it before.
+    /// Makes the tree the output, and removes the one that was there before.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) when the output appeared meanwhile, or
-    /// when the temporary name is no longer this directory.
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) when the output, or the temporary
+    /// directory, was changed by something else meanwhile. Nothing is published then.
     pub(super) fn publish(mut self) -> Result<()> {
-        if !self.is_ours(&self.temporary) {
-            return Err(refused(
+        let Some(tree) = self.tree.take() else {
+            return Ok(());
+        };
+        let litter = match &self.place {
+            Place::Base => self.fill(&tree).map(|()| Some(&tree)),
+            Place::Name { name, old } => self.take_name(&tree, name, old.as_ref()),
+        };
+        match litter {
+            // The new tree is complete and in place: whether this can be removed changes nothing.
+            Ok(litter) => {
+                if let Some(litter) = litter {
+                    self.discard(litter);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.tree = Some(tree);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the tree its name. Returns what it replaced, which then is in the private directory.
+    fn take_name<'a>(
+        &self,
+        tree: &Held,
+        name: &CStr,
+        old: Option<&'a Held>,
+    ) -> Result<Option<&'a Held>> {
+        let create = || failed("create", &self.output);
+        if !tree.is_at(&self.private.dir, TREE).map_err(create())? {
+            return Err(self.meddled());
+        }
+        let replaced = match old {
+            Some(old) => self.exchange(name, old)?.then_some(old),
+            None => None,
+        };
+        if replaced.is_none() {
+            self.rename(name)?;
+        }
+        if let Err(errno) = calls::sync_dir(&self.base) {
+            self.take_back(tree, name, replaced);
+            return Err(failed("sync the directory of", &self.output)(errno));
+        }
+        Ok(replaced)
+    }
+
+    fn rename(&self, name: &CStr) -> Result<()> {
+        move_free(&self.private.dir, TREE, &self.base, name).map_err(|e| match e {
+            Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR => exists(&self.output),
+            e => failed("create", &self.output)(e),
+        })
+    }
+
+    /// Exchanges the tree with `old`; false when nothing has its name any more.
+    fn exchange(&self, name: &CStr, old: &Held) -> Result<bool> {
+        let replace = || failed("replace", &self.output);
+        let changed = || refused(&self.output, "was replaced by something else meanwhile");
+        match calls::statat(&self.base, name) {
+            Err(Errno::NOENT) => return Ok(false),
+            Err(errno) => return Err(replace()(errno)),
+            Ok(stat) if node(&stat) != old.node => return Err(changed()),
+            Ok(_) => {}
+        }
+        self.swap(name).map_err(|errno| match errno {
+            errno if calls::is_unsupported(errno) => refused(
                 &self.output,
-                "the temporary directory beside it was renamed or replaced meanwhile",
-            ));
+                "cannot be replaced at once on this file system; remove it first",
+            ),
+            errno => replace()(errno),
+        })?;
+        let came_back = old.is_at(&self.private.dir, TREE);
+        if came_back == Ok(true) {
+            return Ok(true);
         }
-        let replaced = existing(&self.parent, &self.name, &self.output, self.force)?;
-        if replaced {
-            self.exchange()?;
-        } else {
-            self.rename()?;
+        // Someone was faster. What they put there goes back to where it was.
+        if let Err(errno) = self.swap(name) {
+            let left = self.temporary.to_string_lossy();
+            log::warn!(
+                "what was at {} is in {left} now: {errno}",
+                printable_path(&self.output)
+            );
         }
-        self.published = true;
-        rustix::fs::fsync(&self.parent)
-            .map_err(|e| Error::io("sync the directory of", &self.output)(e.into()))?;
-        if replaced {
-            // The new tree is complete and in place: what is left of the old one is litter.
-            if let Err(e) = beneath::remove_tree(self.parent.as_fd(), &self.temporary) {
-                let left = self.temporary.to_string_lossy();
-                log::warn!("cannot remove the replaced directory, now {left}: {e}");
+        Err(came_back.map_or_else(replace(), |_| changed()))
+    }
+
+    fn swap(&self, name: &CStr) -> rustix::io::Result<()> {
+        let flags = RenameFlags::EXCHANGE;
+        calls::rename_between(&self.private.dir, TREE, &self.base, name, flags)
+    }
+
+    /// Undoes [`take_name`](Staging::take_name).
+    fn take_back(&self, tree: &Held, name: &CStr, replaced: Option<&Held>) {
+        let undone = match (tree.is_at(&self.base, name), replaced) {
+            (Ok(true), Some(_)) => self.swap(name),
+            (Ok(true), None) => move_free(&self.base, name, &self.private.dir, TREE),
+            // Someone else's by now.
+            (Ok(false), _) => Ok(()),
+            (Err(errno), _) => Err(errno),
+        };
+        if let Err(errno) = undone {
+            let output = printable_path(&self.output);
+            log::warn!("cannot take back {output}, which may not be durable: {errno}");
+        }
+    }
+
+    /// Moves all that is in the tree to the base, which must still be empty.
+    fn fill(&mut self, tree: &Held) -> Result<()> {
+        let create = || failed("create files in", &self.output);
+        if !is_empty(&self.base, Some(&self.temporary)).map_err(create())? {
+            return Err(refused(&self.output, "is no longer empty"));
+        }
+        let mut moved = Vec::new();
+        let result = names(&tree.dir).map_err(create()).and_then(|names| {
+            for name in names {
+                let known = node(&calls::statat(&tree.dir, &*name).map_err(create())?);
+                move_free(&tree.dir, &name, &self.base, &name).map_err(|e| match e {
+                    Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR => {
+                        refused(&self.output, "is no longer empty")
+                    }
+                    e => create()(e),
+                })?;
+                moved.push((name, known));
+            }
+            calls::sync_dir(&self.base).map_err(failed("sync", &self.output))
+        });
+        if result.is_err() {
+            for (name, known) in moved.into_iter().rev() {
+                let back = match calls::statat(&self.base, &*name) {
+                    Ok(stat) if node(&stat) == known => {
+                        move_free(&self.base, &name, &tree.dir, &name)
+                    }
+                    // Someone else's by now.
+                    Ok(_) | Err(Errno::NOENT) => Ok(()),
+                    Err(errno) => Err(errno),
+                };
+                if let Err(errno) = back {
+                    let output = printable_path(&self.output);
+                    log::warn!("{output} is incomplete and cannot be emptied: {errno}");
+                    self.incomplete = true;
+                    break;
+                }
             }
         }
-        Ok(())
+        result
     }
 
-    fn rename(&self) -> Result<()> {
-        let result = self.rename_with(RenameFlags::NOREPLACE);
-        match result {
-            Ok(()) => Ok(()),
-            Err(Errno::EXIST) => Err(exists(&self.output)),
-            // A file system without RENAME_NOREPLACE (NFS): rename(2) itself replaces nothing but
-            // an empty directory.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                rustix::fs::renameat(&self.parent, &self.temporary, &self.parent, &self.name)
-                    .map_err(|e| match e {
-                        Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR => exists(&self.output),
-                        e => Error::io("create", &self.output)(e.into()),
-                    })
-            }
-            Err(e) => Err(Error::io("create", &self.output)(e.into())),
+    /// Removes a directory that is, or was, in the private one, with all that is in it. Whatever
+    /// cannot be removed, or is not it, stays.
+    fn discard(&self, held: &Held) {
+        let temporary = self.temporary.to_string_lossy();
+        if let Err(left) = remove::contents(held.dir.as_fd()) {
+            let output = printable_path(&self.output);
+            log::warn!("{output}: cannot remove all of {temporary}/tree: {left}");
+        } else if let Err(error) = remove::directory(self.private.dir.as_fd(), TREE, held.node) {
+            log::warn!("cannot remove {temporary}/tree: {error}");
         }
     }
 
-    fn exchange(&self) -> Result<()> {
-        self.rename_with(RenameFlags::EXCHANGE)
-            .map_err(|e| match e {
-                Errno::INVAL | Errno::NOSYS => refused(
-                    &self.output,
-                    "cannot be replaced at once on this file system; remove it first",
-                ),
-                e => Error::io("replace", &self.output)(e.into()),
-            })
-    }
-
-    fn rename_with(&self, flags: RenameFlags) -> rustix::io::Result<()> {
-        let (parent, temporary, name) = (&self.parent, &self.temporary, &self.name);
-        rustix::fs::renameat_with(parent, temporary, parent, name, flags)
-    }
-
-    fn is_ours(&self, name: &CString) -> bool {
-        let here = rustix::fs::statat(&self.parent, name, AtFlags::SYMLINK_NOFOLLOW);
-        match (here, rustix::fs::fstat(&self.dir)) {
-            (Ok(a), Ok(b)) => identity(&a) == identity(&b),
-            _ => false,
-        }
+    fn meddled(&self) -> Error {
+        refused(
+            &self.output,
+            "the temporary directory beside it was renamed or replaced meanwhile",
+        )
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if self.published || !self.is_ours(&self.temporary) {
+        if let Some(tree) = self.tree.take() {
+            self.discard(&tree);
+        }
+        if self.incomplete {
             return;
         }
-        if let Err(e) = beneath::remove_tree(self.parent.as_fd(), &self.temporary) {
-            let left = self.temporary.to_string_lossy();
-            log::warn!("cannot remove the temporary directory {left}: {e}");
+        let temporary = self.temporary.to_string_lossy();
+        match remove::directory(self.base.as_fd(), &self.temporary, self.private.node) {
+            Ok(true) => {}
+            Ok(false) => log::warn!("{temporary} was renamed or replaced; what is there stays"),
+            // What is in it was named.
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+            Err(error) => log::warn!("cannot remove the temporary directory {temporary}: {error}"),
         }
     }
 }
 
-/// True when the output exists and may be replaced, false when it does not exist.
-fn existing(parent: &OwnedFd, name: &CString, output: &Path, force: bool) -> Result<bool> {
-    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => Ok(false),
-        Err(e) => Err(Error::io("look up", output)(io::Error::from(e))),
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => {
-            Err(refused(output, "exists and is no directory"))
+/// Makes and opens a directory that only this user can change.
+fn private(base: &OwnedFd) -> rustix::io::Result<(CString, Held)> {
+    for _ in 0..128 {
+        let name = temporary_name();
+        match calls::mkdir(base, &*name, Mode::from_raw_mode(0o700)) {
+            Err(Errno::EXIST) => continue,
+            result => result?,
         }
-        Ok(_) if force => Ok(true),
-        Ok(_) => Err(exists(output)),
+        let opened = Held::open(base, &name).and_then(|held| {
+            // Put there in its place, by someone else: theirs.
+            Ok((is_empty(&held.dir, None)?, held))
+        });
+        match opened {
+            Ok((true, held)) => return Ok((name, held)),
+            Ok((false, _)) => {}
+            Err(errno) => {
+                // Nothing but an empty directory can be lost by this.
+                let _ = calls::rmdir(base, &*name);
+                return Err(errno);
+            }
+        }
+    }
+    Err(Errno::EXIST)
+}
+
+/// The directory that has the output's name.
+fn existing(parent: &OwnedFd, name: &CStr, output: &Path, force: bool) -> Result<Option<Held>> {
+    match Held::open(parent, name) {
+        Ok(held) => Ok(Some(held)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::NOTDIR | Errno::LOOP) => Err(refused(output, "exists and is no directory")),
+        Err(Errno::ACCESS) if !force => Err(exists(output)),
+        Err(errno) => Err(failed("open", output)(errno)),
+    }
+}
+
+/// The names in a directory.
+fn names(dir: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
+    let mut names = Vec::new();
+    let mut entries = calls::list(dir)?;
+    while let Some(entry) = calls::next_entry(&mut entries) {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// True when there is nothing but `ours` and what a file system begins with.
+fn is_empty(dir: &OwnedFd, ours: Option<&CString>) -> rustix::io::Result<bool> {
+    let names = names(dir)?;
+    let counts = |name: &CString| Some(name) != ours && name.as_c_str() != LOST_FOUND;
+    Ok(!names.iter().any(counts))
+}
+
+/// Renames to a name that nothing has.
+fn move_free(from: &OwnedFd, old: &CStr, to: &OwnedFd, new: &CStr) -> rustix::io::Result<()> {
+    match calls::rename_between(from, old, to, new, RenameFlags::NOREPLACE) {
+        // A file system that does not know the flag (NFS).
+        Err(errno) if calls::is_unsupported(errno) => match calls::statat(to, new) {
+            Err(Errno::NOENT) => calls::rename_between(from, old, to, new, RenameFlags::empty()),
+            Ok(_) => Err(Errno::EXIST),
+            Err(errno) => Err(errno),
+        },
+        result => result,
     }
 }
 
@@ -188,12 +409,7 @@ fn refused(output: &Path, problem: &str) -> Error {
     Error::refused(printable_path(output), problem)
 }
 
-fn identity(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev, stat.st_ino)
-}
-
-fn temporary_name() -> CString {
-    // A fresh RandomState is keyed by the operating system's random numbers.
-    let random = RandomState::new().hash_one(std::process::id());
-    CString::new(format!(".modeloci-{random:016x}.tmp")).unwrap_or_default()
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> Error {
+    let error = Error::io(action, path);
+    move |errno| error(errno.into())
 }

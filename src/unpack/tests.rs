@@ -1,17 +1,20 @@
 #![allow(clippy::unwrap_used)]
 
-use std::ffi::CString;
 use std::fs;
-use std::io::ErrorKind as IoKind;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use rustix::io::Errno;
 
 use super::include::Include;
 use super::staging::Staging;
 use super::*;
+
+mod faults;
+
 use crate::entry_path::EntryPath;
 use crate::error::ErrorKind;
-use crate::files::beneath;
+use crate::files::beneath::{self, DIRECTORY};
 
 fn path(text: &str) -> EntryPath {
     EntryPath::new(text).unwrap()
@@ -24,6 +27,11 @@ fn names(dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+fn temporary_in(dir: &Path) -> String {
+    let mut names = names(dir).into_iter();
+    names.find(|name| name.starts_with(".modeloci-")).unwrap()
 }
 
 #[test]
@@ -143,24 +151,20 @@ fn u1_links_below_the_output_are_never_followed() {
 
     for link in ["absolute", "relative", "inside"] {
         assert!(beneath::open_dir(root, link).is_err(), "{link}");
-        assert!(
-            beneath::open_dir_by_component(root, link).is_err(),
-            "{link}"
-        );
+        let by_component = beneath::open_by_component(root, Path::new(link), DIRECTORY);
+        assert!(by_component.is_err(), "{link}");
         assert!(beneath::make_dir(root, &format!("{link}/d")).is_err());
         let file = path(&format!("{link}/planted"));
         assert!(beneath::create_file(root, &file, false).is_err(), "{link}");
     }
     for link in ["file", "dangling", "absolute"] {
         let error = beneath::create_file(root, &path(link), false).unwrap_err();
-        assert_eq!(error.kind(), IoKind::AlreadyExists, "{link}");
+        assert_eq!(error, Errno::EXIST, "{link}");
     }
     for escape in ["..", "real/../..", "/"] {
         assert!(beneath::open_dir(root, escape).is_err(), "{escape}");
-        assert!(
-            beneath::open_dir_by_component(root, escape).is_err(),
-            "{escape}"
-        );
+        let by_component = beneath::open_by_component(root, Path::new(escape), DIRECTORY);
+        assert!(by_component.is_err(), "{escape}");
     }
     assert!(beneath::create_file(root, &path("real/fine"), false).is_ok());
     assert_eq!(names(&outside), ["victim"]);
@@ -168,39 +172,130 @@ fn u1_links_below_the_output_are_never_followed() {
 }
 
 #[test]
-fn u1_removing_a_tree_removes_links_and_not_their_targets() {
+fn u1_a_temporary_directory_that_is_moved_is_known_by_its_handle() {
     let base = tempfile::tempdir().unwrap();
     let outside = base.path().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("victim"), "safe").unwrap();
-    fs::create_dir_all(base.path().join("tree/a/b")).unwrap();
-    symlink(&outside, base.path().join("tree/a/link")).unwrap();
-    symlink(&outside, base.path().join("link")).unwrap();
-    let dir = fs::File::open(base.path()).unwrap();
-    let name = |s: &str| CString::new(s).unwrap();
-    assert!(beneath::remove_tree(dir.as_fd(), &name("link")).is_err());
-    beneath::remove_tree(dir.as_fd(), &name("tree")).unwrap();
-    assert_eq!(names(base.path()), ["link", "outside"]);
-    assert_eq!(names(&outside), ["victim"]);
+    for publish in [true, false] {
+        let staging = Staging::create(&base.path().join("out"), false).unwrap();
+        let temporary = temporary_in(base.path());
+        fs::rename(base.path().join(&temporary), base.path().join("moved")).unwrap();
+        symlink(&outside, base.path().join(&temporary)).unwrap();
+        beneath::create_file(staging.dir(), &path("f"), false).unwrap();
+        if publish {
+            staging.publish().unwrap();
+            assert_eq!(names(&base.path().join("out")), ["f"]);
+            fs::remove_dir_all(base.path().join("out")).unwrap();
+        } else {
+            drop(staging);
+        }
+        assert_eq!(names(&outside), ["victim"]);
+        assert_eq!(names(&base.path().join("moved")), [""; 0]);
+        fs::remove_file(base.path().join(&temporary)).unwrap();
+        fs::remove_dir(base.path().join("moved")).unwrap();
+        assert_eq!(names(base.path()), ["outside"]);
+    }
 }
 
 #[test]
-fn u1_a_staging_directory_swapped_for_a_link_is_not_published() {
+fn u1_a_tree_swapped_for_a_link_is_not_published() {
     let base = tempfile::tempdir().unwrap();
     let outside = base.path().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("victim"), "safe").unwrap();
     let staging = Staging::create(&base.path().join("out"), false).unwrap();
-    let temporary = names(base.path())
-        .into_iter()
-        .find(|n| n.ends_with(".tmp"))
-        .unwrap();
-    fs::rename(base.path().join(&temporary), base.path().join("moved")).unwrap();
-    symlink(&outside, base.path().join(&temporary)).unwrap();
+    let temporary = base.path().join(temporary_in(base.path()));
+    fs::rename(temporary.join("tree"), base.path().join("moved")).unwrap();
+    symlink(&outside, temporary.join("tree")).unwrap();
     beneath::create_file(staging.dir(), &path("f"), false).unwrap();
     let error = staging.publish().err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert_eq!(names(&outside), ["victim"]);
-    assert_eq!(names(&base.path().join("moved")), ["f"]);
+    assert_eq!(names(&base.path().join("moved")), [""; 0], "ours is gone");
+    assert_eq!(names(&temporary), ["tree"], "the stranger's link stays");
     assert!(!base.path().join("out").exists());
+}
+
+#[test]
+fn u4_what_took_the_name_of_the_old_tree_stays() {
+    let base = tempfile::tempdir().unwrap();
+    let at = |name: &str| base.path().join(name);
+    for name in ["out", "victim"] {
+        fs::create_dir(at(name)).unwrap();
+        fs::write(at(name).join(name), "precious").unwrap();
+    }
+    // Before the exchange.
+    let staging = Staging::create(&at("out"), true).unwrap();
+    beneath::create_file(staging.dir(), &path("new"), false).unwrap();
+    fs::rename(at("out"), at("aside")).unwrap();
+    fs::rename(at("victim"), at("out")).unwrap();
+    let error = staging.publish().err().unwrap();
+    assert!(
+        error
+            .to_string()
+            .ends_with("replaced by something else meanwhile"),
+        "{error}"
+    );
+    assert_eq!(names(base.path()), ["aside", "out"]);
+    assert_eq!(names(&at("out")), ["victim"]);
+    assert_eq!(names(&at("aside")), ["out"]);
+
+    // Gone by then: there is nothing to replace.
+    let staging = Staging::create(&at("out"), true).unwrap();
+    beneath::create_file(staging.dir(), &path("new"), false).unwrap();
+    fs::rename(at("out"), at("victim")).unwrap();
+    staging.publish().unwrap();
+    assert_eq!(names(&at("out")), ["new"]);
+    assert_eq!(names(&at("victim")), ["victim"]);
+
+    // What appeared meanwhile was never held.
+    let staging = Staging::create(&at("other"), true).unwrap();
+    fs::rename(at("victim"), at("other")).unwrap();
+    let error = staging.publish().err().unwrap();
+    assert!(error.to_string().ends_with("exists already"), "{error}");
+    assert_eq!(names(&at("other")), ["victim"]);
+}
+
+#[test]
+fn u5_an_empty_directory_stays_that_directory() {
+    let base = tempfile::tempdir().unwrap();
+    let output = base.path().join("out");
+    fs::create_dir_all(output.join("lost+found")).unwrap();
+    let held = fs::File::open(&output).unwrap();
+    for force in [false, true] {
+        let staging = Staging::create(&output, force).unwrap();
+        beneath::make_dir(staging.dir(), "d").unwrap();
+        beneath::create_file(staging.dir(), &path("d/f"), false).unwrap();
+        beneath::create_file(staging.dir(), &path("g"), false).unwrap();
+        assert_eq!(names(base.path()), ["out"], "nothing beside it");
+        assert_eq!(names(&output).len(), 2);
+        staging.publish().unwrap();
+        assert_eq!(names(&output), ["d", "g", "lost+found"]);
+        assert_eq!(names(&output.join("d")), ["f"]);
+        let now = fs::File::open(&output).unwrap();
+        use std::os::unix::fs::MetadataExt as _;
+        assert_eq!(
+            now.metadata().unwrap().ino(),
+            held.metadata().unwrap().ino()
+        );
+        fs::remove_dir_all(output.join("d")).unwrap();
+        fs::remove_file(output.join("g")).unwrap();
+
+        // Not published: as it was.
+        drop(Staging::create(&output, force).unwrap());
+        assert_eq!(names(&output), ["lost+found"]);
+
+        // Used by someone else meanwhile: all that is theirs stays, and nothing of ours.
+        let staging = Staging::create(&output, force).unwrap();
+        beneath::create_file(staging.dir(), &path("g"), false).unwrap();
+        fs::write(output.join("theirs"), "x").unwrap();
+        let error = staging.publish().err().unwrap();
+        assert!(error.to_string().ends_with("is no longer empty"), "{error}");
+        assert_eq!(names(&output), ["lost+found", "theirs"]);
+        fs::remove_file(output.join("theirs")).unwrap();
+    }
+    // What a killed run leaves says that it is not complete.
+    fs::create_dir(output.join(".modeloci-0.tmp")).unwrap();
+    assert!(Staging::create(&output, false).is_err());
 }

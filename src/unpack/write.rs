@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,7 +18,7 @@ use super::{UnpackOptions, Unpacked};
 use crate::digest::Hasher;
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
-use crate::files::beneath;
+use crate::files::{beneath, calls, faults};
 use crate::model::{FileInfo, Model, verify};
 use crate::progress::Progress;
 
@@ -119,12 +118,18 @@ impl<'a> Writer<'a> {
         (self.progress)(0, self.total);
         // Sorted: a directory comes before what is in it.
         for path in &self.directories {
-            beneath::make_dir(self.root, path).map_err(|e| self.io("create directory", path, e))?;
+            beneath::make_dir(self.root, path)
+                .map_err(|e| self.io("create directory", path, e.into()))?;
         }
+        let writer = &self;
         thread::scope(|scope| {
             for _ in 1..self.threads.min(self.ranges()) {
+                let inherited = faults::inherit();
                 // Without a thread the others have more to do.
-                let spawned = thread::Builder::new().spawn_scoped(scope, || self.work());
+                let spawned = thread::Builder::new().spawn_scoped(scope, move || {
+                    inherited.enter();
+                    writer.work();
+                });
                 if spawned.is_err() {
                     break;
                 }
@@ -210,7 +215,7 @@ impl<'a> Writer<'a> {
             if let Some((_, hasher)) = &mut hasher {
                 hasher.update(&bytes);
             }
-            file.write_all_at(&bytes, offset)
+            calls::write_all_at(&file, &bytes, offset)
                 .map_err(|e| self.io("write", info.path.as_str(), e))?;
             offset += want;
             let done = self.done.fetch_add(want, Ordering::Relaxed);
@@ -237,15 +242,16 @@ impl<'a> Writer<'a> {
             return Ok(Arc::clone(file));
         }
         let file = beneath::create_file(self.root, &target.info.path, target.executable)
-            .map_err(|e| self.io("create", target.info.path.as_str(), e))?;
+            .map_err(|e| self.io("create", target.info.path.as_str(), e.into()))?;
         Ok(Arc::clone(slot.insert(Arc::new(file))))
     }
 
     /// The last range of a file was written.
     fn finish(&self, target: &Target<'_>, file: &File) -> Result<()> {
         let path = target.info.path.as_str();
-        let size = file.metadata().map_err(|e| self.io("stat", path, e))?.len();
-        if size != target.info.size {
+        let stat = calls::fstat(file).map_err(|e| self.io("stat", path, e.into()))?;
+        let size = stat.st_size;
+        if u64::try_from(size) != Ok(target.info.size) {
             return Err(Error::refused(
                 printable_path(&self.output.join(path)),
                 format!(
@@ -260,11 +266,11 @@ impl<'a> Writer<'a> {
                 last_access: time,
                 last_modification: time,
             };
-            rustix::fs::futimens(file, &times)
+            calls::set_times(file, &times)
                 .map_err(|e| self.io("set the time of", path, e.into()))?;
         }
         if self.sync_each() {
-            file.sync_all().map_err(|e| self.io("sync", path, e))?;
+            calls::sync(file).map_err(|e| self.io("sync", path, e.into()))?;
         }
         lock(&target.file).take();
         Ok(())
@@ -277,12 +283,12 @@ impl<'a> Writer<'a> {
     /// Makes names durable, and contents where [`finish`](Writer::finish) has not.
     fn sync(&self) -> Result<()> {
         if !self.sync_each() {
-            return rustix::fs::syncfs(self.root).map_err(|e| self.io("sync", "", e.into()));
+            return calls::sync_file_system(self.root).map_err(|e| self.io("sync", "", e.into()));
         }
         for path in self.directories.iter().copied().rev().chain([""]) {
             beneath::open_dir(self.root, path)
-                .and_then(|dir| Ok(rustix::fs::fsync(&dir)?))
-                .map_err(|e| self.io("sync directory", path, e))?;
+                .and_then(calls::sync_dir)
+                .map_err(|e| self.io("sync directory", path, e.into()))?;
         }
         Ok(())
     }

@@ -226,7 +226,7 @@ fn u1_directories_swapped_for_links_meanwhile_lead_nowhere() {
         // Swap every directory for a link to the outside and back, as fast as possible.
         while child.try_wait().unwrap().is_none() {
             for name in sandbox.names().iter().filter(|name| name.ends_with(".tmp")) {
-                let dir = sandbox.path(name).join(format!("d{}", round % 10));
+                let dir = sandbox.path(name).join(format!("tree/d{}", round % 10));
                 let aside = sandbox.path("aside");
                 if fs::rename(&dir, &aside).is_ok() {
                     let _ = symlink(&outside, &dir);

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::forge::{Layout, Random, noise, sample_files};
-use crate::sandbox::{Sandbox, assert_tree, names};
+use crate::sandbox::{Sandbox, assert_tree, available, names, needs_root};
 
 const UNPACK: [&str; 3] = ["unpack", "m.tar", "out"];
 
@@ -46,10 +46,9 @@ fn u1_links_swapped_in_while_it_runs_lead_nowhere() {
                         continue;
                     }
                     let staging = sandbox.path(&name);
-                    let Ok(entries) = fs::read_dir(&staging) else {
-                        continue;
-                    };
-                    for entry in entries.flatten() {
+                    let below = fs::read_dir(staging.join("tree"));
+                    let beside = fs::read_dir(&staging);
+                    for entry in below.into_iter().chain(beside).flatten().flatten() {
                         let path = entry.path();
                         if fs::rename(&path, sandbox.path("moved")).is_ok() {
                             let _ = symlink(&outside, &path);
@@ -200,10 +199,6 @@ fn u3_the_output_exists() {
     sandbox.write("out/old", "old");
     sandbox.run_bounded(&UNPACK).fails(1, &["out", "exists"]);
     assert_tree(&sandbox.path("out"), &[("old", b"old".to_vec())]);
-    // Even an empty one: someone may be about to use it.
-    sandbox.mkdir("empty");
-    let run = sandbox.run_bounded(&["unpack", "m.tar", "empty"]);
-    run.fails(1, &["empty", "exists"]);
     // Never a mixture of old and new.
     let forced = ["unpack", "m.tar", "out", "--force"];
     sandbox.run_bounded(&forced).ok();
@@ -220,7 +215,159 @@ fn u3_the_output_exists() {
         let args = [&["unpack", "m.tar", "file"][..], force].concat();
         sandbox.run_bounded(&args).fails(1, &["file", "exists"]);
     }
-    assert_eq!(sandbox.names(), ["empty", "file", "m.tar", "out"]);
+    assert_eq!(sandbox.names(), ["file", "m.tar", "out"]);
+}
+
+/// More than paths can say: what is replaced may be anyone's.
+fn deep_tree(dir: &std::path::Path, levels: usize) {
+    use rustix::fs::{CWD, Mode, OFlags};
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let mut dir = rustix::fs::openat(CWD, dir, flags, Mode::empty()).unwrap();
+    for _ in 0..levels {
+        rustix::fs::mkdirat(&dir, "deeper", Mode::from_raw_mode(0o755)).unwrap();
+        rustix::fs::mkdirat(&dir, "beside", Mode::from_raw_mode(0o755)).unwrap();
+        dir = rustix::fs::openat(&dir, "deeper", flags, Mode::empty()).unwrap();
+    }
+}
+
+#[test]
+fn u3_a_tree_of_thousands_of_levels_is_replaced() {
+    let sandbox = Sandbox::new();
+    sandbox.write("m.tar", Layout::sample().to_bytes());
+    for limits in ["-n 1024", "-n 24"] {
+        deep_tree(&sandbox.mkdir("out"), 3_000);
+        let args = ["unpack", "m.tar", "out", "--force"];
+        let run = crate::sandbox::finish(sandbox.limited(limits, &args), "unpack");
+        assert_eq!(run.ok().stderr, "", "nothing is left");
+        assert_tree(&sandbox.path("out"), &sample_files());
+        assert_eq!(sandbox.names(), ["m.tar", "out"]);
+    }
+}
+
+/// Runs of a race: few in every run of the tests.
+fn rounds() -> usize {
+    match std::env::var_os("MODELOCI_TEST_LONG") {
+        Some(_) => 1_000,
+        None => 40,
+    }
+}
+
+/// Whether the secret is anywhere below the directory.
+fn holds_secret(dir: &std::path::Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|entries| {
+        entries.flatten().any(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => holds_secret(&entry.path()),
+            _ => entry.file_name() == "secret",
+        })
+    })
+}
+
+/// Whoever may rename in the directory of the output exchanges everything with everything: what is
+/// not the old tree is never removed.
+#[test]
+fn u4_names_exchanged_while_a_tree_is_replaced() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let sandbox = Sandbox::new();
+    sandbox.write("m.tar", Layout::sample().to_bytes());
+    let around = sandbox.path("around");
+    let exchange = |a: &std::path::Path, b: &std::path::Path| {
+        renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).is_ok()
+    };
+    let (mut exchanged, mut done) = (0, 0);
+    for round in 0..rounds() {
+        let _ = fs::remove_dir_all(&around);
+        sandbox.write("around/out/old", "old");
+        sandbox.write("around/victim/secret", "secret");
+        let victim = around.join("victim");
+        let mut command = sandbox.command(&["unpack", "m.tar", "around/out", "--force"]);
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let mut pause = round % 40;
+        while child.try_wait().unwrap().is_none() {
+            let Some(name) = names(&around)
+                .into_iter()
+                .find(|n| n.starts_with(".modeloci-"))
+            else {
+                continue;
+            };
+            // From nothing to beyond the end of the run.
+            if pause > 0 {
+                thread::sleep(Duration::from_micros(100));
+                pause -= 1;
+                continue;
+            }
+            let temporary = around.join(name);
+            exchanged += match round % 3 {
+                0 => usize::from(exchange(&temporary, &victim)),
+                1 => usize::from(exchange(&temporary.join("tree"), &victim)),
+                _ => usize::from(exchange(&around.join("out"), &victim)),
+            };
+        }
+        done += usize::from(child.wait().unwrap().success());
+        assert!(holds_secret(&around), "round {round}: removed");
+    }
+    assert!(exchanged > 0, "nothing was exchanged");
+    assert!(done > 0, "nothing was unpacked");
+}
+
+#[test]
+fn u5_an_empty_directory_is_filled() {
+    let sandbox = Sandbox::new();
+    sandbox.write("m.tar", Layout::sample().to_bytes());
+    let out = sandbox.mkdir("out");
+    fs::set_permissions(&out, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let node = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&out).unwrap());
+    let before = node();
+    sandbox.run_bounded(&UNPACK).ok();
+    assert_tree(&out, &sample_files());
+    assert_eq!(
+        (node(), sandbox.names()),
+        (before, vec!["m.tar".into(), "out".into()])
+    );
+    // Only once.
+    sandbox.run_bounded(&UNPACK).fails(1, &["out", "exists"]);
+    // What a killed run left is no model.
+    sandbox.mkdir("killed/.modeloci-0123456789abcdef.tmp");
+    let run = sandbox.run_bounded(&["unpack", "m.tar", "killed"]);
+    run.fails(1, &["killed", "exists"]);
+    // What cannot be had leaves it empty.
+    let mut bad = Layout::sample();
+    let name = bad.layer_name(0);
+    bad.damage(&name, |bytes| bytes[2000] ^= 1);
+    sandbox.write("bad.tar", bad.to_bytes());
+    sandbox.mkdir("empty");
+    let run = sandbox.run_bounded(&["unpack", "bad.tar", "empty"]);
+    run.fails(1, &["a.bin"]);
+    assert_eq!(names(&sandbox.path("empty")), [""; 0]);
+}
+
+#[test]
+fn u5_a_mounted_volume_is_filled() {
+    if !needs_root("mount a volume") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("m.tar", Layout::sample().to_bytes());
+    let out = sandbox.mkdir("out");
+    let mount = |program: &str, args: &[&str]| {
+        let status = std::process::Command::new(program)
+            .args(args)
+            .arg(&out)
+            .status();
+        status.is_ok_and(|status| status.success())
+    };
+    let mounted = mount("mount", &["-t", "tmpfs", "-o", "size=8m", "tmpfs"]);
+    if !available("the right to mount a tmpfs", mounted) {
+        return;
+    }
+    let filled = sandbox.run_bounded(&UNPACK);
+    let found = names(&out);
+    // No longer empty, and no name that another directory could take.
+    let again = sandbox.run_bounded(&["unpack", "m.tar", "out", "--force"]);
+    assert!(mount("umount", &[]));
+    filled.ok();
+    assert_eq!(found.len(), sample_files().len());
+    again.fails(5, &["cannot replace", "out", "busy"]);
+    assert_eq!(sandbox.names(), ["m.tar", "out"]);
 }
 
 #[test]
