@@ -22,16 +22,16 @@
 //! 192   8  number of spans
 //! ```
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{BufWriter, ErrorKind, Read as _, Write};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
+use super::index_dir::{IndexDir, Problem, index_name};
 use super::scan::{Head, Packaging};
 use super::spans::{Blocks, Entry, Span, Spans, Tuning, distance};
 use super::store::{Piece, Store};
 use crate::digest::{Algorithm, Digest, Hasher};
+use crate::files::calls;
 use crate::limits;
 
 const MAGIC: &[u8; 8] = b"mociidx\x01";
@@ -40,11 +40,8 @@ const DIGEST_TEXT: usize = 136;
 const BLOCK_ROW: usize = 32;
 const SPAN_ROW: usize = 64;
 const TRAILER: u64 = 32;
-/// How long a temporary file of a killed process stays, in seconds.
-const ABANDONED: u64 = 24 * 3600;
-
-/// Why an index is not used or kept.
-type Problem = String;
+/// Bytes that are written at once.
+const BUFFER: usize = 256 << 10;
 
 /// What an index must be about.
 pub(super) struct Identity {
@@ -56,11 +53,6 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    fn path(&self, dir: &Path) -> PathBuf {
-        let name = self.digest.algorithm().name();
-        dir.join(format!("{name}-{}.idx", self.digest.hex()))
-    }
-
     fn block_size(&self) -> u64 {
         let least = match self.packaging {
             Packaging::Raw | Packaging::Tar => self.tuning.plain_block,
@@ -97,32 +89,18 @@ impl Identity {
 /// # Errors
 /// Why the one that there is cannot be used.
 pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<(Blocks, Spans)>, Problem> {
-    let path = identity.path(dir);
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(&path);
-    let mut file = match file {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
+    let Some(dir) = IndexDir::open(dir, false)? else {
+        return Ok(None);
     };
-    check_owner(&fs::metadata(dir).map_err(text)?, "its directory")?;
-    let metadata = file.metadata().map_err(text)?;
-    if !metadata.is_file() {
-        return Err("it is no regular file".into());
-    }
-    check_owner(&metadata, "it")?;
-    let size = metadata.len();
-    if size > limits::MAX_INDEX_BYTES {
-        return Err(format!("it has {size} bytes, more than allowed"));
-    }
+    let Some((file, size)) = dir.load(&index_name(&identity.digest))? else {
+        return Ok(None);
+    };
     let body = size.checked_sub(TRAILER).ok_or("it is truncated")?;
 
     // The tables are used from the very bytes that are hashed.
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut header = [0; HEADER];
-    file.read_exact(&mut header).map_err(text)?;
+    calls::read_exact(&file, &mut header).map_err(text)?;
     hasher.update(&header);
     let spans = read_u64(&header, 192).ok_or("it is truncated")?;
     if header != *identity.header(spans as usize) {
@@ -141,7 +119,7 @@ pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<(Blocks, Sp
         .and_then(|bytes| usize::try_from(bytes).ok())
         .ok_or("it is truncated")?;
     let mut rows = vec![0; tables]; // no more than the file has
-    file.read_exact(&mut rows).map_err(text)?;
+    calls::read_exact(&file, &mut rows).map_err(text)?;
     hasher.update(&rows);
     let mut buffer = vec![0; 256 << 10];
     let mut left = body.saturating_sub((HEADER + tables) as u64);
@@ -150,12 +128,12 @@ pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<(Blocks, Sp
             .len()
             .min(usize::try_from(left).unwrap_or(usize::MAX));
         let part = buffer.get_mut(..n).unwrap_or_default();
-        file.read_exact(part).map_err(text)?;
+        calls::read_exact(&file, part).map_err(text)?;
         hasher.update(part);
         left -= n as u64;
     }
     let mut trailer = [0; TRAILER as usize];
-    file.read_exact(&mut trailer).map_err(text)?;
+    calls::read_exact(&file, &mut trailer).map_err(text)?;
     if hasher.finish().as_bytes() != trailer {
         return Err("it is damaged".into());
     }
@@ -195,14 +173,6 @@ pub(super) fn save(
     blocks: &Blocks,
     spans: &mut Spans,
 ) -> Result<(), Problem> {
-    let mut builder = DirBuilder::new();
-    builder
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(text)?;
-    check_owner(&fs::metadata(dir).map_err(text)?, "its directory")?;
-
     let tables = HEADER + blocks.digests.len() * BLOCK_ROW + spans.spans.len() * SPAN_ROW;
     let mut offset = tables as u64;
     let mut moved = spans.spans.clone();
@@ -217,13 +187,12 @@ pub(super) fn save(
         return Err(format!("it would have {body} bytes, more than allowed"));
     }
 
-    // Made with mode 0600.
-    let temporary = tempfile::Builder::new()
-        .prefix(".tmp-")
-        .tempfile_in(dir)
-        .map_err(text)?;
+    let dir = IndexDir::open(dir, true)?.ok_or("there is no directory")?;
+    let unfinished = dir.create().map_err(text)?;
     let mut out = Hashed {
-        file: BufWriter::new(temporary),
+        file: &unfinished.file,
+        at: 0,
+        buffer: Vec::with_capacity(BUFFER),
         hasher: Hasher::new(Algorithm::Sha256),
     };
     out.write(&identity.header(moved.len()))?;
@@ -241,75 +210,44 @@ pub(super) fn save(
             out.write(&bytes)?;
         }
     }
-    let Hashed { mut file, hasher } = out;
-    file.write_all(hasher.finish().as_bytes()).map_err(text)?;
-    let temporary = file.into_inner().map_err(text)?;
-    let path = identity.path(dir);
-    let file = temporary.persist(&path).map_err(text)?;
+    out.finish()?;
+    let name = index_name(&identity.digest);
+    let file = unfinished.give_name(&name).map_err(text)?;
     (spans.spans, spans.store) = (moved, Some(Arc::new(Store::of(file, body))));
-    prune(dir, &path);
+    dir.prune(&name);
     Ok(())
 }
 
 /// Writes and hashes.
-struct Hashed<W> {
-    file: W,
+struct Hashed<'a> {
+    file: &'a File,
+    at: u64,
+    buffer: Vec<u8>,
     hasher: Hasher,
 }
 
-impl<W: Write> Hashed<W> {
+impl Hashed<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         self.hasher.update(bytes);
-        self.file.write_all(bytes).map_err(text)
-    }
-}
-
-/// Removes the oldest files when the directory has grown too large, and what killed processes left.
-/// Whatever fails here costs space, no more.
-fn prune(dir: &Path, keep: &Path) {
-    prune_to(dir, keep, limits::MAX_INDEX_DIR_BYTES);
-}
-
-fn prune_to(dir: &Path, keep: &Path, limit: u64) {
-    let Ok(entries) = fs::read_dir(dir) else {
-        return;
-    };
-    let mut files = Vec::new();
-    for entry in entries.flatten() {
-        let Ok(metadata) = entry.metadata() else {
-            continue;
-        };
-        let (path, name) = (entry.path(), entry.file_name());
-        let age = metadata.modified().ok().and_then(|t| t.elapsed().ok());
-        if name.as_encoded_bytes().starts_with(b".tmp-")
-            && age.is_some_and(|age| age.as_secs() > ABANDONED)
-        {
-            let _ = fs::remove_file(path);
-        } else if metadata.is_file() && path.extension().is_some_and(|e| e == "idx") {
-            files.push((metadata.modified().ok(), metadata.len(), path));
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= BUFFER {
+            self.flush()?;
         }
+        Ok(())
     }
-    files.sort();
-    let mut total: u64 = files.iter().map(|(_, size, _)| size).sum();
-    for (_, size, path) in files {
-        if total <= limit {
-            return;
-        }
-        if path != keep && fs::remove_file(path).is_ok() {
-            total -= size;
-        }
-    }
-}
 
-fn check_owner(metadata: &fs::Metadata, what: &str) -> Result<(), Problem> {
-    let us = rustix::process::geteuid().as_raw();
-    if metadata.uid() != us {
-        return Err(format!("{what} belongs to another user"));
+    fn flush(&mut self) -> Result<(), Problem> {
+        calls::write_all_at(self.file, &self.buffer, self.at).map_err(text)?;
+        self.at = self.at.saturating_add(self.buffer.len() as u64);
+        self.buffer.clear();
+        Ok(())
     }
-    if metadata.mode() & 0o022 != 0 {
-        return Err(format!("others can write to {what}"));
+
+    fn finish(mut self) -> Result<(), Problem> {
+        let digest = std::mem::replace(&mut self.hasher, Hasher::new(Algorithm::Sha256)).finish();
+        self.buffer.extend_from_slice(digest.as_bytes());
+        self.flush()
     }
-    Ok(())
 }
 
 fn span_row(span: &Span) -> [u8; SPAN_ROW] {
@@ -397,27 +335,4 @@ fn read_u64(bytes: &[u8], at: usize) -> Option<u64> {
 
 fn text(error: impl std::fmt::Display) -> Problem {
     error.to_string()
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_oldest_go_first_and_strangers_stay() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name);
-        for (age, name) in ["a.idx", "b.idx", "c.idx", "d.txt"].iter().enumerate() {
-            let file = fs::File::create(path(name)).unwrap();
-            file.set_len(100).unwrap();
-            let then = std::time::SystemTime::UNIX_EPOCH;
-            file.set_modified(then + std::time::Duration::from_secs(age as u64))
-                .unwrap();
-        }
-        prune_to(dir.path(), &path("a.idx"), 200);
-        assert!(path("a.idx").exists(), "it was just written");
-        assert!(!path("b.idx").exists());
-        assert!(path("c.idx").exists() && path("d.txt").exists());
-    }
 }

@@ -38,6 +38,7 @@ use crate::source::ReadAt;
 
 mod frontier;
 mod index;
+mod index_dir;
 mod layer;
 mod pass;
 mod scan;

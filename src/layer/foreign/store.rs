@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::index_dir::IndexDir;
+
 /// An unlinked temporary file (or a loaded index), written once, read at any offset.
 pub(super) struct Store {
     file: File,
@@ -26,7 +28,7 @@ impl Store {
     /// An empty one: in `dir` where given and possible, else where temporary files go, else in
     /// memory that is no file system's.
     pub(super) fn create(dir: Option<&Path>) -> io::Result<Store> {
-        let in_dir = dir.and_then(|dir| tempfile::tempfile_in(dir).ok());
+        let in_dir = dir.and_then(|dir| IndexDir::spool(dir).ok());
         let file = match in_dir.map_or_else(tempfile::tempfile, Ok) {
             Ok(file) => file,
             Err(error) => {

@@ -315,7 +315,11 @@ fn left_alone_it_goes_on_to_the_end_and_keeps_the_index() {
     assert!(file.read_at(0, 10).unwrap() == data[..10]);
     await_that(|| file.known().unwrap().frontier.is_complete());
     let hex = Digest::sha256(&blob).hex();
-    assert!(dir.path().join(format!("sha256-{hex}.idx")).exists());
+    assert!(
+        dir.path()
+            .join(format!("seek-tables/sha256-{hex}.idx"))
+            .exists()
+    );
     assert!(context.cache.used() <= 160_000);
 }
 

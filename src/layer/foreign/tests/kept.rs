@@ -40,7 +40,7 @@ impl Kept {
 
     fn index(&self) -> PathBuf {
         let hex = Digest::sha256(&self.blob).hex();
-        self.dir().join(format!("sha256-{hex}.idx"))
+        self.dir().join(format!("seek-tables/sha256-{hex}.idx"))
     }
 }
 
@@ -211,7 +211,7 @@ fn one_of_another_layer_is_not_used() {
         dir: kept.dir,
     };
     let hex = Digest::sha256(&gzip(&tar_of(&other.data), 6)).hex();
-    let of_first = other.dir().join(format!("sha256-{hex}.idx"));
+    let of_first = other.dir().join(format!("seek-tables/sha256-{hex}.idx"));
     fs::rename(of_first, other.index()).unwrap();
     assert!(!other.is_used());
 }
