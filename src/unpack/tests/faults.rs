@@ -95,7 +95,9 @@ fn check(model: &Model, before: Before, plan: &std::sync::Arc<Plan>) -> bool {
         ..UnpackOptions::default()
     };
     let result = plan.run(|| unpack(model, &output, &options, &|_, _| {}));
-    let what = format!("{before:?} {plan:?}: {result:?}");
+    let made = plan.made();
+    let (fault, reach, at) = (plan.fault, plan.reach, plan.at);
+    let what = format!("{before:?} {fault:?} {reach:?} at {at} of {made:?}: {result:?}");
 
     let sibling = read(&base.join("sibling"));
     assert_eq!(sibling, tree(&[("file", b"sibling")]), "{what}");
