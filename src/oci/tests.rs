@@ -377,6 +377,30 @@ fn a_config_is_written_in_one_way() {
     assert_eq!(OciConfig::parse(&bytes).unwrap(), config);
 }
 
+/// Found by fuzzing: a number that was read and written again had another last digit.
+#[test]
+fn numbers_of_a_config_stay_exact() {
+    for number in [
+        "1.1844674407370957e20",
+        "9223372036850.549",
+        "5e-324",
+        "0.1",
+    ] {
+        let text = format!(r#"{{"model_name":"m","version":"1","metadata":{{"n":{number}}}}}"#);
+        let config = OciConfig::parse(text.as_bytes()).unwrap();
+        assert_eq!(
+            config.metadata["n"].as_f64(),
+            number.parse().ok(),
+            "{number}"
+        );
+        assert_eq!(
+            OciConfig::parse(&config.to_bytes()).unwrap(),
+            config,
+            "{number}"
+        );
+    }
+}
+
 #[test]
 fn a_config_may_leave_out_what_is_not_needed() {
     let config = OciConfig::parse(br#"{"model_name":"m","version":"1","extra":null}"#).unwrap();
