@@ -309,7 +309,8 @@ Examples:
 
 Options for -o: allow_other, cache_size=, digest=, gid=, index_dir=, log_file=, no_index, prefetch,
 uid= as above; noexec; nonempty: hide what is in the directory; threads=8: requests served side by
-side; max_readahead=16MiB: of the kernel, for root.
+side; max_readahead=16MiB: of the kernel, for root; stall_timeout=60: seconds in which nothing that a
+read waits for gets on, until the read is an error.
 
 Returns as soon as the mount answers and leaves a process behind; `modeloci umount`, SIGTERM, SIGINT
 or SIGHUP end it, SIGUSR1 logs its status. MODELOCI_LOG=debug in the environment logs more.")]

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use super::readahead::Readahead;
 use super::table::{self, ChunkTable, Framing, GZIP_HEADER, Row};
 use super::{
-    Context, FileReader, LayerSpec, Opened, Stats, can_wait_in, cores, foreign, is_part_of_a_stream,
+    Context, FileReader, LayerSpec, Opened, Stats, Wait, Within, can_wait_in, cores, foreign,
+    is_part_of_a_stream,
 };
 use crate::codec::{ChunkKind, Decoder, stored};
 use crate::digest::{Digest, Hasher};
@@ -411,11 +412,25 @@ impl FileReader for ChunkedFile {
         Ok(joined.freeze())
     }
 
-    fn would_wait(&self, offset: u64, len: usize) -> bool {
+    fn read_within(&self, may: Option<Wait>, offset: u64, len: usize) -> Result<Within> {
+        match self.access()? {
+            Access::Table(_) => self.read_at(offset, len).map(Within::Read),
+            Access::Foreign(file) => file.read_within(may, offset, len),
+        }
+    }
+
+    fn touch(&self) -> Result<()> {
+        match self.access()? {
+            Access::Table(_) => Ok(()),
+            Access::Foreign(file) => file.touch(),
+        }
+    }
+
+    fn advance(&self) -> u64 {
         let access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
         match &*access {
-            Some(Access::Foreign(file)) => file.would_wait(offset, len),
-            Some(Access::Table(_)) | None => false,
+            Some(Access::Foreign(file)) => file.advance(),
+            Some(Access::Table(_)) | None => 0,
         }
     }
 

@@ -59,6 +59,8 @@ pub struct Context {
     /// Most bytes decoded ahead of one reader.
     readahead_bytes: u64,
     layers: AtomicU32,
+    /// Bytes that were read of foreign layers, or came out of their decoders.
+    advanced: AtomicU64,
 }
 
 impl Context {
@@ -79,6 +81,7 @@ impl Context {
             pool: (readahead_bytes > 0).then(|| Pool::new(cores().saturating_sub(1).max(1))),
             readahead_bytes,
             layers: AtomicU32::new(0),
+            advanced: AtomicU64::new(0),
         }
     }
 
@@ -138,6 +141,27 @@ impl Stats {
     }
 }
 
+/// What a read may have to wait for, besides storage and the decoding of one chunk; what takes longer
+/// comes later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wait {
+    /// Work whose end is in sight: a span is decoded, a small layer is checked.
+    Work,
+    /// The decoder of a layer has to get to what is read.
+    Decoder,
+    /// The first pass over a large layer.
+    Pass,
+}
+
+/// What became of a read that may not wait for everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Within {
+    /// The bytes.
+    Read(Bytes),
+    /// It would have to wait for this.
+    Waits(Wait),
+}
+
 /// One file, readable at any offset.
 pub trait FileReader: Send + Sync {
     /// Size of the file, in bytes.
@@ -150,9 +174,27 @@ pub trait FileReader: Send + Sync {
     /// offset; [`ErrorKind::Environment`](crate::ErrorKind::Environment) when storage fails.
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
 
-    /// True when [`read_at`](FileReader::read_at) would wait for something that takes long.
-    fn would_wait(&self, _offset: u64, _len: usize) -> bool {
-        false
+    /// As [`read_at`](FileReader::read_at), when that waits for no more than `may`; otherwise what
+    /// it would wait for. With `None` it waits for storage, and for the decoding of one chunk.
+    ///
+    /// # Errors
+    /// As [`read_at`](FileReader::read_at).
+    fn read_within(&self, may: Option<Wait>, offset: u64, len: usize) -> Result<Within> {
+        let _ = may;
+        self.read_at(offset, len).map(Within::Read)
+    }
+
+    /// Makes the pass that [`Wait::Pass`] is about, or waits until another thread has.
+    ///
+    /// # Errors
+    /// What will be the error of all reads, or of this attempt.
+    fn touch(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// A number that grows as long as what a read would wait for gets on: a count of bytes.
+    fn advance(&self) -> u64 {
+        0
     }
 
     /// Verifies everything there is to verify of the layer: the blob against its digest, the table

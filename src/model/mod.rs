@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::{self, Context, FileAttr, FileReader, LayerSpec, Opened, Stats};
+use crate::layer::{self, Context, FileAttr, FileReader, LayerSpec, Opened, Stats, Wait, Within};
 use crate::limits;
 use crate::memory::cache::LruChunkCache;
 use crate::oci::{Descriptor, OciConfig, OciManifest};
@@ -312,31 +312,60 @@ impl Model {
         Ok(bytes)
     }
 
-    /// As [`read_at`](Model::read_at), ahead of readers: the bytes count as prefetched, not as served.
+    /// As [`read_at`](Model::read_at), if that waits for no more than `may`: see
+    /// [`FileReader::read_within`]. When it is `ahead` of readers, the bytes count as prefetched, not
+    /// as served.
     ///
     /// # Errors
     /// As [`read_at`](Model::read_at).
-    pub fn prefetch(&self, inode: Inode, offset: u64, len: usize) -> Result<Bytes> {
-        let bytes = self.read(inode, offset, len)?;
-        Stats::add(&self.stats().bytes_prefetched, bytes.len() as u64);
-        Ok(bytes)
+    pub(crate) fn read_within(
+        &self,
+        may: Option<Wait>,
+        ahead: bool,
+        inode: Inode,
+        offset: u64,
+        len: usize,
+    ) -> Result<Within> {
+        let file = self.regular(inode)?;
+        let read = self.noted(file, file.reader.read_within(may, offset, len))?;
+        if let Within::Read(bytes) = &read {
+            self.was_read(file, bytes);
+            let stats = self.stats();
+            let counter = match ahead {
+                true => &stats.bytes_prefetched,
+                false => &stats.bytes_served,
+            };
+            Stats::add(counter, bytes.len() as u64);
+        }
+        Ok(read)
     }
 
-    /// True when [`read_at`](Model::read_at) would now wait for something that takes long: for a pass
-    /// over a large foreign layer. It may have to decode in any case.
-    pub fn would_wait(&self, inode: Inode, offset: u64, len: usize) -> bool {
-        self.node(inode)
-            .is_some_and(|file| file.reader.would_wait(offset, len))
+    /// Makes the first pass over a file's layer: see [`FileReader::touch`].
+    ///
+    /// # Errors
+    /// As [`read_at`](Model::read_at).
+    pub(crate) fn touch(&self, inode: Inode) -> Result<()> {
+        let file = self.regular(inode)?;
+        self.noted(file, file.reader.touch())
+    }
+
+    /// Grows as long as what reads of a file wait for gets on: see [`FileReader::advance`].
+    pub(crate) fn advance(&self, inode: Inode) -> u64 {
+        self.node(inode).map_or(0, |file| file.reader.advance())
     }
 
     fn read(&self, inode: Inode, offset: u64, len: usize) -> Result<Bytes> {
         let file = self.regular(inode)?;
         let bytes = self.noted(file, file.reader.read_at(offset, len))?;
+        self.was_read(file, &bytes);
+        Ok(bytes)
+    }
+
+    fn was_read(&self, file: &File, bytes: &Bytes) {
         // A read behind the end decodes nothing.
         if !bytes.is_empty() || file.attr.size == 0 {
             file.verified.store(true, Ordering::Relaxed);
         }
-        Ok(bytes)
     }
 
     /// Takes note of a failure.

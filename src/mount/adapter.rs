@@ -20,7 +20,9 @@ use fuser::{
 
 use super::guard;
 use super::loops::ReadLoops;
+use super::options::MountOptions;
 use super::requests::{BLOCK_BYTES, FOREVER, Reading, Shared, kind};
+use super::serve::{MAX_WAITING, Read, Waits};
 use crate::limits;
 
 /// Inode numbers are never used again.
@@ -28,13 +30,18 @@ const GENERATION: Generation = Generation(0);
 /// Largest request that the kernel makes: one chunk of the default size, so that an answer is a slice
 /// of a chunk and need not be put together from two.
 pub(super) const MAX_REQUEST_BYTES: u32 = limits::DEFAULT_CHUNK_BYTES;
-/// Requests in flight that nobody waits for, such as readahead.
-const MAX_BACKGROUND: u16 = 64;
+/// Requests in flight that are made in the background: all of readahead, the pages included that a
+/// reader waits for. The kernel holds back those beyond, for all files; so there must be room for all
+/// that wait here, and for others.
+const MAX_BACKGROUND: u16 = MAX_WAITING as u16 + 1024;
+/// With so many in flight the kernel reads ahead only what a reader waits for.
+const CONGESTED: u16 = 48;
 
 /// Serves a model to the kernel.
 pub(super) struct Adapter {
     shared: Arc<Shared>,
     loops: ReadLoops,
+    waits: Arc<Waits<Shared>>,
     max_readahead: u32,
     /// The kernel takes ENOSYS from open as "not needed, for any file".
     no_open: bool,
@@ -42,11 +49,13 @@ pub(super) struct Adapter {
 }
 
 impl Adapter {
-    pub(super) fn new(shared: Arc<Shared>, threads: usize, max_readahead: u32) -> Adapter {
+    pub(super) fn new(shared: Arc<Shared>, options: &MountOptions) -> Adapter {
+        let (threads, timeout) = (options.threads, options.stall_timeout);
         Adapter {
+            waits: Arc::new(Waits::new(Arc::clone(&shared), threads, timeout)),
             shared,
             loops: ReadLoops::new(threads),
-            max_readahead,
+            max_readahead: options.max_readahead,
             no_open: false,
             no_opendir: false,
         }
@@ -101,7 +110,7 @@ impl Filesystem for Adapter {
         }
         let _ = config.set_max_write(MAX_REQUEST_BYTES);
         let _ = config.set_max_background(MAX_BACKGROUND);
-        let _ = config.set_congestion_threshold(MAX_BACKGROUND / 4 * 3);
+        let _ = config.set_congestion_threshold(CONGESTED);
         Ok(())
     }
 
@@ -155,15 +164,23 @@ impl Filesystem for Adapter {
         counters.requests.fetch_add(1, Ordering::Relaxed);
         let ahead = self.shared.is_prefetcher(req.pid());
         let reading = Reading::begin(&self.shared, ahead);
-        let read = move || match reading.read(ino, offset, size) {
-            Ok(bytes) => reply.data(&bytes),
-            Err(errno) => reply.error(errno),
+        let read = Read {
+            inode: ino.0,
+            offset,
+            size,
+            thread: req.pid(),
+            ahead,
         };
-        if self.shared.would_wait(ino, offset, size) {
-            self.loops.run_apart(ino.0, offset, read);
-        } else {
-            self.loops.run(read);
-        }
+        let waits = Arc::clone(&self.waits);
+        self.loops.run(move || {
+            waits.read(read, move |result| {
+                match result {
+                    Ok(bytes) => reply.data(&bytes),
+                    Err(errno) => reply.error(errno),
+                }
+                drop(reading);
+            });
+        });
     }
 
     fn readdir(

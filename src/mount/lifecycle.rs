@@ -166,7 +166,7 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
         owner,
     ));
     let (fd, mut attached) = attach::attach(&mountpoint, options)?;
-    let adapter = Adapter::new(Arc::clone(&shared), options.threads, options.max_readahead);
+    let adapter = Adapter::new(Arc::clone(&shared), options);
     session::start(adapter, fd, options.threads, events)?;
     attach::raise_readahead(attached.device(), options.max_readahead);
     let early = wait_until_it_answers(options.threads, &inbox)?;

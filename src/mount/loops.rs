@@ -1,22 +1,17 @@
 //! Where reads run, so that none of them keeps another file, or a look-up, waiting.
 //!
-//! - On the event loop that received them, as long as another loop is free. If all loops waited,
-//!   look-ups would stand still too, and with a chain of page faults (a loader that maps one file
-//!   while it reads another) nothing would ever move again. So the last free loop never reads: it
-//!   hands the read to threads that are started the first time this happens.
-//! - Apart from all others, when they have to wait for something slow: for the first pass over a
-//!   foreign layer, say, which may take a minute. The kernel asks for dozens of pieces of such a file
-//!   at once; they wait for each other without a thread, and share one in the order of their offsets.
+//! On the event loop that received them, as long as another loop is free. If all loops waited,
+//! look-ups would stand still too, and with a chain of page faults (a loader that maps one file while
+//! it reads another) nothing would ever move again. So the last free loop never reads: it hands the
+//! read to threads that are started the first time this happens.
+//!
+//! Reads that turn out to have to wait for something slow go elsewhere from there: see
+//! [`serve`](super::serve).
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::{panic, thread};
-
-/// Threads that wait, for all files and for one.
-const MAX_APART: usize = 64;
-const MAX_APART_FOR_ONE: usize = 4;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -26,7 +21,6 @@ pub(super) struct ReadLoops {
     /// Event loops that are reading.
     reading: AtomicUsize,
     overflow: OnceLock<Option<Sender<Job>>>,
-    apart: Arc<Apart>,
 }
 
 impl ReadLoops {
@@ -36,7 +30,6 @@ impl ReadLoops {
             threads,
             reading: AtomicUsize::new(0),
             overflow: OnceLock::new(),
-            apart: Arc::default(),
         }
     }
 
@@ -54,14 +47,6 @@ impl ReadLoops {
                 }
             }
             None => read(),
-        }
-    }
-
-    /// Runs a read that will have to wait for something slow, after those of the same file that wait
-    /// for what lies before it.
-    pub(super) fn run_apart(&self, file: u64, offset: u64, read: impl FnOnce() + Send + 'static) {
-        if let Some(read) = self.apart.take(file, offset, Box::new(read)) {
-            self.run(read);
         }
     }
 }
@@ -115,85 +100,6 @@ fn contained(read: Job) {
     let _ = panic::catch_unwind(panic::AssertUnwindSafe(read));
 }
 
-/// Reads that wait, by file.
-#[derive(Default)]
-struct Apart(Mutex<HashMap<u64, Waiting>>);
-
-/// Reads of one file that wait.
-#[derive(Default)]
-struct Waiting {
-    /// By offset, and in the order in which they came.
-    reads: BTreeMap<(u64, u64), Job>,
-    came: u64,
-    /// For each of its threads, the offset that it waits for.
-    threads: Vec<u64>,
-}
-
-impl Apart {
-    /// Takes a read, or gives it back when there is no thread for it. One thread waits for the first
-    /// of the reads of a file; only a read of what lies before that gets another.
-    fn take(self: &Arc<Apart>, file: u64, offset: u64, read: Job) -> Option<Job> {
-        let mut files = self.lock();
-        let all: usize = files.values().map(|waiting| waiting.threads.len()).sum();
-        let waiting = files.entry(file).or_default();
-        let key = (offset, waiting.came);
-        waiting.came += 1;
-        waiting.reads.insert(key, read);
-        let threads = &mut waiting.threads;
-        if threads.len() < MAX_APART_FOR_ONE
-            && all < MAX_APART
-            && threads.iter().all(|other| offset < *other)
-        {
-            let apart = Arc::clone(self);
-            let name = thread::Builder::new().name("waiting".into());
-            if name.spawn(move || apart.run(file, offset)).is_ok() {
-                threads.push(offset);
-            }
-        }
-        if !threads.is_empty() {
-            return None;
-        }
-        files.remove(&file)?.reads.remove(&key)
-    }
-
-    /// Runs reads of a file until there are none; `offset` is the place in `threads`.
-    fn run(&self, file: u64, mut offset: u64) {
-        while let Some((next, read)) = self.next(file, offset) {
-            offset = next;
-            contained(read);
-        }
-    }
-
-    /// The first read of a file that waits, for the thread that waited for `done`. After `None` the
-    /// thread is gone.
-    fn next(&self, file: u64, done: u64) -> Option<(u64, Job)> {
-        let mut files = self.lock();
-        let waiting = files.get_mut(&file)?;
-        let place = waiting.threads.iter().position(|other| *other == done);
-        place.map(|place| waiting.threads.swap_remove(place));
-        match waiting.reads.first_entry() {
-            Some(first) if waiting.threads.iter().all(|other| first.key().0 < *other) => {
-                let ((offset, _), read) = first.remove_entry();
-                waiting.threads.push(offset);
-                Some((offset, read))
-            }
-            // Its turn comes after what another thread waits for.
-            Some(_) => None,
-            None => {
-                if waiting.threads.is_empty() {
-                    files.remove(&file);
-                }
-                None
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
-        // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -230,94 +136,18 @@ mod tests {
     }
 
     #[test]
-    fn reads_that_wait_share_a_thread_in_the_order_of_offsets() {
-        let loops = ReadLoops::new(2);
-        let (open, gate) = channel::<()>();
-        let (sender, done) = channel();
-        let first = sender.clone();
-        loops.run_apart(7, 1_000, move || {
-            gate.recv().unwrap();
-            first.send((1_000, thread::current().id())).unwrap();
-        });
-        for n in (1_001..1_100).rev() {
-            let sender = sender.clone();
-            loops.run_apart(7, n, move || {
-                sender.send((n, thread::current().id())).unwrap();
-            });
-        }
-        // What lies before that, another file that waits, and one that does not.
-        let (other, others) = channel();
-        for _ in 0..3 {
-            let before = other.clone();
-            loops.run_apart(7, 5, move || before.send(()).unwrap());
-            others.recv_timeout(PATIENCE).unwrap();
-        }
-        let also = other.clone();
-        loops.run_apart(8, 2_000, move || also.send(()).unwrap());
-        loops.run(move || other.send(()).unwrap());
-        for _ in 0..2 {
-            others.recv_timeout(PATIENCE).unwrap();
-        }
-        open.send(()).unwrap();
-        let all: Vec<_> = (0..100)
-            .map(|_| done.recv_timeout(PATIENCE).unwrap())
-            .collect();
-        assert!(all.iter().map(|(n, _)| *n).eq(1_000..1_100));
-        assert!(all.iter().all(|(_, thread)| *thread == all[0].1));
-        until_empty(&loops);
-    }
-
-    #[test]
     fn r7_a_panic_ends_no_thread_that_others_wait_for() {
         let loops = ReadLoops::new(1);
         let (sender, done) = channel();
-        for n in 0..10 {
-            let (apart, overflow) = (sender.clone(), sender.clone());
-            loops.run_apart(7, n, move || {
-                apart.send(()).unwrap();
-                panic!("expected by the test");
-            });
+        for _ in 0..10 {
+            let overflow = sender.clone();
             loops.run(move || {
                 overflow.send(()).unwrap();
                 panic!("expected by the test");
             });
         }
-        for _ in 0..20 {
+        for _ in 0..10 {
             done.recv_timeout(PATIENCE).unwrap();
         }
-        until_empty(&loops);
-    }
-
-    fn until_empty(loops: &ReadLoops) {
-        for _ in 0..1_000 {
-            if loops.apart.lock().is_empty() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        panic!("threads stay behind");
-    }
-
-    #[test]
-    fn what_finds_no_thread_to_wait_on_is_run_as_others_are() {
-        let loops = ReadLoops::new(2);
-        let (open, gate) = channel::<()>();
-        let gate = Arc::new(Mutex::new(gate));
-        let (sender, done) = channel();
-        for file in 0..=MAX_APART as u64 {
-            let (gate, sender) = (Arc::clone(&gate), sender.clone());
-            loops.run_apart(file, 0, move || {
-                if file < MAX_APART as u64 {
-                    gate.lock().unwrap().recv().unwrap();
-                }
-                sender.send(file).unwrap();
-            });
-        }
-        assert_eq!(done.recv_timeout(PATIENCE).unwrap(), MAX_APART as u64);
-        for _ in 0..MAX_APART {
-            open.send(()).unwrap();
-            done.recv_timeout(PATIENCE).unwrap();
-        }
-        until_empty(&loops);
     }
 }

@@ -7,6 +7,7 @@
 //! lifecycle   background process, readiness, signals, draining, unmounting
 //! session     the event loops of fuser, and how they end
 //! loops       where reads run, so that none keeps others waiting
+//! serve       reads that have to wait for something slow, and how that ends
 //! adapter     one short function per FUSE operation
 //! requests    what the operations answer: attributes, directories, xattrs, bytes
 //! attach      mount(2) or fusermount3; detaching again
@@ -34,6 +35,7 @@ mod place;
 mod prefetch;
 mod ready;
 mod requests;
+mod serve;
 mod session;
 mod status;
 mod sys;

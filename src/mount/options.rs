@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -44,6 +45,8 @@ pub struct MountOptions {
     pub threads: usize,
     /// What the kernel may read ahead of a reader, in bytes.
     pub max_readahead: u32,
+    /// How long nothing that a read waits for may get on before the read is an error.
+    pub stall_timeout: Duration,
     /// An inherited descriptor that gets `READY=1` and a newline when the mount answers.
     pub ready_fd: Option<i32>,
     /// Command-line options that the background process is started with besides these, such as
@@ -64,7 +67,7 @@ const FLAGS: [&str; 10] = [
     "no_index",
     "default_permissions",
 ];
-const VALUED: [&str; 8] = [
+const VALUED: [&str; 9] = [
     "uid",
     "gid",
     "digest",
@@ -72,6 +75,7 @@ const VALUED: [&str; 8] = [
     "index_dir",
     "log_file",
     "max_readahead",
+    "stall_timeout",
     "threads",
 ];
 
@@ -81,6 +85,10 @@ const MAX_THREADS: usize = 256;
 const DEFAULT_THREADS: usize = 8;
 /// Readahead when none is asked for: deep enough that requests in flight hide a decode.
 const DEFAULT_READAHEAD: u32 = 16 << 20;
+/// How long what a read waits for may stand still when nothing else is asked for.
+const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest that may be asked for, in seconds: a day.
+const MAX_STALL_TIMEOUT: u64 = 86_400;
 
 impl MountOptions {
     /// Mounts `archive` at `mountpoint` with every default.
@@ -102,6 +110,7 @@ impl MountOptions {
             prefetch: false,
             threads: DEFAULT_THREADS,
             max_readahead: DEFAULT_READAHEAD,
+            stall_timeout: DEFAULT_STALL_TIMEOUT,
             ready_fd: None,
             extra_args: Vec::new(),
         }
@@ -158,6 +167,10 @@ impl MountOptions {
             ("max_readahead", Some(value)) => match u32::try_from(size(option, value)?) {
                 Ok(n @ 4096..=0x4000_0000) => self.max_readahead = n,
                 _ => return refuse("is not from 4KiB to 1GiB"),
+            },
+            ("stall_timeout", Some(value)) => match value.parse() {
+                Ok(n @ 1..=MAX_STALL_TIMEOUT) => self.stall_timeout = Duration::from_secs(n),
+                _ => return refuse("is not a number of seconds from 1 to 86400"),
             },
             ("threads", Some(value)) => match value.parse() {
                 Ok(n @ 1..=MAX_THREADS) => self.threads = n,
@@ -217,8 +230,10 @@ impl MountOptions {
             option("--gid", OsStr::new(&gid.to_string()));
         }
         let mut list = format!(
-            "ro,threads={},max_readahead={}",
-            self.threads, self.max_readahead
+            "ro,threads={},max_readahead={},stall_timeout={}",
+            self.threads,
+            self.max_readahead,
+            self.stall_timeout.as_secs()
         );
         for (on, name) in [
             (self.noexec, "noexec"),

@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use fuser::{Errno, FileAttr, FileType, INodeNo};
 
+use super::serve::{Files, Read};
 use super::status::Status;
 use super::{errno, guard};
 use crate::error::Error;
+use crate::layer::{Wait, Within};
 use crate::model::{Attr, DirEntry, Inode, Model, NodeKind};
 
 /// How long the kernel may keep what it was told: 136 years. (The longest duration that the
@@ -67,14 +68,8 @@ impl Reading {
             ahead,
         };
         reading.counter().fetch_add(1, Ordering::Relaxed);
+        shared.counters.reads.fetch_add(1, Ordering::Relaxed);
         reading
-    }
-
-    /// Answers it.
-    pub(super) fn read(&self, inode: INodeNo, offset: u64, size: u32) -> Result<Bytes, Errno> {
-        guard::run(&self.shared.counters.panics, || {
-            self.shared.read(inode, offset, size, self.ahead)
-        })
     }
 
     fn counter(&self) -> &AtomicUsize {
@@ -183,28 +178,14 @@ impl Shared {
         }
     }
 
-    /// The bytes of a file: exactly what was asked for up to its end, or an errno.
-    /// `ahead` says that nobody waits for them.
-    pub(super) fn read(
-        &self,
-        inode: INodeNo,
-        offset: u64,
-        size: u32,
-        ahead: bool,
-    ) -> Result<Bytes, Errno> {
-        self.counters.reads.fetch_add(1, Ordering::Relaxed);
-        let (inode, len) = (Inode(inode.0), size as usize);
-        let read = match ahead {
-            true => self.model.prefetch(inode, offset, len),
-            false => self.model.read_at(inode, offset, len),
-        };
-        read.map_err(|error| {
-            if ahead {
-                *lock(&self.failed_ahead) = Some(inode);
-            }
-            self.report(inode, offset, &error);
-            errno::of(error.kind())
-        })
+    /// What to answer to a read that failed.
+    fn failed(&self, read: &Read, error: &Error) -> Errno {
+        let inode = Inode(read.inode);
+        if read.ahead {
+            *lock(&self.failed_ahead) = Some(inode);
+        }
+        self.report(inode, read.offset, error);
+        errno::of(error.kind())
     }
 
     /// From now on, reads of this process are prefetching.
@@ -348,12 +329,6 @@ impl Shared {
         }
     }
 
-    /// True when a read would wait for something slow.
-    pub(super) fn would_wait(&self, inode: INodeNo, offset: u64, size: u32) -> bool {
-        let inode = Inode(inode.0);
-        self.model.would_wait(inode, offset, size as usize)
-    }
-
     /// True while readers wait, and for `pause` after the last.
     pub(super) fn in_use(&self, pause: Duration) -> bool {
         let last = self.counters.last_read.load(Ordering::Relaxed);
@@ -364,6 +339,33 @@ impl Shared {
     /// What the mount has done so far.
     pub(super) fn status(&self) -> Status {
         Status::of(self, self.started.elapsed())
+    }
+}
+
+impl Files for Shared {
+    fn attempt(&self, read: &Read, may: Option<Wait>) -> Result<Within, Errno> {
+        guard::run(&self.counters.panics, || {
+            let (inode, len) = (Inode(read.inode), read.size as usize);
+            self.model
+                .read_within(may, read.ahead, inode, read.offset, len)
+                .map_err(|error| self.failed(read, &error))
+        })
+    }
+
+    fn touch(&self, read: &Read) -> Result<(), Errno> {
+        guard::run(&self.counters.panics, || {
+            let touched = self.model.touch(Inode(read.inode));
+            touched.map_err(|error| self.failed(read, &error))
+        })
+    }
+
+    fn advance(&self, inode: u64) -> u64 {
+        self.model.advance(Inode(inode))
+    }
+
+    fn stalled(&self, read: &Read, time: Duration) -> Errno {
+        let what = format!("no byte of it could be read for {} s", time.as_secs());
+        self.failed(read, &Error::environment("the layer", what))
     }
 }
 

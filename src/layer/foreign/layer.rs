@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::advance::Advance;
 use super::index;
 use super::pass::{self, Pass};
 use super::scan::{Head, Packaging};
@@ -16,7 +17,9 @@ const MOST_AHEAD: u64 = 128 << 20;
 
 /// A layer without a chunk table.
 pub(super) struct Layer {
+    /// Reads of it are counted in `advance`.
     pub(super) blob: Arc<dyn ReadAt>,
+    pub(super) advance: Arc<Advance>,
     pub(super) spec: LayerSpec,
     pub(super) context: Arc<Context>,
     pub(super) tuning: Tuning,
@@ -31,6 +34,7 @@ impl Layer {
         Pass {
             context: &self.context,
             blob: &*self.blob,
+            advance: &self.advance,
             spec: &self.spec,
             subject: &self.subject,
             packaging: self.packaging,

@@ -20,12 +20,13 @@
 //! files, devices, links beside a file, or a file of another name than the manifest's.
 
 use std::iter;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use super::{
-    Context, FileReader, LayerSpec, LinkTarget, Opened, Stats, can_wait_in, cores,
+    Context, FileReader, LayerSpec, LinkTarget, Opened, Stats, Wait, Within, can_wait_in, cores,
     is_part_of_a_stream,
 };
 use crate::digest::Digest;
@@ -36,6 +37,7 @@ use crate::memory::windows::WindowMemory;
 use crate::oci::annotations;
 use crate::source::ReadAt;
 
+mod advance;
 mod frontier;
 mod index;
 mod index_dir;
@@ -46,6 +48,7 @@ mod spans;
 mod store;
 mod verified;
 
+use advance::Advance;
 use frontier::Known;
 use layer::Layer;
 use scan::{FileDigests, Look, Packaging};
@@ -95,6 +98,11 @@ struct ForeignFile {
     /// failed may recover.
     known: Mutex<Option<Result<Arc<Known>>>>,
     touching: Flight<(), Arc<Known>>,
+    /// True when it was found.
+    recalling: Flight<(), bool>,
+    /// There is no index of an earlier run.
+    forgotten: AtomicBool,
+    advance: Arc<Advance>,
     loading: Flight<ChunkKey, Bytes>,
 }
 
@@ -145,9 +153,11 @@ impl ForeignFile {
                 ),
             ));
         }
+        let advance = Advance::of(blob, Arc::clone(&context));
         Ok(Ok(ForeignFile {
             layer: Arc::new(Layer {
-                blob,
+                blob: advance.clone(),
+                advance: Arc::clone(&advance),
                 spec,
                 context,
                 tuning,
@@ -157,25 +167,24 @@ impl ForeignFile {
             }),
             known: Mutex::new(None),
             touching: Flight::new(),
+            recalling: Flight::new(),
+            forgotten: AtomicBool::new(false),
+            advance,
             loading: Flight::new(),
         }))
     }
 
     /// What is known of the layer; reads and hashes the whole of it when that is nothing yet.
     fn known(&self) -> Result<Arc<Known>> {
-        let look = || {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.clone()
-        };
-        if let Some(known) = look() {
+        if let Some(known) = self.known_by_now() {
             return known;
         }
         let touch = || {
             // Another reader may have finished between the look and the flight.
-            if let Some(known) = look() {
+            if let Some(known) = self.known_by_now() {
                 return known;
             }
-            let known = self.touch();
+            let known = self.begin();
             match &known {
                 Err(error) if error.kind() == ErrorKind::Environment => known,
                 _ => self.remember(known),
@@ -188,7 +197,49 @@ impl ForeignFile {
         known
     }
 
-    fn touch(&self) -> Result<Arc<Known>> {
+    fn known_by_now(&self) -> Option<Result<Arc<Known>>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.clone()
+    }
+
+    /// What is known of the layer, if finding out takes no longer than `may`; else what it takes.
+    fn known_within(&self, may: Option<Wait>) -> Result<Result<Arc<Known>, Wait>> {
+        if let Some(known) = self.known_by_now() {
+            return known.map(Ok);
+        }
+        let has_index = !self.forgotten.load(Ordering::Relaxed);
+        let wait = match self.layer.is_small() || has_index {
+            true => Wait::Work,
+            false => Wait::Pass,
+        };
+        if may < Some(wait) {
+            return Ok(Err(wait));
+        }
+        if wait == Wait::Work && !self.layer.is_small() && !self.recall()? && may < Some(Wait::Pass)
+        {
+            return Ok(Err(Wait::Pass));
+        }
+        self.known().map(Ok)
+    }
+
+    /// Uses the index of an earlier run, if there is one.
+    fn recall(&self) -> Result<bool> {
+        let recall = || {
+            if self.known_by_now().is_some() {
+                return Ok(true);
+            }
+            let Some((blocks, spans)) = self.layer.load_index() else {
+                self.forgotten.store(true, Ordering::Relaxed);
+                return Ok(false);
+            };
+            let number = self.layer.context.next_layer();
+            let known = Arc::new(Known::complete(number, blocks, spans));
+            self.remember(Ok(known)).map(|_| true)
+        };
+        self.recalling.run((), recall).0
+    }
+
+    fn begin(&self) -> Result<Arc<Known>> {
         let layer = &self.layer;
         let number = layer.context.next_layer();
         if let Some((blocks, spans)) = layer.load_index() {
@@ -325,11 +376,7 @@ impl ForeignFile {
     ) -> Result<Bytes> {
         let (stats, cache) = (&self.layer.context.stats, &self.layer.context.cache);
         let key = known.key(unit.number);
-        if let Some(bytes) = cache.get(key) {
-            Stats::add(&stats.cache_hits, 1);
-            return Ok(bytes);
-        }
-        if let Some(bytes) = known.frontier.latest(unit.number) {
+        if let Some(bytes) = self.at_hand(known, unit) {
             return Ok(bytes);
         }
         let work = || {
@@ -350,6 +397,16 @@ impl ForeignFile {
             Stats::add(&stats.waits, 1);
         }
         bytes
+    }
+
+    /// The bytes of a unit that was decoded already, and is still there.
+    fn at_hand(&self, known: &Known, unit: Unit) -> Option<Bytes> {
+        let context = &self.layer.context;
+        if let Some(bytes) = context.cache.get(known.key(unit.number)) {
+            Stats::add(&context.stats.cache_hits, 1);
+            return Some(bytes);
+        }
+        known.frontier.latest(unit.number)
     }
 
     fn decode_whole(&self, known: &Arc<Known>) -> Result<Bytes> {
@@ -408,6 +465,51 @@ impl ForeignFile {
             )),
         }
     }
+
+    /// The bytes of a read, unless they have to be waited for longer than `may`.
+    fn serve(
+        &self,
+        known: &Arc<Known>,
+        may: Option<Wait>,
+        offset: u64,
+        len: usize,
+    ) -> Result<Within> {
+        let available = self.layer.head.attr.size.saturating_sub(offset);
+        let len = len.min(usize::try_from(available).unwrap_or(usize::MAX));
+        if len == 0 {
+            return Ok(Within::Read(Bytes::new()));
+        }
+        let mut at = self.layer.head.data_offset + offset;
+        let end = at + len as u64;
+        known.note(&self.layer, at, end);
+        let mut joined = Vec::new();
+        while at < end {
+            if may < Some(Wait::Decoder) && !known.frontier.has_passed(at) {
+                return Ok(Within::Waits(Wait::Decoder));
+            }
+            let unit = self.unit(known, at)?;
+            let bytes = match may {
+                Some(_) => self.load(known, unit, len)?,
+                None => match self.at_hand(known, unit) {
+                    Some(bytes) => bytes,
+                    None => return Ok(Within::Waits(Wait::Work)),
+                },
+            };
+            let (from, to) = (at - unit.start, end.min(unit.end) - unit.start);
+            let wanted = from as usize..to as usize;
+            let cache = &self.layer.context.cache;
+            cache.served(known.key(unit.number), wanted.len());
+            if wanted.len() == len {
+                return Ok(Within::Read(bytes.slice(wanted)));
+            }
+            if joined.is_empty() {
+                joined.reserve_exact(len);
+            }
+            joined.extend_from_slice(bytes.get(wanted).unwrap_or_default());
+            at = unit.end;
+        }
+        self.exactly(joined.into(), len as u64).map(Within::Read)
+    }
 }
 
 impl Drop for ForeignFile {
@@ -452,49 +554,25 @@ impl FileReader for ForeignFile {
 
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
         let known = self.known()?;
-        let available = self.layer.head.attr.size.saturating_sub(offset);
-        let len = len.min(usize::try_from(available).unwrap_or(usize::MAX));
-        if len == 0 {
-            return Ok(Bytes::new());
+        match self.serve(&known, Some(Wait::Pass), offset, len)? {
+            Within::Read(bytes) => Ok(bytes),
+            Within::Waits(_) => Err(Error::corrupt(&self.layer.subject, "waits for ever")),
         }
-        let mut at = self.layer.head.data_offset + offset;
-        let end = at + len as u64;
-        known.note(&self.layer, at, end);
-        let mut joined = Vec::new();
-        while at < end {
-            let unit = self.unit(&known, at)?;
-            let bytes = self.load(&known, unit, len)?;
-            let (from, to) = (at - unit.start, end.min(unit.end) - unit.start);
-            let wanted = from as usize..to as usize;
-            let cache = &self.layer.context.cache;
-            cache.served(known.key(unit.number), wanted.len());
-            if wanted.len() == len {
-                return Ok(bytes.slice(wanted));
-            }
-            if joined.is_empty() {
-                joined.reserve_exact(len);
-            }
-            joined.extend_from_slice(bytes.get(wanted).unwrap_or_default());
-            at = unit.end;
-        }
-        self.exactly(joined.into(), len as u64)
     }
 
-    fn would_wait(&self, offset: u64, len: usize) -> bool {
-        if self.layer.is_small() {
-            return false;
+    fn read_within(&self, may: Option<Wait>, offset: u64, len: usize) -> Result<Within> {
+        match self.known_within(may)? {
+            Ok(known) => self.serve(&known, may, offset, len),
+            Err(wait) => Ok(Within::Waits(wait)),
         }
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*known {
-            None => true,
-            Some(Err(_)) => false,
-            Some(Ok(known)) => {
-                let size = self.layer.head.attr.size;
-                let end = offset.saturating_add(len as u64).min(size);
-                let in_data = self.layer.head.data_offset.saturating_add(end);
-                !known.frontier.has_passed(in_data.saturating_sub(1))
-            }
-        }
+    }
+
+    fn touch(&self) -> Result<()> {
+        self.known().map(drop)
+    }
+
+    fn advance(&self) -> u64 {
+        self.advance.get()
     }
 
     fn verify(&self) -> Result<Digest> {

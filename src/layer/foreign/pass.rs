@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::{panic, thread};
 
+use super::advance::Advance;
 use super::scan::{self, FileDigests, Head, Packaging};
 use super::spans::{BlockHasher, Blocks, Recorder, Spans, Tuning, distance, lift};
 use super::verified::Digests;
@@ -43,6 +44,7 @@ pub(super) fn is_small(blob: &dyn ReadAt, head: &Head, tuning: &Tuning) -> bool 
 pub(super) struct Pass<'a> {
     pub(super) context: &'a Context,
     pub(super) blob: &'a dyn ReadAt,
+    pub(super) advance: &'a Advance,
     pub(super) spec: &'a LayerSpec,
     pub(super) subject: &'a str,
     pub(super) packaging: Packaging,
@@ -102,7 +104,7 @@ impl Pass<'_> {
         let stop = &AtomicBool::new(false);
         let (hashed, decoded) = thread::scope(|scope| {
             let (sender, receiver) = sync_channel(AHEAD);
-            let source = Buffers::new(receiver, stop, decoding);
+            let source = Buffers::new(receiver, stop, decoding, self.advance);
             let decoder = thread::Builder::new()
                 .name("layer-pass".into())
                 .spawn_scoped(scope, move || self.decode(source, digests))
@@ -245,6 +247,7 @@ struct Buffers<'a> {
     receiver: Receiver<Arc<Vec<u8>>>,
     stop: &'a AtomicBool,
     blocks: Option<BlockHasher>,
+    advance: &'a Advance,
     current: Arc<Vec<u8>>,
     used: usize,
 }
@@ -254,11 +257,13 @@ impl<'a> Buffers<'a> {
         receiver: Receiver<Arc<Vec<u8>>>,
         stop: &'a AtomicBool,
         blocks: Option<BlockHasher>,
+        advance: &'a Advance,
     ) -> Buffers<'a> {
         Buffers {
             receiver,
             stop,
             blocks,
+            advance,
             current: Arc::default(),
             used: 0,
         }
@@ -286,6 +291,7 @@ impl Read for &mut Buffers<'_> {
         let mut rest = self.current.get(self.used..).unwrap_or_default();
         let n = rest.read(buf)?;
         self.used += n;
+        self.advance.add(n);
         Ok(n)
     }
 }
