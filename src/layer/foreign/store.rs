@@ -83,7 +83,9 @@ mod tests {
     #[test]
     fn gives_back_what_was_put_aside_or_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        for dir in [None, Some(dir.path()), Some(Path::new("/does/not/exist"))] {
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for dir in [None, Some(dir.path()), Some(&*file.join("below"))] {
             let store = Store::create(dir).unwrap();
             let pieces = [&b"first"[..], b"", b"third"].map(|bytes| store.append(bytes).unwrap());
             assert_eq!(store.read(&pieces[0]).unwrap().unwrap(), b"first");
