@@ -371,6 +371,9 @@ pub(crate) struct MountArgs {
     /// With --foreground: write the line READY=1 to this descriptor when the mount answers
     #[arg(long, value_name = "N")]
     pub(crate) ready_fd: Option<i32>,
+    /// How the background process is started: the mount point is in this directory.
+    #[arg(long, hide = true)]
+    pub(crate) mountpoint_fd: Option<i32>,
     /// mount(8) helper `-f`: check everything, mount nothing.
     #[arg(skip)]
     pub(crate) fake: bool,
@@ -510,6 +513,7 @@ impl From<MountHelper> for Cli {
                 index_dir: None,
                 no_index: false,
                 ready_fd: None,
+                mountpoint_fd: None,
                 fake: helper.fake,
                 sloppy: helper.sloppy,
             }),

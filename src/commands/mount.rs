@@ -73,6 +73,7 @@ fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<MountOption
     options.log_file = args.log_file.clone();
     options.system_log = args.system_log;
     options.ready_fd = args.ready_fd;
+    options.mountpoint_fd = args.mountpoint_fd;
     options.index_dir = match (&args.index_dir, args.no_index) {
         (_, true) => None,
         (Some(dir), false) => Some(dir.clone()),

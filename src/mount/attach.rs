@@ -1,47 +1,49 @@
 //! Attaching a FUSE connection to a directory, and detaching it.
 //!
-//! Root calls mount(2); anyone else goes through fuse3's setuid `fusermount3`. Both are done here
-//! and not by fuser 0.18.0, because there the source is not escaped (a comma in the archive's path
-//! injects mount options), the check whether something is still mounted is inverted (tearing down
-//! after someone else's unmount may unmount something else), a busy mount cannot be unmounted as
+//! Root mounts by system calls; anyone else goes through fuse3's setuid `fusermount3`. Both are done
+//! here and not by fuser 0.18.0, because there the source is not escaped (a comma in the archive's
+//! path injects mount options), the check whether something is still mounted is inverted (tearing
+//! down after someone else's unmount may unmount something else), a busy mount cannot be unmounted as
 //! root, and auto-unmount may leave a dangling mount.
+//!
+//! - It is mounted on the directory that was checked, and is found again by its number: no path is
+//!   resolved for it (see [`Spot`]).
+//! - Since Linux 5.2 root's mount is made without a place, served, and given its place as the last
+//!   step ([`Mountable::attach`]): nobody meets a mount that does not answer, and a server that dies
+//!   before leaves none.
+//! - Of two that mount on one directory at once, the one that stands on the directory itself wins.
+//!   The other stands on the first one's root, sees that, and goes.
 
 use std::ffi::CString;
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
 use super::adapter::MAX_REQUEST_BYTES;
+use super::mountinfo::{self, Mount};
 use super::options::MountOptions;
-use super::{FS_TYPE, mountinfo};
-use crate::entry_path::{printable, printable_bytes, printable_path};
+use super::place::{self, Place};
+use super::spot::{self, Found, Held, Spot};
+use super::{FS_TYPE, SUBTYPE, helper};
+use crate::entry_path::{printable, printable_path};
 use crate::error::{Error, Result};
 
-const DEVICE: &str = "/dev/fuse";
-const FUSE_CONF: &str = "/etc/fuse.conf";
+pub(super) const DEVICE: &str = "/dev/fuse";
 /// Longest source shown in the mount table, in bytes; mount(2) takes less than a page.
 const MAX_SOURCE_BYTES: usize = 2000;
-
-/// A mount of ours. Dropping it detaches it.
-#[derive(Debug)]
-pub(super) struct Attached {
-    mountpoint: PathBuf,
-    /// `None` until the mount table was read.
-    device: Option<String>,
-    /// Tells whether the connection, and with it the device number, is still ours.
-    connection: Option<OwnedFd>,
-    detached: bool,
-}
+/// How long another process of ours is waited for that mounts on the same directory.
+const OTHERS: Duration = Duration::from_secs(2);
+const OTHERS_PAUSE: Duration = Duration::from_millis(5);
+/// How often a place is looked at where others mount and unmount meanwhile.
+const LOOKS: u32 = 10;
 
 /// What came of trying to detach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,208 +56,432 @@ pub(super) enum Detached {
     NotOurs,
 }
 
-/// Mounts on `mountpoint` (canonical); returns the connection to serve.
-pub(super) fn attach(mountpoint: &Path, options: &MountOptions) -> Result<(OwnedFd, Attached)> {
+/// A connection that can be served, and the mount that it feeds, which may not have its place yet.
+#[derive(Debug)]
+pub(super) enum Mountable {
+    /// Nowhere yet. It ends when this is dropped.
+    Floating(OwnedFd, Place),
+    /// In its place already: by `fusermount3`, or by a kernel without the newer calls.
+    Placed(Attached),
+}
+
+/// A mount of ours in its place. Dropping it detaches it.
+#[derive(Debug)]
+pub(super) struct Attached {
+    place: Place,
+    /// What a look-up finds as long as it is there.
+    found: Found,
+    /// Tells whether the connection, and with it the device number, is still ours.
+    connection: OwnedFd,
+    detached: bool,
+}
+
+/// Makes a mount for a place; returns the connection to serve.
+pub(super) fn connect(place: Place, options: &MountOptions) -> Result<(OwnedFd, Mountable)> {
     let source = source(&options.archive);
-    let fd = if rustix::process::geteuid().is_root() {
-        attach_directly(mountpoint, &source, options)?
-    } else {
-        attach_by_helper(mountpoint, &source, options)?
-    };
-    // From here on it is mounted: whatever fails below, this detaches it.
-    let mut attached = Attached {
-        mountpoint: mountpoint.to_path_buf(),
-        device: None,
-        connection: None,
-        detached: false,
-    };
-    let mounts = mountinfo::read()?;
-    match mountinfo::topmost(&mounts, mountpoint) {
-        Some(mount) if mount.fs_type == FS_TYPE => attached.device = Some(mount.device.clone()),
-        _ => {
-            // What is there now is somebody else's.
-            attached.detached = true;
-            return Err(Error::environment(
-                printable_path(mountpoint),
-                "was mounted, but does not show in the mount table",
-            ));
-        }
+    if !rustix::process::geteuid().is_root() {
+        return by_path(place, &source, |place| {
+            let path = place.dir.path();
+            let path = path.map_err(Error::io("use the mount point", &place.path))?;
+            helper::mount(&path, &source, options)
+        });
     }
-    let connection = fd.try_clone();
-    attached.connection = Some(connection.map_err(Error::io("use", "the FUSE connection"))?);
-    Ok((fd, attached))
+    match float(&source, options)? {
+        Some((connection, mount)) => Ok((connection, Mountable::Floating(mount, place))),
+        None => by_path(place, &source, |place| mount_on(place, &source, options)),
+    }
 }
 
-impl Attached {
+impl Mountable {
     /// `major:minor` of the mount's device.
-    pub(super) fn device(&self) -> &str {
-        self.device.as_deref().unwrap_or_default()
-    }
-
-    /// The mount's device, as `stat` gives it.
-    pub(super) fn device_number(&self) -> Result<u64> {
-        let numbers = self.device().split_once(':');
-        numbers
-            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
-            .map(|(major, minor)| rustix::fs::makedev(major, minor))
-            .ok_or_else(|| Error::environment(printable_path(&self.mountpoint), "has no device"))
-    }
-
-    /// Unmounts; `lazily` also when it is in use: it then goes for good when the last user does.
-    pub(super) fn detach(&mut self, lazily: bool) -> Result<Detached> {
-        if self.detached {
-            return Ok(Detached::NotOurs);
+    pub(super) fn device(&self) -> Result<String> {
+        match self {
+            Mountable::Floating(mount, place) => spot::found_by(mount.as_fd())
+                .map(|found| found.device)
+                .map_err(Error::io("use the mount on", &place.path)),
+            Mountable::Placed(attached) => Ok(attached.found.device.clone()),
         }
-        let outcome = if self.is_there()? {
-            detach(&self.mountpoint, lazily)?
-        } else {
-            Detached::NotOurs
-        };
-        self.detached = outcome != Detached::Busy;
-        Ok(outcome)
     }
 
-    /// True when what is mounted there is still ours.
-    fn is_there(&self) -> Result<bool> {
-        let Some(device) = &self.device else {
-            // It was mounted a moment ago, and then something failed. The mount table may be
-            // unreadable, for want of descriptors.
-            return Ok(true);
-        };
-        let Ok(mounts) = mountinfo::read() else {
-            // For want of descriptors, say. While the connection lives, no other has its number.
-            return Ok(self.connected() && device_at(&self.mountpoint).as_ref() == Some(device));
-        };
-        let ours = mountinfo::topmost(&mounts, &self.mountpoint)
-            .is_some_and(|m| m.device == *device && m.fs_type == FS_TYPE);
-        // Once the connection has ended the kernel gives its device number to the next mount, which
-        // may be on the same directory already. Ours is then the one that answers nothing.
-        Ok(ours && (self.connected() || is_dead(&self.mountpoint)))
-    }
-
-    /// False once the connection has ended.
-    fn connected(&self) -> bool {
-        let Some(connection) = &self.connection else {
-            return false;
-        };
-        let mut fds = [PollFd::new(connection, PollFlags::empty())];
-        let polled = rustix::event::poll(&mut fds, Some(&Timespec::default()));
-        polled.is_ok() && !fds[0].revents().contains(PollFlags::ERR)
+    /// Gives it its place. `connection` is a duplicate of the one that is served.
+    pub(super) fn attach(self, connection: OwnedFd) -> Result<Attached> {
+        match self {
+            Mountable::Placed(attached) => Ok(attached),
+            Mountable::Floating(mount, place) => settle(mount, place, connection),
+        }
     }
 }
 
-/// `major:minor` of the device that a look-up of `path` reaches, without a descriptor and without
-/// asking the process that serves it.
-fn device_at(path: &Path) -> Option<String> {
-    let flags = AtFlags::STATX_DONT_SYNC;
-    let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::empty()).ok()?;
-    Some(format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor))
+/// Moves a floating mount onto the directory that was checked, and makes sure that it came to stand
+/// there and is found there. It is held until that is known, so that it can be taken away again
+/// whatever has happened around it.
+fn settle(mount: OwnedFd, place: Place, connection: OwnedFd) -> Result<Attached> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&mount, c"", &place.dir, c"", flags).map_err(|e| cannot_mount(e, &place.path))?;
+    match settled(&mount, &place) {
+        Ok(found) => Ok(Attached {
+            place,
+            found,
+            connection,
+            detached: false,
+        }),
+        Err(error) => {
+            if let Err(errno) = spot::unmount_lazily(mount.as_fd()) {
+                log::error!("{}: cannot unmount: {errno}", printable_path(&place.path));
+            }
+            Err(error)
+        }
+    }
 }
 
-/// True for a mount whose connection has ended.
-fn is_dead(mountpoint: &Path) -> bool {
-    matches!(
-        rustix::fs::statfs(mountpoint),
-        Err(Errno::NOTCONN | Errno::CONNABORTED)
+fn settled(mount: &OwnedFd, place: &Place) -> Result<Found> {
+    let fail = |error| Error::io("use the mount on", &place.path)(error);
+    let found = spot::found_by(mount.as_fd()).map_err(fail)?;
+    let mounts = mountinfo::read()?;
+    let parent = mountinfo::by_id(&mounts, found.mount).map(|mount| mount.parent);
+    if parent != Some(place.found.mount) {
+        return Err(match parent.and_then(|id| mountinfo::by_id(&mounts, id)) {
+            Some(first) => place::in_use(&place.path, first),
+            None => not_in_the_table(&place.path),
+        });
+    }
+    if !leads_to(place, found.mount)? {
+        return Err(moved_away(&place.path));
+    }
+    Ok(found)
+}
+
+/// m7: nobody who opens the path would see the model.
+fn moved_away(path: &Path) -> Error {
+    Error::environment(
+        place::mount_point(path),
+        "was moved, replaced or mounted over while the model was being mounted",
     )
 }
 
-impl Drop for Attached {
-    fn drop(&mut self) {
-        if let Err(error) = self.detach(true) {
+fn not_in_the_table(path: &Path) -> Error {
+    Error::environment(
+        printable_path(path),
+        "was mounted, but does not show in the mount table",
+    )
+}
+
+/// Mounts by a call that resolves the path again, and may find another directory, or one on which
+/// something is mounted by now. So processes of ours go one after the other, and what was mounted is
+/// looked for where it should be.
+fn by_path(
+    place: Place,
+    source: &str,
+    mount: impl FnOnce(&Place) -> Result<OwnedFd>,
+) -> Result<(OwnedFd, Mountable)> {
+    let fail = |error| Error::io("use the mount point", &place.path)(error);
+    let _turn = wait_for_others(&place.dir);
+    let before = mountinfo::read()?;
+    let there = place.spot.open().map_err(|e| fail(e.into()))?;
+    let found = there.found().map_err(fail)?;
+    if let Some(first) = mountinfo::by_id(&before, found.mount).filter(|_| found != place.found) {
+        return Err(place::in_use(&place.path, first));
+    }
+    drop(there);
+    let fd = mount(&place)?;
+    // It is mounted: whatever fails below, it is taken away again.
+    let connection = fd.try_clone();
+    let connection = connection.map_err(Error::io("use", "the FUSE connection"));
+    let placed = connection.and_then(|connection| Ok((placed(&before, &place)?, connection)));
+    match placed {
+        Ok((found, connection)) => {
+            let attached = Attached {
+                place,
+                found,
+                connection,
+                detached: false,
+            };
+            Ok((fd, Mountable::Placed(attached)))
+        }
+        Err(error) => {
+            drop(fd);
+            remove_dead(&before, source);
+            Err(error)
+        }
+    }
+}
+
+/// The new mount on the directory that was checked, if a look-up can still reach the directory.
+fn placed(before: &[Mount], place: &Place) -> Result<Found> {
+    let fail = |error| Error::io("use the mount on", &place.path)(error);
+    let path = place.dir.path().map_err(fail)?;
+    let mounts = mountinfo::read()?;
+    let first = mountinfo::first_on(&mounts, place.found.mount, &path)
+        .filter(|first| first.fs_type == FS_TYPE && !is_old(before, first))
+        .ok_or_else(|| moved_away(&place.path))?;
+    let found = Found {
+        mount: first.id,
+        device: first.device.clone(),
+    };
+    match leads_to(place, found.mount)? {
+        true => Ok(found),
+        false => Err(moved_away(&place.path)),
+    }
+}
+
+/// True when the spot leads to this mount, or to one that was mounted over it since.
+fn leads_to(place: &Place, ours: u32) -> Result<bool> {
+    let fail = |error| Error::io("use the mount on", &place.path)(error);
+    for _ in 0..LOOKS {
+        let top = place.spot.open().map_err(|e| fail(e.into()))?;
+        let mut id = top.found().map_err(fail)?.mount;
+        drop(top);
+        let mounts = mountinfo::read()?;
+        // Down from mount to mount. One that is gone by now was mounted over ours for a moment.
+        for _ in 0..=mounts.len() {
+            if id == ours {
+                return Ok(true);
+            }
+            match mountinfo::by_id(&mounts, id) {
+                Some(mount) => id = mount.parent,
+                None => break,
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn is_old(before: &[Mount], mount: &Mount) -> bool {
+    before
+        .iter()
+        .any(|old| old.id == mount.id && old.device == mount.device)
+}
+
+/// One after the other, as far as that can be had: whoever else has locked the directory may have
+/// his reasons, and the mount that was made is looked at in any case.
+fn wait_for_others(dir: &Held) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let lock = rustix::fs::openat(dir, c".", flags, Mode::empty()).ok()?;
+    let deadline = Instant::now() + OTHERS;
+    while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() > deadline {
+            return None;
+        }
+        std::thread::sleep(OTHERS_PAUSE);
+    }
+    Some(lock)
+}
+
+/// Our connection has ended, and what it was mounted on is dead, wherever that is.
+fn remove_dead(before: &[Mount], source: &str) {
+    let mounts = match mountinfo::read() {
+        Ok(mounts) => mounts,
+        Err(error) => return log::error!("{error}"),
+    };
+    let new = mounts.iter().filter(|mount| {
+        mount.fs_type == FS_TYPE && mount.source.as_encoded_bytes() == source.as_bytes()
+    });
+    for mount in new.filter(|mount| !is_old(before, mount)) {
+        let Ok(Some(spot)) = Spot::of(&mount.mount_point) else {
+            continue;
+        };
+        if let Ok(held) = spot.open()
+            && held.found().is_ok_and(|found| found.mount == mount.id)
+            && held.is_dead()
+            && let Err(error) = unmount(&spot, held, true)
+        {
             log::error!("{error}");
         }
     }
 }
 
-/// Unmounts whatever is on top of `mountpoint`.
-pub(super) fn detach(mountpoint: &Path, lazily: bool) -> Result<Detached> {
-    if rustix::process::geteuid().is_root() {
-        let mut flags = UnmountFlags::NOFOLLOW;
-        if lazily {
-            flags |= UnmountFlags::DETACH;
+impl Attached {
+    /// The mount's device, as `stat` gives it.
+    pub(super) fn device_number(&self) -> Result<u64> {
+        let numbers = self.found.device.split_once(':');
+        numbers
+            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
+            .map(|(major, minor)| rustix::fs::makedev(major, minor))
+            .ok_or_else(|| Error::environment(printable_path(&self.place.path), "has no device"))
+    }
+
+    /// Takes it out of sight. It goes for good when its last user does.
+    pub(super) fn detach(&mut self) -> Result<Detached> {
+        if self.detached {
+            return Ok(Detached::NotOurs);
         }
-        return match rustix::mount::unmount(mountpoint, flags) {
+        let spot = &self.place.spot;
+        let outcome = match spot.open() {
+            Ok(held) if self.is_this(&held) => unmount(spot, held, true)?,
+            Ok(_) | Err(Errno::NOENT) => {
+                self.warn_if_covered();
+                Detached::NotOurs
+            }
+            // Without a descriptor it cannot be held, but still be compared.
+            Err(Errno::MFILE | Errno::NFILE)
+                if self.connected() && spot.found() == Ok(Some(self.found.clone())) =>
+            {
+                match spot.unmount(true) {
+                    Ok(()) => Detached::Done,
+                    Err(error) => return Err(Error::io("unmount", &self.place.path)(error.into())),
+                }
+            }
+            Err(error) => return Err(Error::io("unmount", &self.place.path)(error.into())),
+        };
+        self.detached = outcome != Detached::Busy;
+        Ok(outcome)
+    }
+
+    /// True when what is held is our mount. Once the connection has ended the kernel gives the
+    /// numbers of mount and device to the next mount, which may be on the same directory already.
+    /// Ours is then the one that answers nothing.
+    fn is_this(&self, held: &Held) -> bool {
+        held.found().is_ok_and(|found| found == self.found) && (self.connected() || held.is_dead())
+    }
+
+    /// A mount below another one cannot be reached.
+    fn warn_if_covered(&self) {
+        let mounts = mountinfo::read().unwrap_or_default();
+        let ours = mountinfo::by_id(&mounts, self.found.mount);
+        if self.connected() && ours.is_some_and(|ours| ours.device == self.found.device) {
+            log::warn!(
+                "{}: something else is mounted over the model; unmount that, then this",
+                printable_path(&self.place.path)
+            );
+        }
+    }
+
+    /// False once the connection has ended.
+    fn connected(&self) -> bool {
+        let mut fds = [PollFd::new(&self.connection, PollFlags::empty())];
+        let polled = rustix::event::poll(&mut fds, Some(&Timespec::default()));
+        polled.is_ok() && !fds[0].revents().contains(PollFlags::ERR)
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if let Err(error) = self.detach() {
+            log::error!("{error}");
+        }
+    }
+}
+
+/// Unmounts a model. `held` is its root, at `spot`.
+pub(super) fn unmount(spot: &Spot, held: Held, lazily: bool) -> Result<Detached> {
+    let path = held.path().map_err(Error::io("unmount", "a model"))?;
+    if rustix::process::geteuid().is_root() {
+        let done = if lazily {
+            held.unmount_lazily()
+        } else {
+            // Held, it would be busy. The spot leads to it as long as it is mounted.
+            drop(held);
+            spot.unmount(false)
+        };
+        return match done {
             Ok(()) => Ok(Detached::Done),
             Err(Errno::BUSY) => Ok(Detached::Busy),
             Err(Errno::INVAL | Errno::NOENT) => Ok(Detached::NotOurs),
-            Err(error) => Err(Error::io("unmount", mountpoint)(error.into())),
+            Err(error) => Err(Error::io("unmount", &path)(error.into())),
         };
     }
-    let mut command = Command::new(helper()?);
-    command.arg("-u");
-    if lazily {
-        command.arg("-z");
+    let found = held.found().map_err(Error::io("unmount", &path))?;
+    drop(held);
+    let outcome = helper::unmount(&path, lazily)?;
+    if outcome == Detached::NotOurs && mountinfo::by_id(&mountinfo::read()?, found.mount).is_some()
+    {
+        return Err(Error::environment(
+            format!("cannot unmount {}", printable_path(&path)),
+            "was mounted by another user; unmount it as that user or as root",
+        ));
     }
-    let output = command
-        .arg("--")
-        .arg(mountpoint)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(Error::io("run", "fusermount3"))?;
-    if output.status.success() {
-        return Ok(Detached::Done);
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    if text.contains("busy") {
-        return Ok(Detached::Busy);
-    }
-    let mut problem = without_program(text.trim());
-    if problem.contains("not found in") {
-        // It looks for mounts of this user.
-        match mountinfo::topmost(&mountinfo::read()?, mountpoint) {
-            Some(mount) if mount.fs_type == FS_TYPE => {
-                problem = "was mounted by another user; unmount it as that user or as root";
-            }
-            _ => return Ok(Detached::NotOurs),
+    Ok(outcome)
+}
+
+/// A mount of root without a place, and its connection. `None` where the system has only mount(2),
+/// or lets us use nothing else.
+fn float(source: &str, options: &MountOptions) -> Result<Option<(OwnedFd, OwnedFd)>> {
+    let connection = open_device()?;
+    let context = match fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(context) => context,
+        Err(Errno::NOSYS | Errno::PERM) => return Ok(None),
+        Err(Errno::NODEV) => return Err(no_device(Errno::NODEV)),
+        Err(error) => return Err(Error::io("use", "FUSE")(error.into())),
+    };
+    let configure = || {
+        let context = &context;
+        fsconfig_set_string(context, "source", source)?;
+        fsconfig_set_string(context, "subtype", SUBTYPE)?;
+        for (name, value) in values(&connection) {
+            fsconfig_set_string(context, name, value.as_str())?;
         }
+        fsconfig_set_flag(context, "ro")?;
+        fsconfig_set_flag(context, "default_permissions")?;
+        if options.allow_other {
+            fsconfig_set_flag(context, "allow_other")?;
+        }
+        fsconfig_create(context)?;
+        let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV;
+        if options.noexec {
+            attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        }
+        fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    };
+    match configure() {
+        Ok(mount) => Ok(Some((connection, mount))),
+        // Filters of system calls refuse some of these where they allow mount(2).
+        Err(Errno::NOSYS | Errno::PERM) => Ok(None),
+        Err(error) => Err(cannot_mount(error, &options.mountpoint)),
     }
-    Err(Error::environment(
-        format!("cannot unmount {}", printable_path(mountpoint)),
-        problem,
-    ))
 }
 
-/// A message of `fusermount3` without its name, which it gives as it was called: with its path.
-fn without_program(text: &str) -> &str {
-    match text.split_once(": ") {
-        Some((program, rest)) if program.ends_with("fusermount3") => rest,
-        _ => text,
-    }
+/// What the kernel is told of a connection of root.
+fn values(connection: &OwnedFd) -> [(&'static str, String); 5] {
+    [
+        ("fd", connection.as_raw_fd().to_string()),
+        ("rootmode", "40000".to_string()),
+        ("user_id", rustix::process::geteuid().as_raw().to_string()),
+        ("group_id", rustix::process::getegid().as_raw().to_string()),
+        ("max_read", MAX_REQUEST_BYTES.to_string()),
+    ]
 }
 
-fn attach_directly(mountpoint: &Path, source: &str, options: &MountOptions) -> Result<OwnedFd> {
-    let fd = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .map_err(no_device)?;
+fn open_device() -> Result<OwnedFd> {
+    rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(no_device)
+}
+
+/// Mounts on the directory that was checked, by mount(2). Where something is mounted on it by now,
+/// it comes to stand on that.
+fn mount_on(place: &Place, source: &str, options: &MountOptions) -> Result<OwnedFd> {
+    let connection = open_device()?;
     let mut flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     if options.noexec {
         flags |= MountFlags::NOEXEC;
     }
-    let mut data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={},default_permissions,max_read={MAX_REQUEST_BYTES}",
-        fd.as_raw_fd(),
-        rustix::process::geteuid().as_raw(),
-        rustix::process::getegid().as_raw(),
-    );
+    let mut data = "default_permissions".to_string();
+    for (name, value) in values(&connection) {
+        data.push_str(&format!(",{name}={value}"));
+    }
     if options.allow_other {
         data.push_str(",allow_other");
     }
     let data = CString::new(data).unwrap_or_default();
-    match rustix::mount::mount(source, mountpoint, FS_TYPE, flags, data.as_c_str()) {
-        Ok(()) => Ok(fd),
-        Err(Errno::PERM) => Err(Error::environment(
-            format!("cannot mount on {}", printable_path(mountpoint)),
+    rustix::mount::mount(source, place.dir.through(), FS_TYPE, flags, data.as_c_str())
+        .map_err(|error| cannot_mount(error, &place.path))?;
+    Ok(connection)
+}
+
+fn cannot_mount(error: Errno, path: &Path) -> Error {
+    match error {
+        Errno::PERM => Error::environment(
+            format!("cannot mount on {}", printable_path(path)),
             "not permitted: mounting needs CAP_SYS_ADMIN (in a container: --cap-add SYS_ADMIN \
              --device /dev/fuse)",
-        )),
-        Err(Errno::NODEV) => Err(no_device(Errno::NODEV)),
-        Err(error) => Err(Error::io("mount on", mountpoint)(error.into())),
+        ),
+        Errno::NODEV => no_device(Errno::NODEV),
+        error => Error::io("mount on", path)(error.into()),
     }
 }
 
 /// m6: says what to install or permit.
-fn no_device(error: Errno) -> Error {
+pub(super) fn no_device(error: Errno) -> Error {
     let advice = match error {
         Errno::ACCESS | Errno::PERM => {
             "may not be opened: it should have mode 0666; in a container, pass --device /dev/fuse"
@@ -266,125 +492,6 @@ fn no_device(error: Errno) -> Error {
         }
     };
     Error::environment(DEVICE, advice)
-}
-
-/// Has `fusermount3` mount, and receives the descriptor that it opened (the protocol of libfuse:
-/// it sends the descriptor over the socket that `_FUSE_COMMFD` names).
-fn attach_by_helper(mountpoint: &Path, source: &str, options: &MountOptions) -> Result<OwnedFd> {
-    if options.allow_other {
-        let conf = std::fs::read_to_string(FUSE_CONF).unwrap_or_default();
-        if !conf_allows_other(&conf) {
-            return Err(Error::environment(
-                "--allow-other",
-                format!(
-                    "{FUSE_CONF} does not let users do that; root can allow it with a line \
-                     \"user_allow_other\" there"
-                ),
-            ));
-        }
-    }
-    if !Path::new(DEVICE).exists() {
-        return Err(no_device(Errno::NOENT));
-    }
-    let helper = helper()?;
-    let (ours, theirs) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(|e| Error::io("create", "a socket pair")(e.into()))?;
-    // The one descriptor that the helper inherits.
-    rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty())
-        .map_err(|e| Error::io("create", "a socket pair")(e.into()))?;
-    let mut list = format!("ro,nosuid,nodev,default_permissions,max_read={MAX_REQUEST_BYTES}");
-    if options.noexec {
-        list.push_str(",noexec");
-    }
-    if options.allow_other {
-        list.push_str(",allow_other");
-    }
-    list.push_str(",subtype=modeloci,fsname=");
-    list.push_str(&escape(source));
-    let child = Command::new(helper)
-        .arg("-o")
-        .arg(list)
-        .arg("--")
-        .arg(mountpoint)
-        .env("_FUSE_COMMFD", theirs.as_raw_fd().to_string())
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(Error::io("run", "fusermount3"))?;
-    drop(theirs);
-    let received = receive_fd(ours.as_fd());
-    let output = child
-        .wait_with_output()
-        .map_err(Error::io("run", "fusermount3"))?;
-    match received {
-        Ok(Some(fd)) if output.status.success() => Ok(fd),
-        _ => {
-            let text = printable_bytes(output.stderr.trim_ascii());
-            let text = without_program(&text);
-            Err(Error::environment(
-                format!("cannot mount on {}", printable_path(mountpoint)),
-                if text.is_empty() {
-                    "fusermount3 failed without saying why"
-                } else {
-                    text
-                },
-            ))
-        }
-    }
-}
-
-/// The descriptor that arrives; `None` when the other side closes without sending one.
-fn receive_fd(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    loop {
-        match rustix::net::recvmsg(
-            socket,
-            &mut [IoSliceMut::new(&mut byte)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        ) {
-            Ok(_) => break,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut fds) = message {
-            return Ok(fds.next());
-        }
-    }
-    Ok(None)
-}
-
-/// The setuid helper; `$PATH` first, then where distributions put it.
-fn helper() -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/bin", "/bin", "/usr/local/bin"];
-    std::env::split_paths(&path)
-        .chain(usual.into_iter().map(PathBuf::from))
-        .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join("fusermount3"))
-        .find(|file| file.is_file())
-        .ok_or_else(|| {
-            Error::environment(
-                "fusermount3",
-                "is missing: users other than root need it to mount; install the package fuse3",
-            )
-        })
-}
-
-/// fuse.conf(5): a line of its own; `#` begins a comment.
-fn conf_allows_other(conf: &str) -> bool {
-    conf.lines().any(|line| line.trim() == "user_allow_other")
 }
 
 /// The archive as the mount table shows it: printable, and short enough for mount(2).
@@ -398,19 +505,6 @@ fn source(archive: &Path) -> String {
         source = format!("…{}", &source[start..]);
     }
     source
-}
-
-/// m1: `fusermount3` splits its options at commas, and takes the character after a backslash as
-/// it is.
-fn escape(value: &str) -> String {
-    let mut out = String::with_capacity(value.len());
-    for c in value.chars() {
-        if matches!(c, ',' | '\\') {
-            out.push('\\');
-        }
-        out.push(c);
-    }
-    out
 }
 
 /// Raises what the kernel may read ahead on a device. Only root may; others keep the kernel's
@@ -427,42 +521,204 @@ pub(super) fn raise_readahead(device: &str, bytes: u32) {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use rustix::mount::UnmountFlags;
+
     use super::*;
 
     #[test]
-    fn m1_a_source_cannot_inject_options() {
-        assert_eq!(escape("/a,allow_other,b\\c"), "/a\\,allow_other\\,b\\\\c");
+    fn m1_a_source_is_printable_and_short() {
         assert_eq!(source(Path::new("/a\nb")), "/a\\u{a}b");
         let long = source(Path::new(&"ü/".repeat(1500)));
         assert!(long.len() <= MAX_SOURCE_BYTES + 3 && long.starts_with('…'));
     }
 
-    #[test]
-    fn m4_only_a_line_of_its_own_allows_others() {
-        assert!(conf_allows_other("# x\nuser_allow_other\n"));
-        assert!(conf_allows_other("  user_allow_other  "));
-        assert!(!conf_allows_other("#user_allow_other\nmount_max = 1"));
-        assert!(!conf_allows_other(""));
-    }
-
-    #[test]
-    fn devices_are_spelt_as_in_the_mount_table() {
-        let mounts = mountinfo::read().unwrap();
-        let proc = mountinfo::topmost(&mounts, Path::new("/proc")).unwrap();
-        assert_eq!(device_at(Path::new("/proc")).as_ref(), Some(&proc.device));
-        assert_eq!(device_at(Path::new("/does/not/exist")), None);
-    }
-
-    #[test]
-    fn messages_of_the_helper_lose_its_path() {
-        for (text, rest) in [
-            ("/usr/bin/fusermount3: mount failed: x", "mount failed: x"),
-            ("fusermount3: mount failed: x", "mount failed: x"),
-            ("mount failed: x", "mount failed: x"),
-            ("", ""),
-        ] {
-            assert_eq!(without_program(text), rest);
+    /// A directory `P/mnt`, checked as a mount point; and `elsewhere`. `None` for users: only root
+    /// mounts without a helper.
+    fn scene() -> Option<(tempfile::TempDir, MountOptions, Place)> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root mounts without fusermount3");
+            return None;
         }
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["P/mnt", "elsewhere"] {
+            std::fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        let options = MountOptions::new("/archive.tar", dir.path().join("P/mnt"));
+        let place = place::prepare(&options).unwrap();
+        Some((dir, options, place))
+    }
+
+    fn mounts_below(dir: &tempfile::TempDir) -> Vec<u32> {
+        let dir = dir.path().canonicalize().unwrap();
+        let mounts = mountinfo::read().unwrap();
+        let below = mounts
+            .iter()
+            .filter(|mount| mount.mount_point.starts_with(&dir));
+        below.map(|mount| mount.id).collect()
+    }
+
+    fn connected(place: Place, options: &MountOptions) -> Result<(OwnedFd, Attached)> {
+        let (fd, mountable) = connect(place, options)?;
+        assert!(
+            matches!(mountable, Mountable::Floating(..)),
+            "on a kernel of today"
+        );
+        let attached = mountable.attach(fd.try_clone().unwrap())?;
+        Ok((fd, attached))
+    }
+
+    /// The same by mount(2), as where there is nothing newer.
+    fn the_old_way(
+        place: Place,
+        options: &MountOptions,
+        before: impl FnOnce(),
+    ) -> Result<(OwnedFd, Attached)> {
+        let (fd, mountable) = by_path(place, "/archive.tar", |place| {
+            before();
+            mount_on(place, "/archive.tar", options)
+        })?;
+        let attached = mountable.attach(fd.try_clone().unwrap())?;
+        Ok((fd, attached))
+    }
+
+    #[test]
+    fn m7_a_mount_point_that_is_replaced_is_refused_and_nothing_stays() {
+        for old_way in [false, true] {
+            let Some((dir, options, place)) = scene() else {
+                return;
+            };
+            let replace = || {
+                let at = |name: &str| dir.path().join(name);
+                std::fs::rename(at("P/mnt"), at("P/was")).unwrap();
+                std::os::unix::fs::symlink("../elsewhere", at("P/mnt")).unwrap();
+            };
+            let error = if old_way {
+                the_old_way(place, &options, replace).unwrap_err()
+            } else {
+                replace();
+                connected(place, &options).unwrap_err()
+            };
+            assert!(error.to_string().contains("was moved, replaced"), "{error}");
+            assert_eq!(mounts_below(&dir), [0; 0]);
+        }
+    }
+
+    #[test]
+    fn m7_with_other_parents_it_is_mounted_where_it_was_checked() {
+        for old_way in [false, true] {
+            let Some((dir, options, place)) = scene() else {
+                return;
+            };
+            let at = |name: &str| dir.path().join(name);
+            std::fs::create_dir_all(at("Q/mnt")).unwrap();
+            std::fs::rename(at("P"), at("was")).unwrap();
+            std::os::unix::fs::symlink("Q", at("P")).unwrap();
+            let (_fd, mut attached) = match old_way {
+                true => the_old_way(place, &options, || ()).unwrap(),
+                false => connected(place, &options).unwrap(),
+            };
+            let mounts = mountinfo::read().unwrap();
+            let real = dir.path().canonicalize().unwrap();
+            let there = mountinfo::topmost(&mounts, &real.join("was/mnt"));
+            assert_eq!(there.map(|mount| mount.id), Some(attached.found.mount));
+            assert_eq!(attached.detach().unwrap(), Detached::Done);
+            assert_eq!(mounts_below(&dir), [0; 0]);
+        }
+    }
+
+    /// What a helper has mounted elsewhere is found and taken away.
+    #[test]
+    fn m7_a_mount_that_went_elsewhere_is_removed() {
+        let Some((dir, options, place)) = scene() else {
+            return;
+        };
+        let other = place::prepare(&MountOptions::new("/a.tar", dir.path().join("elsewhere")));
+        let other = other.unwrap();
+        let error = by_path(place, "/archive.tar", |_| {
+            mount_on(&other, "/archive.tar", &options)
+        });
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("was moved, replaced")
+        );
+        assert_eq!(mounts_below(&dir), [0; 0]);
+    }
+
+    #[test]
+    fn m8_who_comes_second_goes_and_leaves_the_first() {
+        for old_way in [false, true] {
+            let Some((dir, options, second)) = scene() else {
+                return;
+            };
+            let (_fd, first) = connected(place::prepare(&options).unwrap(), &options).unwrap();
+            let error = match old_way {
+                true => the_old_way(second, &options, || ()).unwrap_err(),
+                false => connected(second, &options).unwrap_err(),
+            };
+            assert!(error.to_string().contains("is in use"), "{error}");
+            assert_eq!(mounts_below(&dir), [first.found.mount]);
+            assert!(leads_to(&first.place, first.found.mount).unwrap());
+            drop(first);
+            assert_eq!(mounts_below(&dir), [0; 0]);
+        }
+    }
+
+    /// Detaching takes our mount and no other: not one over it, not one that came after it, not
+    /// one that it stood on.
+    #[test]
+    fn m7_what_is_mounted_by_others_is_never_unmounted() {
+        let Some((dir, options, place)) = scene() else {
+            return;
+        };
+        let path = options.mountpoint.clone();
+        let tmpfs = || {
+            rustix::mount::mount("none", &path, "tmpfs", MountFlags::empty(), None).unwrap();
+            mounts_below(&dir).last().copied().unwrap()
+        };
+        drop(place);
+        let below = tmpfs();
+        let prepare = || place::prepare(&options).unwrap();
+        let (_fd, mut ours) = connected(prepare(), &options).unwrap();
+        let over = tmpfs();
+        assert_eq!(ours.detach().unwrap(), Detached::NotOurs);
+        assert_eq!(mounts_below(&dir), [below, ours.found.mount, over]);
+        rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
+
+        // Unmounted by others; the mount below shows.
+        rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
+        drop(ours);
+        assert_eq!(mounts_below(&dir), [below]);
+        let (fd, mut ours) = connected(prepare(), &options).unwrap();
+        rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
+        drop(fd);
+        assert_eq!(ours.detach().unwrap(), Detached::NotOurs);
+        assert_eq!(mounts_below(&dir), [below]);
+        // It holds the directory on which it was mounted.
+        drop(ours);
+        rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
+    }
+
+    #[test]
+    fn m10_a_mount_without_a_place_ends_with_its_owner_and_a_dead_one_is_cleared() {
+        let Some((dir, options, place)) = scene() else {
+            return;
+        };
+        let (fd, mountable) = connect(place, &options).unwrap();
+        assert_eq!(mounts_below(&dir), [0; 0]);
+        drop((fd, mountable));
+
+        let place = place::prepare(&options).unwrap();
+        let spot = place::spot(&options.mountpoint).unwrap();
+        let (fd, attached) = connected(place, &options).unwrap();
+        // As if it had been killed.
+        drop(fd);
+        let mut attached = std::mem::ManuallyDrop::new(attached);
+        let null = rustix::fs::open("/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
+        drop(std::mem::replace(&mut attached.connection, null));
+        place::clear_after_death(&spot).unwrap();
+        assert_eq!(mounts_below(&dir), [0; 0]);
     }
 
     #[test]
@@ -473,18 +729,5 @@ mod tests {
                 .contains("modprobe fuse")
         );
         assert!(no_device(Errno::ACCESS).to_string().contains("0666"));
-    }
-
-    #[test]
-    fn a_helper_that_sends_nothing_is_noticed() {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
-        drop(theirs);
-        assert!(receive_fd(ours.as_fd()).unwrap().is_none());
     }
 }

@@ -4,6 +4,7 @@
 //! lock of the starter can be half copied. The starter waits on a pipe for "ready" or the error,
 //! and returns it as its own.
 
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use super::prefetch::{self, Prefetch};
 use super::ready::{self, Reporter};
 use super::requests::Shared;
 use super::sys::{self, SignalSet};
-use super::{guard, place, session};
+use super::{address_space, guard, place, session};
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::model::{Model, OpenOptions};
@@ -98,7 +99,9 @@ pub fn report_failure(options: &MountOptions, error: &Error) {
 fn start_background(options: &MountOptions) -> Result<()> {
     let mut options = options.clone();
     options.archive = absolute(&options.archive)?;
-    options.mountpoint = absolute(&options.mountpoint)?;
+    let spot = place::spot(&options.mountpoint)?;
+    let path = spot.path();
+    options.mountpoint = path.map_err(Error::io("use the mount point", &options.mountpoint))?;
     for path in [&mut options.log_file, &mut options.index_dir]
         .into_iter()
         .flatten()
@@ -108,18 +111,19 @@ fn start_background(options: &MountOptions) -> Result<()> {
     let pipe_error = |e: rustix::io::Errno| Error::io("create", "a pipe")(e.into());
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(pipe_error)?;
-    // The one descriptor that the process inherits.
-    rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty()).map_err(pipe_error)?;
-    let number = std::os::fd::AsRawFd::as_raw_fd(&writer);
+    // Both sides mean the same directory by the mount point, whatever its path leads to by now.
+    let (report_fd, spot_fd) = (writer.as_raw_fd(), spot.parent().as_raw_fd());
+    let mut kept = vec![report_fd, spot_fd];
+    kept.extend(named_descriptors(&options));
     let mut command = Command::new("/proc/self/exe");
     command
-        .args(options.to_args(number))
+        .args(options.to_args(report_fd, spot_fd))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     std::os::unix::process::CommandExt::arg0(&mut command, "modeloci");
-    let mut child = sys::in_new_session(&mut command)
+    let mut child = sys::on_its_own(&mut command, kept)
         .spawn()
         .map_err(Error::io("start", "the background process"))?;
     drop(writer);
@@ -127,6 +131,8 @@ fn start_background(options: &MountOptions) -> Result<()> {
         return report;
     }
     let end = child.wait().map(|status| status.to_string());
+    // m10: it may have died at any moment.
+    place::clear_after_death(&spot)?;
     Err(Error::environment(
         "the background process",
         format!(
@@ -136,8 +142,20 @@ fn start_background(options: &MountOptions) -> Result<()> {
     ))
 }
 
+/// The inherited descriptors that options name, as in `/dev/fd/7`.
+fn named_descriptors(options: &MountOptions) -> impl Iterator<Item = RawFd> {
+    let paths = [Some(&options.archive), options.log_file.as_ref()];
+    paths.into_iter().flatten().filter_map(|path| {
+        let number = path
+            .strip_prefix("/dev/fd")
+            .or_else(|_| path.strip_prefix("/proc/self/fd"));
+        number.ok()?.to_str()?.parse().ok()
+    })
+}
+
 /// Serves until the mount ends.
 fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
+    address_space::check(options.cache_bytes, options.threads)?;
     // Before any thread starts, so that every thread inherits the mask.
     let signals = SignalSet::block(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1])
         .map_err(Error::io("block", "signals"))?;
@@ -146,7 +164,8 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
     report_dead_loops(options.threads, events.clone());
 
     let notifier = Notifier::from_environment();
-    let mountpoint = place::prepare(options)?;
+    let place = place::prepare(options)?;
+    let mountpoint = place.path.clone();
     let model = open_model(options)?;
     for note in model.notes() {
         log::warn!("{note}");
@@ -165,11 +184,14 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
         options.cache_bytes,
         owner,
     ));
-    let (fd, mut attached) = attach::attach(&mountpoint, options)?;
+    let (fd, mountable) = attach::connect(place, options)?;
+    let connection = fd.try_clone();
+    let connection = connection.map_err(Error::io("use", "the FUSE connection"))?;
     let adapter = Adapter::new(Arc::clone(&shared), options);
     session::start(adapter, fd, options.threads, events)?;
-    attach::raise_readahead(attached.device(), options.max_readahead);
+    attach::raise_readahead(&mountable.device()?, options.max_readahead);
     let early = wait_until_it_answers(options.threads, &inbox)?;
+    let mut attached = mountable.attach(connection)?;
     log::info!(
         "mounted {} on {}",
         crate::entry_path::printable(&shared.model.name()),
@@ -251,13 +273,13 @@ fn run(
             Event::Ended(result) => {
                 notifier.send("STOPPING=1");
                 // After an abort of the connection the dead mount is still there.
-                if attached.detach(true)? == Detached::Done {
+                if attached.detach()? == Detached::Done {
                     log::warn!("the FUSE connection was aborted");
                 }
                 return result.map_err(session_error);
             }
             Event::LoopsDied => {
-                attached.detach(true)?;
+                attached.detach()?;
                 return Err(loops_died());
             }
         }
@@ -283,11 +305,8 @@ fn loops_died() -> Error {
 
 /// r5: nobody new gets in, those who read may finish, and it ends within [`DRAIN`].
 fn drain(inbox: &Receiver<Event>, shared: &Shared, attached: &mut Attached) -> Result<()> {
-    if attached.detach(false)? == Detached::Busy {
-        // As root, fuser 0.18.0 gives up here. Detached lazily, the mount is out of sight at once
-        // and ends with its last user.
-        attached.detach(true)?;
-    }
+    // Out of sight at once; it ends with its last user.
+    attached.detach()?;
     let deadline = Instant::now() + DRAIN;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -10,8 +10,10 @@
 //! serve       reads that have to wait for something slow, and how that ends
 //! adapter     one short function per FUSE operation
 //! requests    what the operations answer: attributes, directories, xattrs, bytes
-//! attach      mount(2) or fusermount3; detaching again
+//! attach      a connection gets a mount, the mount its place; detaching again
+//! helper      fusermount3, for users other than root
 //! place       what a mount point may be; stale mounts
+//! spot        mount points that are held, and not named
 //! prefetch    fills the kernel's page cache while nobody reads; with a process of its own, filler
 //! ```
 //!
@@ -20,10 +22,12 @@
 //! each workaround says which defect it is for.
 
 mod adapter;
+mod address_space;
 mod attach;
 mod errno;
 mod filler;
 mod guard;
+mod helper;
 mod lifecycle;
 mod log_queue;
 mod loops;
@@ -37,6 +41,7 @@ mod ready;
 mod requests;
 mod serve;
 mod session;
+mod spot;
 mod status;
 mod sys;
 mod system_log;
@@ -49,5 +54,6 @@ pub use place::unmount;
 pub use status::{Status, status};
 pub use system_log::SystemLog;
 
-/// The type of our mounts in `/proc/self/mountinfo`.
+/// The type of our mounts in `/proc/self/mountinfo`, and what it says after `fuse.`.
 const FS_TYPE: &str = "fuse.modeloci";
+const SUBTYPE: &str = "modeloci";

@@ -34,7 +34,20 @@ pub(super) fn read() -> Result<Vec<Mount>> {
     Ok(parse(&fs::read(PATH).map_err(Error::io("read", PATH))?))
 }
 
+/// The mount of that number.
+pub(super) fn by_id(mounts: &[Mount], id: u32) -> Option<&Mount> {
+    mounts.iter().find(|mount| mount.id == id)
+}
+
+/// The mount on a directory of the mount `parent`: the first, with others perhaps on top of it.
+pub(super) fn first_on<'a>(mounts: &'a [Mount], parent: u32, dir: &Path) -> Option<&'a Mount> {
+    mounts
+        .iter()
+        .find(|mount| mount.parent == parent && mount.id != parent && mount.mount_point == dir)
+}
+
 /// The mount that a look-up of `mount_point` reaches: of several on one directory, the last.
+#[cfg(test)]
 pub(super) fn topmost<'a>(mounts: &'a [Mount], mount_point: &Path) -> Option<&'a Mount> {
     let here = || mounts.iter().filter(|m| m.mount_point == mount_point);
     here().find(|m| !here().any(|other| other.parent == m.id && other.id != m.id))

@@ -49,6 +49,9 @@ pub struct MountOptions {
     pub stall_timeout: Duration,
     /// An inherited descriptor that gets `READY=1` and a newline when the mount answers.
     pub ready_fd: Option<i32>,
+    /// An inherited descriptor of the directory that holds the mount point, by which a background
+    /// process mounts where its starter has looked: of the path only the last name counts then.
+    pub mountpoint_fd: Option<i32>,
     /// Command-line options that the background process is started with besides these, such as
     /// `-v`.
     pub extra_args: Vec<OsString>,
@@ -112,6 +115,7 @@ impl MountOptions {
             max_readahead: DEFAULT_READAHEAD,
             stall_timeout: DEFAULT_STALL_TIMEOUT,
             ready_fd: None,
+            mountpoint_fd: None,
             extra_args: Vec::new(),
         }
     }
@@ -204,15 +208,17 @@ impl MountOptions {
         Ok(())
     }
 
-    /// The arguments of a process that serves this mount in its foreground and reports to
-    /// `ready_fd`. The paths must be absolute: the process runs in `/`.
-    pub(super) fn to_args(&self, ready_fd: i32) -> Vec<OsString> {
+    /// The arguments of a process that serves this mount in its foreground, reports to `ready_fd`,
+    /// and finds the mount point in the directory `mountpoint_fd`. The paths must be absolute: the
+    /// process runs in `/`.
+    pub(super) fn to_args(&self, ready_fd: i32, mountpoint_fd: i32) -> Vec<OsString> {
         let mut args: Vec<OsString> = vec!["mount".into(), "--foreground".into()];
         let mut option = |name: &str, value: &OsStr| {
             args.push(name.into());
             args.push(value.into());
         };
         option("--ready-fd", OsStr::new(&ready_fd.to_string()));
+        option("--mountpoint-fd", OsStr::new(&mountpoint_fd.to_string()));
         option("--cache-size", OsStr::new(&self.cache_bytes.to_string()));
         if let Some(digest) = &self.digest {
             option("--digest", OsStr::new(&digest.to_string()));

@@ -1,15 +1,19 @@
 //! Where a mount may be: mount points are checked before anything is mounted, and a mount that a
 //! killed process left behind is cleared.
+//!
+//! What was checked is held, and what is held is mounted on, asked or unmounted: a path is resolved
+//! once (see [`Spot`]).
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::io::Errno;
+use rustix::fs::{Dir, FileType, Mode, OFlags};
 
-use super::FS_TYPE;
 use super::attach::{self, Detached};
 use super::mountinfo::{self, Mount};
 use super::options::MountOptions;
+use super::spot::{Found, Held, Spot};
+use super::{FS_TYPE, sys};
 use crate::entry_path::{printable_bytes, printable_path};
 use crate::error::{Error, Result};
 
@@ -19,28 +23,55 @@ const MAX_STALE: usize = 64;
 const BUSY_RETRIES: u32 = 4;
 const BUSY_PAUSE: Duration = Duration::from_millis(25);
 
-/// Checks the mount point (HOSTILE m2, m3), clears a dead mount of ours on it, and returns its
-/// canonical path.
-pub(super) fn prepare(options: &MountOptions) -> Result<PathBuf> {
-    let path = resolve(
-        &options.mountpoint,
-        "does not exist; create the directory first",
-    )?;
-    clear_stale(&path)?;
+/// A mount point that was checked, and is held as it was checked.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Leads to what is mounted there.
+    pub(super) spot: Spot,
+    /// The directory itself, below what will be mounted on it.
+    pub(super) dir: Held,
+    /// What a look-up found there when it was checked: the directory's own mount.
+    pub(super) found: Found,
+    /// Where it was when it was checked.
+    pub(super) path: PathBuf,
+}
+
+/// Checks the mount point (HOSTILE m2, m3), and clears a dead mount of ours on it.
+pub(super) fn prepare(options: &MountOptions) -> Result<Place> {
+    let spot = match options.mountpoint_fd {
+        Some(fd) => inherited(fd, &options.mountpoint)?,
+        None => spot(&options.mountpoint)?,
+    };
+    prepare_at(spot, options)
+}
+
+/// The spot that a path of the command line means.
+pub(super) fn spot(path: &Path) -> Result<Spot> {
+    resolve(path, "does not exist; create the directory first")?
+        .ok_or_else(|| Error::environment(mount_point(path), "is the root directory"))
+}
+
+fn inherited(fd: i32, path: &Path) -> Result<Spot> {
+    let parent = sys::inherit_fd(fd).ok();
+    parent
+        .and_then(|parent| Spot::inherited(parent, path))
+        .ok_or_else(|| Error::usage(format!("--mountpoint-fd {fd}: is not an open descriptor")))
+}
+
+fn prepare_at(spot: Spot, options: &MountOptions) -> Result<Place> {
+    let dir = clear_stale(&spot, &options.mountpoint)?;
+    let fail = |error| Error::io("use the mount point", &options.mountpoint)(error);
+    let path = dir.path().map_err(fail)?;
     let refuse = |why: &str| Err(Error::environment(mount_point(&path), why));
-    let meta = std::fs::metadata(&path).map_err(Error::io("use the mount point", &path))?;
-    if !meta.is_dir() {
+    let stat = rustix::fs::fstat(&dir).map_err(|error| fail(error.into()))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         return refuse("is not a directory");
     }
     if path == Path::new("/") {
         return refuse("is the root directory");
     }
-    if !options.nonempty {
-        let mut entries =
-            std::fs::read_dir(&path).map_err(Error::io("list the mount point", &path))?;
-        if entries.next().is_some() {
-            return refuse("is not empty; mount elsewhere, or over it with -o nonempty");
-        }
+    if !options.nonempty && !is_empty(&dir).map_err(Error::io("list the mount point", &path))? {
+        return refuse("is not empty; mount elsewhere, or over it with -o nonempty");
     }
     // Reading the archive through the mount that it feeds would wait for itself for ever.
     for (what, file) in [
@@ -52,7 +83,24 @@ pub(super) fn prepare(options: &MountOptions) -> Result<PathBuf> {
             return refuse(&format!("contains {what}, which the mount would hide"));
         }
     }
-    Ok(path)
+    let found = dir.found().map_err(fail)?;
+    Ok(Place {
+        spot,
+        dir,
+        found,
+        path,
+    })
+}
+
+fn is_empty(dir: &Held) -> std::io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let readable = rustix::fs::openat(dir, c".", flags, Mode::empty())?;
+    for entry in Dir::new(readable)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Unmounts a model.
@@ -61,16 +109,18 @@ pub(super) fn prepare(options: &MountOptions) -> Result<PathBuf> {
 /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when nothing of ours is mounted
 /// there, when it is in use and `lazy` is not set, and when the system refuses.
 pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
-    let path = resolve(mountpoint, "does not exist")?;
-    find(&mountinfo::read()?, &path)?;
-    let mut outcome = attach::detach(&path, lazy)?;
+    let (spot, held) = mounted(mountpoint)?;
+    let path = held.path().map_err(Error::io("use", mountpoint))?;
+    let mut outcome = attach::unmount(&spot, held, lazy)?;
     // A look at the mount that is just being taken makes it busy, too.
     for _ in 0..BUSY_RETRIES {
         if outcome != Detached::Busy {
             break;
         }
         std::thread::sleep(BUSY_PAUSE);
-        outcome = attach::detach(&path, lazy)?;
+        let again = spot.open().map_err(|e| Error::io("use", &path)(e.into()))?;
+        find(&mountinfo::read()?, &again, &path)?;
+        outcome = attach::unmount(&spot, again, lazy)?;
     }
     match outcome {
         Detached::Done => Ok(()),
@@ -83,9 +133,43 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
     }
 }
 
-/// The mount of ours that a look-up of `path` (canonical) reaches.
-pub(super) fn find<'a>(mounts: &'a [Mount], path: &Path) -> Result<&'a Mount> {
-    match mountinfo::topmost(mounts, path) {
+/// Holds the model that is mounted at a path.
+pub(super) fn mounted(path: &Path) -> Result<(Spot, Held)> {
+    let Some(spot) = resolve(path, "does not exist")? else {
+        return Err(not_mounted(path, &mountinfo::read()?));
+    };
+    let fail = |error| Error::io("use the mount point", path)(error);
+    let held = spot.open().map_err(|error| fail(error.into()))?;
+    let shown = held.path().map_err(fail)?;
+    find(&mountinfo::read()?, &held, &shown)?;
+    Ok((spot, held))
+}
+
+/// A server that its starter waited for has died: detaches the mount that it has left, if it has.
+pub(super) fn clear_after_death(spot: &Spot) -> Result<()> {
+    let Ok(held) = spot.open() else {
+        return Ok(());
+    };
+    let path = held.path().map_err(Error::io("use", "the mount point"))?;
+    if find(&mountinfo::read()?, &held, &path).is_ok() && held.is_dead() {
+        attach::unmount(spot, held, true)?;
+    }
+    Ok(())
+}
+
+/// The mount of ours whose root is held; `path` is where it is.
+fn find<'a>(mounts: &'a [Mount], held: &Held, path: &Path) -> Result<&'a Mount> {
+    let found = held.found().map_err(Error::io("use", path))?;
+    model(mounts, root_of(mounts, &found, path), path)
+}
+
+/// The mount whose root a look-up has found at `path`; `None` when it has found something below.
+fn root_of<'a>(mounts: &'a [Mount], found: &Found, path: &Path) -> Option<&'a Mount> {
+    mountinfo::by_id(mounts, found.mount).filter(|mount| mount.mount_point == path)
+}
+
+fn model<'a>(mounts: &'a [Mount], mount: Option<&'a Mount>, path: &Path) -> Result<&'a Mount> {
+    match mount {
         Some(mount) if mount.fs_type == FS_TYPE => Ok(mount),
         Some(mount) => Err(Error::environment(
             printable_path(path),
@@ -124,74 +208,75 @@ fn not_mounted(path: &Path, mounts: &[Mount]) -> Error {
     Error::environment(printable_path(path), problem)
 }
 
-fn mount_point(path: &Path) -> String {
+pub(super) fn mount_point(path: &Path) -> String {
     format!("mount point {}", printable_path(path))
 }
 
-/// The canonical path of a mount point, without asking the file system that is mounted there: it
-/// may be dead, or not let us in. `missing` says what is wrong when there is none.
-pub(super) fn resolve(path: &Path, missing: &str) -> Result<PathBuf> {
-    let fail = |error: std::io::Error| match error.kind() {
+/// The spot that a path means; `None` for the root directory. `missing` says what is wrong when
+/// there is none.
+fn resolve(path: &Path, missing: &str) -> Result<Option<Spot>> {
+    Spot::of(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::environment(mount_point(path), missing),
         _ => Error::io("use the mount point", path)(error),
-    };
-    let absolute = std::path::absolute(path).map_err(fail)?;
-    let (Some(parent), Some(Component::Normal(name))) =
-        (absolute.parent(), absolute.components().next_back())
-    else {
-        return absolute.canonicalize().map_err(fail);
-    };
-    let candidate = parent.canonicalize().map_err(fail)?.join(name);
-    // Unlike stat(2) this asks nothing of a directory, so that it cannot hang either.
-    match rustix::fs::readlink(&candidate, Vec::new()) {
-        Ok(_) => candidate.canonicalize().map_err(fail),
-        Err(Errno::NOENT) => Err(fail(Errno::NOENT.into())),
-        Err(_) => Ok(candidate),
-    }
+    })
 }
 
-/// m2: a mount of ours whose process is gone answers nothing and blocks its directory.
-fn clear_stale(path: &Path) -> Result<()> {
+/// m2: a mount of ours whose process is gone answers nothing and blocks its directory. Holds what
+/// is there once there is none.
+fn clear_stale(spot: &Spot, named: &Path) -> Result<Held> {
+    let fail = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::environment(
+            mount_point(named),
+            "does not exist; create the directory first",
+        ),
+        _ => Error::io("use the mount point", named)(error),
+    };
     for _ in 0..MAX_STALE {
+        let held = spot.open().map_err(|error| fail(error.into()))?;
+        let path = held.path().map_err(fail)?;
         let mounts = mountinfo::read()?;
-        let Some(mount) = mountinfo::topmost(&mounts, path) else {
-            return Ok(());
+        let found = held.found().map_err(fail)?;
+        let Some(mount) = root_of(&mounts, &found, &path) else {
+            return Ok(held);
         };
         let ours = mount.fs_type == FS_TYPE;
-        match rustix::fs::statfs(path) {
-            Err(Errno::NOTCONN | Errno::CONNABORTED) if ours => {
-                attach::detach(path, true)?;
+        match held.is_dead() {
+            true if ours => {
+                attach::unmount(spot, held, true)?;
                 log::warn!(
                     "{}: cleared the mount of a process that was killed",
-                    mount_point(path)
+                    mount_point(&path)
                 );
             }
-            Err(Errno::NOTCONN | Errno::CONNABORTED) => {
+            true => {
                 return Err(Error::environment(
-                    mount_point(path),
+                    mount_point(&path),
                     format!(
                         "holds a dead mount of type {}; unmount it first",
                         mount.fs_type
                     ),
                 ));
             }
-            _ if ours => {
-                use std::os::unix::ffi::OsStrExt as _;
-                return Err(Error::environment(
-                    mount_point(path),
-                    format!(
-                        "is in use: {} is mounted there; unmount it first, or mount elsewhere",
-                        printable_bytes(mount.source.as_bytes())
-                    ),
-                ));
-            }
-            _ => return Ok(()),
+            false if ours => return Err(in_use(&path, mount)),
+            false => return Ok(held),
         }
     }
     Err(Error::environment(
-        mount_point(path),
+        mount_point(named),
         "too many dead mounts on top of each other",
     ))
+}
+
+/// m8: somebody else was first.
+pub(super) fn in_use(path: &Path, mount: &Mount) -> Error {
+    use std::os::unix::ffi::OsStrExt as _;
+    Error::environment(
+        mount_point(path),
+        format!(
+            "is in use: {} is mounted there; unmount it first, or mount elsewhere",
+            printable_bytes(mount.source.as_bytes())
+        ),
+    )
 }
 
 /// The canonical path of the deepest part of `path` that exists, with the rest appended.
@@ -236,10 +321,11 @@ mod tests {
         let mut over = at("full");
         over.nonempty = true;
         let real = dir.path().canonicalize().unwrap();
-        assert_eq!(prepare(&over).unwrap(), real.join("full"));
+        assert_eq!(prepare(&over).unwrap().path, real.join("full"));
         std::os::unix::fs::symlink("full/x", dir.path().join("link")).unwrap();
-        assert_eq!(prepare(&at("link")).unwrap(), real.join("full/x"));
-        assert_eq!(prepare(&at("full/../link/.")).unwrap(), real.join("full/x"));
+        assert_eq!(prepare(&at("link")).unwrap().path, real.join("full/x"));
+        let dots = prepare(&at("full/../link/.")).unwrap();
+        assert_eq!(dots.path, real.join("full/x"));
     }
 
     #[test]
@@ -272,7 +358,12 @@ mod tests {
             source: source.into(),
         };
         let why = |source: &Path, path: &Path| {
-            let error = find(&[mount(source)], path).unwrap_err();
+            let found = Found {
+                mount: 2,
+                device: String::new(),
+            };
+            let mounts = [mount(source)];
+            let error = model(&mounts, root_of(&mounts, &found, path), path).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Environment);
             error.to_string()
         };

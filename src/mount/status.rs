@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::requests::{STATUS_XATTR, Shared};
-use super::{memory, mountinfo, place};
+use super::{memory, place};
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 
@@ -68,18 +68,21 @@ pub struct Status {
 /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when no model is mounted there, or
 /// its process does not answer this user.
 pub fn status(mountpoint: &Path) -> Result<Status> {
-    let path = place::resolve(mountpoint, "does not exist")?;
-    place::find(&mountinfo::read()?, &path)?;
+    let (_, held) = place::mounted(mountpoint)?;
+    let path = held.path().map_err(Error::io("ask", mountpoint))?;
     let fail = |problem: &str| Error::environment(printable_path(&path), problem);
     let mut buf = vec![0u8; 64 << 10];
-    let len = rustix::fs::getxattr(&path, STATUS_XATTR, &mut buf[..]).map_err(|e| match e {
-        Errno::NOTCONN | Errno::CONNABORTED => {
-            fail("its process is gone; unmount it, or mount again on the same directory")
-        }
-        Errno::ACCESS | Errno::PERM => fail("was mounted by another user without --allow-other"),
-        Errno::NODATA | Errno::OPNOTSUPP => fail("its process keeps no status"),
-        e => Error::io("ask", &path)(e.into()),
-    })?;
+    let len =
+        rustix::fs::getxattr(held.through(), STATUS_XATTR, &mut buf[..]).map_err(|e| match e {
+            Errno::NOTCONN | Errno::CONNABORTED => {
+                fail("its process is gone; unmount it, or mount again on the same directory")
+            }
+            Errno::ACCESS | Errno::PERM => {
+                fail("was mounted by another user without --allow-other")
+            }
+            Errno::NODATA | Errno::OPNOTSUPP => fail("its process keeps no status"),
+            e => Error::io("ask", &path)(e.into()),
+        })?;
     serde_json::from_slice(buf.get(..len).unwrap_or_default())
         .map_err(|_| fail("its process is of another version"))
 }

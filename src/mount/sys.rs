@@ -1,5 +1,5 @@
 //! What the standard library and rustix have no safe interface for: signal masks, inherited
-//! descriptors and a new session for a child.
+//! descriptors, and a child with a life of its own.
 
 #![allow(unsafe_code)]
 
@@ -24,8 +24,10 @@ impl SignalSet {
             set.assume_init()
         };
         for &signal in signals {
-            if signal == libc::SIGHUP && is_ignored(signal) {
-                continue; // started by nohup, which stays so
+            // What a terminal sends may be ignored by whoever has started us, as nohup does, and a
+            // script for its background jobs. That stays so.
+            if matches!(signal, libc::SIGHUP | libc::SIGINT) && is_ignored(signal) {
+                continue;
             }
             // SAFETY: `set` is an initialised set; an invalid number is an error, not undefined.
             if unsafe { libc::sigaddset(&mut set, signal) } != 0 {
@@ -101,13 +103,33 @@ pub(super) fn inherit_fd(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Makes the child of `command` the leader of a session without a terminal, so that neither an
-/// interrupt at the terminal nor its closing reaches it.
-pub(super) fn in_new_session(command: &mut Command) -> &mut Command {
-    // SAFETY: setsid is async-signal-safe, and nothing else runs between fork and exec.
+/// Gives the child of `command` a life of its own. It leads a session without a terminal, so that
+/// neither an interrupt at the terminal nor its closing reaches it. Of the descriptors of this
+/// process it gets the standard streams and `kept`: it outlives whoever has started us, and would keep
+/// their locks taken and their pipes open.
+pub(super) fn on_its_own(command: &mut Command, kept: Vec<RawFd>) -> &mut Command {
+    // For kernels that cannot mark all at once. What is opened from now on is marked already.
+    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > libc::STDERR_FILENO)
+        .collect();
+    // SAFETY: what runs between fork and exec makes system calls only: it allocates nothing, takes
+    // no lock, and the lists exist already. Numbers of closed descriptors are errors.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             rustix::process::setsid()?;
+            let first = libc::STDERR_FILENO as libc::c_uint + 1;
+            let mark = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
+            if libc::close_range(first, libc::c_uint::MAX, mark) != 0 {
+                for &fd in &open {
+                    libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+                }
+            }
+            for &fd in &kept {
+                libc::fcntl(fd, libc::F_SETFD, 0);
+            }
             Ok(())
         })
     }
@@ -123,6 +145,16 @@ pub(super) fn give_back_freed_memory() {
         const LARGE: libc::c_int = 256 << 10;
         // SAFETY: mallopt takes two numbers, and refuses those that make no sense.
         unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+    }
+}
+
+/// Has all threads share one heap. glibc would give each a reserve of 64 MiB of addresses, which a
+/// limit of the address space counts.
+pub(super) fn use_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes two numbers, and refuses those that make no sense.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 

@@ -11,6 +11,7 @@ mod harness;
 mod lifecycle;
 mod places;
 mod reading;
+mod starting;
 #[path = "../support/mod.rs"]
 mod support;
 mod system;

@@ -1,0 +1,91 @@
+//! Limits of this process's own memory (`ulimit -v` and `-d`), looked at before anything is mounted.
+//!
+//! An allocation that such a limit refuses ends the process: the standard library and fuser, whose
+//! event loops take their buffers when they start, know no other way. So a mount needs room for all
+//! that it may take, and says so where there is none.
+
+use rustix::process::{Resource, getrlimit};
+
+use crate::error::{Error, Result};
+
+/// Buffer of an event loop: fuser 0.18.0 takes the largest request that there is, and a page.
+const LOOP_BUFFER_BYTES: u64 = (16 << 20) + 4096;
+/// The standard library's stack of a thread, with its guard.
+const STACK_BYTES: u64 = (2 << 20) + 4096;
+/// Threads that a mount has besides event loops and the readers that stand in for them.
+const OTHER_THREADS: u64 = 8;
+/// The promise: so much besides the cache, which counts for at least so much.
+const BASE_BYTES: u64 = 64 << 20;
+const LEAST_CACHE_BYTES: u64 = 16 << 20;
+
+/// Fails when a limit leaves less than a mount with such a cache and so many event loops may take.
+pub(super) fn check(cache_bytes: u64, threads: usize) -> Result<()> {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let page = rustix::param::page_size() as u64;
+    // Size, resident, shared, text, library, data and stack; in pages.
+    let field = |n: usize| statm.split(' ').nth(n)?.trim().parse::<u64>().ok();
+    let taken = |n: usize| field(n).unwrap_or(0).saturating_mul(page);
+    let limits = [
+        ("address space", "ulimit -v", Resource::As, taken(0)),
+        ("data segment", "ulimit -d", Resource::Data, taken(5)),
+    ];
+    for (what, command, resource, taken) in limits {
+        let limit = getrlimit(resource).current;
+        if limit.is_some() {
+            super::sys::use_one_heap();
+        }
+        fits(limit, taken, cache_bytes, threads)
+            .map_err(|why| Error::environment(format!("the {what} limit ({command})"), why))?;
+    }
+    Ok(())
+}
+
+fn fits(
+    limit: Option<u64>,
+    taken: u64,
+    cache_bytes: u64,
+    threads: usize,
+) -> std::result::Result<(), String> {
+    let Some(limit) = limit else { return Ok(()) };
+    let threads = threads as u64;
+    let needed = (LOOP_BUFFER_BYTES + 2 * STACK_BYTES)
+        .saturating_mul(threads)
+        .saturating_add(OTHER_THREADS * STACK_BYTES)
+        .saturating_add(BASE_BYTES)
+        .saturating_add(cache_bytes.max(LEAST_CACHE_BYTES))
+        .saturating_add(taken);
+    if needed <= limit {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    Err(format!(
+        "leaves {} MiB, but a cache of {} MiB and {threads} event loops may take {} MiB; raise it, or \
+         ask for less with --cache-size and -o threads=N",
+        limit >> 20,
+        mib(cache_bytes),
+        mib(needed)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_limit_must_leave_room_for_loops_cache_and_promise() {
+        assert_eq!(fits(None, u64::MAX, u64::MAX, usize::MAX), Ok(()));
+        assert_eq!(fits(Some(1 << 40), 100 * MIB, 256 * MIB, 8), Ok(()));
+        let problem = fits(Some(300 * MIB), 10 * MIB, 256 * MIB, 8).unwrap_err();
+        assert!(
+            problem
+                .starts_with("leaves 300 MiB, but a cache of 256 MiB and 8 event loops may take"),
+            "{problem}"
+        );
+        assert_eq!(fits(Some(300 * MIB), 10 * MIB, 64 * MIB, 2), Ok(()));
+        // Numbers that no sum can hold are too much, and no panic.
+        assert!(fits(Some(u64::MAX - 1), 1, u64::MAX, usize::MAX).is_err());
+        assert!(check(64 * MIB, 2).is_ok() || getrlimit(Resource::As).current.is_some());
+    }
+}

@@ -1,0 +1,307 @@
+//! Starting while others interfere: who exchanges the mount point, mounts there too, kills the
+//! server, or has left descriptors and limits to it.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::fd::{AsFd, AsRawFd as _, RawFd};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{CWD, FlockOperation, RenameFlags};
+
+use crate::harness::{
+    BINARY, Done, Mounted, Scene, Server, kill, lives, mounts_at, needs_root, shell, until,
+};
+
+/// How often a race is run: a thousand times in long tests.
+fn rounds(few: usize) -> usize {
+    match std::env::var_os("MODELOCI_TEST_LONG") {
+        Some(_) => 1000,
+        None => few,
+    }
+}
+
+/// The mount points of models below a directory, as the mount table has them.
+fn models_below(dir: &Path) -> Vec<String> {
+    let dir = dir.to_str().unwrap();
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let models = table
+        .lines()
+        .filter(|line| line.contains(" - fuse.modeloci "));
+    let points = models.filter_map(|line| line.split(' ').nth(4));
+    let below = points.filter(|point| point.starts_with(dir));
+    below.map(str::to_string).collect()
+}
+
+/// Mounts while two names are exchanged with each other again and again.
+fn mount_while_swapped(scene: &Scene, mountpoint: &str, swapped: [&str; 2]) -> Done {
+    let [a, b] = swapped.map(|name| scene.path(name));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                // Refused while something is mounted on it.
+                let _ = rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE);
+            }
+        });
+        let done = scene.run(&["mount", "m.tar", mountpoint, "--no-index"]);
+        stop.store(true, Ordering::Relaxed);
+        done
+    })
+}
+
+#[test]
+fn m7_nothing_is_mounted_elsewhere_while_mount_point_or_parents_are_exchanged() {
+    if !needs_root("mount on what another user owns") {
+        return;
+    }
+    let scene = Scene::new();
+    for dir in ["system/mnt", "P/mnt", "Q/mnt"] {
+        fs::create_dir_all(scene.path(dir)).unwrap();
+    }
+    for file in ["system/important", "system/mnt/important"] {
+        fs::write(scene.path(file), "important").unwrap();
+    }
+    symlink("../system/mnt", scene.path("P/link")).unwrap();
+    symlink("system", scene.path("R")).unwrap();
+    let mut mounted = 0;
+    for round in 0..rounds(40) {
+        // The mount point becomes a link, or a directory above it does.
+        let done = match round % 2 {
+            0 => mount_while_swapped(&scene, "P/mnt", ["P/mnt", "P/link"]),
+            _ => mount_while_swapped(&scene, "Q/mnt", ["Q", "R"]),
+        };
+        let models = models_below(&scene.path(""));
+        assert_eq!(
+            models.len(),
+            usize::from(done.code == Some(0)),
+            "{}",
+            done.err
+        );
+        for file in ["system/important", "system/mnt/important"] {
+            assert_eq!(fs::read_to_string(scene.path(file)).unwrap(), "important");
+        }
+        for model in &models {
+            mounted += 1;
+            Mounted(model.into()).unmount();
+        }
+        if done.code != Some(0) {
+            assert_eq!(done.code, Some(5), "{}", done.err);
+        }
+        assert_eq!(models_below(&scene.path("")), [""; 0]);
+    }
+    assert!(mounted > 0, "the race leaves room for mounting");
+}
+
+#[test]
+fn m8_of_several_that_mount_at_once_one_wins() {
+    let scene = Scene::new();
+    for _ in 0..rounds(10) {
+        let start = |_| {
+            let mut command = scene.command(&["mount", "m.tar", "mnt", "--no-index"]);
+            command.stderr(Stdio::piped()).stdout(Stdio::piped());
+            command.spawn().unwrap()
+        };
+        let starters: Vec<_> = (0..4).map(start).collect();
+        let mut won = 0;
+        for starter in starters {
+            let output = starter.wait_with_output().unwrap();
+            match output.status.code() {
+                Some(0) => won += 1,
+                Some(5) => {
+                    let error = String::from_utf8(output.stderr).unwrap();
+                    assert!(error.contains("is in use"), "{error}");
+                }
+                code => panic!("{code:?}"),
+            }
+        }
+        let mount = Mounted(scene.path("mnt"));
+        assert_eq!((won, mounts_at(&mount.0)), (1, 1));
+        let read = fs::read(mount.path("config.json")).unwrap();
+        assert_eq!(read, scene.bytes("config.json"));
+        let pid = mount.pid();
+        mount.unmount();
+        assert_eq!(mounts_at(&mount.0), 0);
+        until("the process ends", || !lives(pid));
+    }
+}
+
+/// Has a child find a file under this number, as long as `command` lives.
+fn with_descriptor(command: &mut Command, file: impl AsFd, number: RawFd) {
+    // Out of the way of the numbers that children are given.
+    let copy = rustix::io::fcntl_dupfd_cloexec(file, 500).unwrap();
+    // SAFETY: dup2 is a system call, and nothing else runs between fork and exec.
+    unsafe {
+        command.pre_exec(move || match libc::dup2(copy.as_raw_fd(), number) {
+            -1 => Err(std::io::Error::last_os_error()),
+            _ => Ok(()),
+        });
+    }
+}
+
+#[test]
+fn m9_nothing_of_the_starter_is_kept() {
+    let scene = Scene::new();
+    let lock = File::create(scene.path("lock")).unwrap();
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut command = scene.command(&["mount", "m.tar", "mnt"]);
+    // A low number, a high one, and two of one file.
+    with_descriptor(&mut command, &lock, 9);
+    with_descriptor(&mut command, &writer, 3);
+    with_descriptor(&mut command, &writer, 200);
+    Done::of(&mut command).ok();
+    let mount = Mounted(scene.path("mnt"));
+    drop((command, lock, writer));
+
+    let again = File::open(scene.path("lock")).unwrap();
+    rustix::fs::flock(&again, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let mut fds = [rustix::event::PollFd::new(
+        &reader,
+        rustix::event::PollFlags::IN,
+    )];
+    let soon = rustix::event::Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
+    assert_eq!(
+        rustix::event::poll(&mut fds, Some(&soon)).unwrap(),
+        1,
+        "the pipe ends"
+    );
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+    let proc = Path::new("/proc").join(mount.pid().to_string());
+    assert_eq!(fs::read_link(proc.join("cwd")).unwrap(), Path::new("/"));
+    mount.unmount();
+}
+
+/// What the options name is needed, and stays.
+#[test]
+fn m9_an_archive_that_is_given_as_a_descriptor_is_served() {
+    let scene = Scene::new();
+    let archive = File::open(scene.path("m.tar")).unwrap();
+    for options in [
+        &["mount", "/dev/fd/7", "mnt"][..],
+        &["mount", "/proc/self/fd/7", "mnt"],
+    ] {
+        let mut command = scene.command(options);
+        with_descriptor(&mut command, &archive, 7);
+        Done::of(&mut command).ok();
+        let mount = Mounted(scene.path("mnt"));
+        let read = fs::read(mount.path("weights.bin")).unwrap();
+        assert!(read == scene.bytes("weights.bin"));
+        mount.unmount();
+    }
+}
+
+#[test]
+fn m9_an_interrupt_that_the_starter_ignores_stays_ignored() {
+    let scene = Scene::new();
+    for (signal, number) in [("INT", libc::SIGINT), ("HUP", libc::SIGHUP)] {
+        let mut command = Command::new("sh");
+        command
+            .arg("-c")
+            .arg(format!(
+                "trap '' {signal}; exec \"$1\" mount m.tar mnt --foreground --no-index"
+            ))
+            .args(["sh", BINARY])
+            .current_dir(scene.path(""))
+            .stderr(Stdio::null());
+        let mut server = Server::start(command, scene.path("mnt"));
+        server.signal(number);
+        thread::sleep(Duration::from_millis(200));
+        assert!(
+            fs::read(server.mount.path("config.json")).is_ok(),
+            "{signal}"
+        );
+        server.signal(libc::SIGTERM);
+        assert_eq!(server.wait().0, Some(0));
+    }
+}
+
+/// The process that a starter has started, once there is one.
+fn child_of(starter: u32) -> Option<i32> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let mut of_starter = numbers.filter(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit(')').next().unwrap_or_default().trim();
+        after_name.split(' ').nth(1) == Some(&starter.to_string())
+    });
+    of_starter.next()
+}
+
+#[test]
+fn m10_a_server_that_is_killed_while_it_starts_leaves_no_mount() {
+    let scene = Scene::new();
+    let mut too_early = 0;
+    for round in 0..rounds(40) {
+        let mut command = scene.command(&["mount", "m.tar", "mnt", "--no-index"]);
+        let mut starter = command.stderr(Stdio::null()).spawn().unwrap();
+        let mut pid = None;
+        while pid.is_none() && starter.try_wait().unwrap().is_none() {
+            pid = child_of(starter.id());
+        }
+        thread::sleep(Duration::from_millis(round as u64 % 20));
+        if let Some(pid) = pid {
+            // SAFETY: sends a signal to a process of this test, or to none.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        let code = starter.wait().unwrap().code();
+        let mount = Mounted(scene.path("mnt"));
+        if code == Some(5) {
+            too_early += 1;
+            assert_eq!(mounts_at(&mount.0), 0, "round {round}");
+        } else {
+            // It was killed after it had answered, which is another story.
+            assert_eq!(code, Some(0));
+            until("it is dead", || pid.is_none_or(|pid| !lives(pid)));
+        }
+        drop(mount);
+        assert_eq!(mounts_at(&scene.path("mnt")), 0);
+    }
+    assert!(too_early > 0, "some are killed before they answer");
+}
+
+#[test]
+fn r8_a_small_address_space_is_an_error_at_the_start() {
+    let scene = Scene::new();
+    let mut refused = 0;
+    for limit in ["-v", "-d"] {
+        for mib in [96, 128, 192, 256, 384, 512, 768, 1024] {
+            let done = shell(
+                &format!(
+                    "cd \"$1\" && ulimit {limit} {} && exec \"$2\" mount m.tar mnt --no-index",
+                    mib * 1024
+                ),
+                &[scene.path("").as_os_str(), BINARY.as_ref()],
+            );
+            if done.code == Some(0) {
+                let mount = Mounted(scene.path("mnt"));
+                let read = fs::read(mount.path("weights.bin")).unwrap();
+                assert!(read == scene.bytes("weights.bin"));
+                mount.unmount();
+            } else {
+                refused += 1;
+                done.fails(5, &format!("limit (ulimit {limit}): leaves {mib} MiB"));
+            }
+            assert_eq!(mounts_at(&scene.path("mnt")), 0);
+        }
+    }
+    assert!((4..16).contains(&refused), "{refused}");
+    // With less to keep it fits.
+    shell(
+        "cd \"$1\" && ulimit -v 300000 && exec \"$2\" mount m.tar mnt --no-index --cache-size 16M \
+         -o threads=2",
+        &[scene.path("").as_os_str(), BINARY.as_ref()],
+    )
+    .ok();
+    let mount = Mounted(scene.path("mnt"));
+    kill(mount.pid(), libc::SIGTERM);
+    until("it is gone", || mounts_at(&mount.0) == 0);
+}
