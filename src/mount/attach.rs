@@ -140,10 +140,15 @@ fn settled(mount: &OwnedFd, place: &Place) -> Result<Found> {
     let mounts = mountinfo::read()?;
     let parent = mountinfo::by_id(&mounts, found.mount).map(|mount| mount.parent);
     if parent != Some(place.found.mount) {
-        return Err(match parent.and_then(|id| mountinfo::by_id(&mounts, id)) {
-            Some(first) => place::in_use(&place.path, first),
-            None => not_in_the_table(&place.path),
-        });
+        // It stands on another's; or is gone with one that it stood on for a moment.
+        let path = place.dir.path().map_err(fail)?;
+        let first = parent.and_then(|id| mountinfo::by_id(&mounts, id));
+        return Err(
+            match first.or_else(|| mountinfo::first_on(&mounts, place.found.mount, &path)) {
+                Some(first) => place::in_use(&place.path, first),
+                None => not_in_the_table(&place.path),
+            },
+        );
     }
     if !leads_to(place, found.mount)? {
         return Err(moved_away(&place.path));

@@ -59,9 +59,8 @@ fn inherited(fd: i32, path: &Path) -> Result<Spot> {
 }
 
 fn prepare_at(spot: Spot, options: &MountOptions) -> Result<Place> {
-    let dir = clear_stale(&spot, &options.mountpoint)?;
+    let (dir, path) = clear_stale(&spot, &options.mountpoint)?;
     let fail = |error| Error::io("use the mount point", &options.mountpoint)(error);
-    let path = dir.path().map_err(fail)?;
     let refuse = |why: &str| Err(Error::environment(mount_point(&path), why));
     let stat = rustix::fs::fstat(&dir).map_err(|error| fail(error.into()))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
@@ -223,7 +222,7 @@ fn resolve(path: &Path, missing: &str) -> Result<Option<Spot>> {
 
 /// m2: a mount of ours whose process is gone answers nothing and blocks its directory. Holds what
 /// is there once there is none.
-fn clear_stale(spot: &Spot, named: &Path) -> Result<Held> {
+fn clear_stale(spot: &Spot, named: &Path) -> Result<(Held, PathBuf)> {
     let fail = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::environment(
             mount_point(named),
@@ -236,8 +235,12 @@ fn clear_stale(spot: &Spot, named: &Path) -> Result<Held> {
         let path = held.path().map_err(fail)?;
         let mounts = mountinfo::read()?;
         let found = held.found().map_err(fail)?;
+        if mountinfo::by_id(&mounts, found.mount).is_none() {
+            // Another process's attempt to mount here, which is gone again.
+            continue;
+        }
         let Some(mount) = root_of(&mounts, &found, &path) else {
-            return Ok(held);
+            return Ok((held, path));
         };
         let ours = mount.fs_type == FS_TYPE;
         match held.is_dead() {
@@ -258,12 +261,12 @@ fn clear_stale(spot: &Spot, named: &Path) -> Result<Held> {
                 ));
             }
             false if ours => return Err(in_use(&path, mount)),
-            false => return Ok(held),
+            false => return Ok((held, path)),
         }
     }
     Err(Error::environment(
         mount_point(named),
-        "too many dead mounts on top of each other",
+        "holds too many dead mounts, or others mount and unmount there all the time",
     ))
 }
 
