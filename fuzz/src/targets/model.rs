@@ -294,7 +294,9 @@ fn honest() -> &'static [Honest] {
         let mut all: Vec<Honest> = methods
             .map(|method| Honest::of(packed(&files, method), &files))
             .into();
-        all.push(Honest::of(foreign(&files), &files));
+        // A link has the bytes and the attributes of what it leads to.
+        let linked = [&[("alias", noise(5, 70_000))], &files[..]].concat();
+        all.push(Honest::of(foreign(&linked), &linked));
         all
     })
 }
@@ -346,6 +348,10 @@ fn foreign(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
         let layer = match *path {
             "config.json" => tar(path, bytes),
             "w.bin" => bytes.clone(),
+            "alias" => {
+                let header = Header::file(*path, 0).kind(b'2').link("w.bin");
+                gzip(&Tar::new().entry(header, b"").end())
+            }
             "sub/run.sh" => zstd::encode_all(&tar(path, bytes)[..], 1).expect("zstd"),
             _ => gzip(&tar(path, bytes)),
         };
