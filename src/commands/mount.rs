@@ -34,6 +34,7 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         // Started by way of /proc/self/exe, it would be "exe" to ps, top and pgrep.
         let _ = rustix::thread::set_name(c"modeloci");
     }
+    give_up_privileges();
     let log = start_log(&options, verbosity)
         .inspect_err(|error| mount::report_failure(&options, error))?;
     let result = mount::mount(&options).map_err(|error| advise(error, &args.archive));
@@ -46,6 +47,26 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     log.flush(Duration::from_millis(500));
     result?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a server never needs is given up before its first thread starts, which inherits that. (Only
+/// the program does this: a caller of the library keeps what it has.)
+fn give_up_privileges() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    // A core dump would hold the model. Whoever looks for a bug can raise the limit again.
+    let cores = Rlimit {
+        current: Some(0),
+        maximum: getrlimit(Resource::Core).maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Core, cores) {
+        log::debug!("core dumps stay as they are: {error}");
+    }
+    // For other users a setuid program mounts, and unmounts at the end.
+    if rustix::process::geteuid().is_root()
+        && let Err(error) = rustix::thread::set_no_new_privs(true)
+    {
+        log::debug!("new privileges stay possible: {error}");
+    }
 }
 
 /// Says what to do about a directory of files that was never packed.

@@ -22,6 +22,8 @@ const MAX_STALE: usize = 64;
 /// How often and after how long an unmount of a busy mount is tried again.
 const BUSY_RETRIES: u32 = 4;
 const BUSY_PAUSE: Duration = Duration::from_millis(25);
+/// How often after such a pause a helper is looked for that mounts for a server that has died.
+const HELPER_LOOKS: u32 = 40;
 
 /// A mount point that was checked, and is held as it was checked.
 #[derive(Debug)]
@@ -145,7 +147,19 @@ pub(super) fn mounted(path: &Path) -> Result<(Spot, Held)> {
 }
 
 /// A server that its starter waited for has died: detaches the mount that it has left, if it has.
+/// The helper that it may have called lives on for a moment, and mounts.
 pub(super) fn clear_after_death(spot: &Spot) -> Result<()> {
+    clear_dead(spot)?;
+    if !rustix::process::geteuid().is_root() {
+        for _ in 0..HELPER_LOOKS {
+            std::thread::sleep(BUSY_PAUSE);
+            clear_dead(spot)?;
+        }
+    }
+    Ok(())
+}
+
+fn clear_dead(spot: &Spot) -> Result<()> {
     let Ok(held) = spot.open() else {
         return Ok(());
     };
