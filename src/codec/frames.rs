@@ -6,7 +6,7 @@
 
 use std::io::{self, Read};
 
-use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
+use zstd::zstd_safe::{self, DCtx, DParameter, InBuffer, OutBuffer};
 
 use super::CodecError;
 use super::seek::Record;
@@ -20,8 +20,8 @@ const INPUT: usize = 128 << 10;
 pub(crate) struct Frames<'r, R> {
     source: R,
     decoder: DCtx<'static>,
-    /// Is told how much memory the decoder has, whenever it is more than before.
-    memory: Box<dyn FnMut(u64) + 'r>,
+    /// Is asked for the memory that the decoder has, whenever it is more than before.
+    memory: Box<dyn FnMut(u64) -> io::Result<()> + 'r>,
     /// What it was told last.
     told: usize,
     bytes: Vec<u8>,
@@ -37,14 +37,14 @@ pub(crate) struct Frames<'r, R> {
 
 impl<'r, R: Read> Frames<'r, R> {
     /// At the start of a frame; tells `record` where frames start, and what they hold. Each time that
-    /// the decoder is about to use more memory, `memory` is told how much it is in all.
+    /// the decoder is about to use more memory, `memory` is asked whether it may have so much in all.
     ///
     /// # Errors
     /// When there is no memory for a decoder.
     pub(crate) fn new(
         source: R,
         record: Option<&'r mut dyn Record>,
-        memory: Box<dyn FnMut(u64) + 'r>,
+        memory: Box<dyn FnMut(u64) -> io::Result<()> + 'r>,
     ) -> io::Result<Self> {
         let mut decoder = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
         decoder
@@ -112,7 +112,7 @@ impl<R: Read> Read for Frames<'_, R> {
             let size = self.decoder.sizeof();
             if size > self.told {
                 self.told = size;
-                (self.memory)(size as u64);
+                (self.memory)(size as u64)?;
             }
             self.used += read;
             self.total += written as u64;
@@ -128,6 +128,22 @@ impl<R: Read> Read for Frames<'_, R> {
             }
         }
     }
+}
+
+/// What a decoder takes for its window, as the first bytes of a frame tell; 0 when they are of no frame.
+pub(crate) fn window(start: &[u8]) -> u64 {
+    let [0x28, 0xb5, 0x2f, 0xfd, descriptor, window, ..] = *start else {
+        return 0;
+    };
+    let size = if descriptor & 0x20 != 0 {
+        let size = zstd_safe::get_frame_content_size(start);
+        size.ok().flatten().unwrap_or(0)
+    } else {
+        let base = 1u64 << (10 + (window >> 3));
+        base + base / 8 * u64::from(window & 7)
+    };
+    // What is larger is refused.
+    size.min(1 << limits::MAX_ZSTD_WINDOW_LOG)
 }
 
 fn invalid(error: CodecError) -> io::Error {

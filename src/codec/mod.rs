@@ -133,7 +133,7 @@ pub fn gunzip(source: impl Read) -> impl Read {
 /// What a zstd stream decodes to, as layers are read: for fuzzing.
 #[doc(hidden)]
 pub fn unzstd(source: impl Read) -> io::Result<impl Read> {
-    frames::Frames::new(source, None, Box::new(|_| ()))
+    frames::Frames::new(source, None, Box::new(|_| Ok(())))
 }
 
 /// Why compressed bytes could not be decoded.

@@ -15,9 +15,9 @@ use super::{
 use crate::codec::{ChunkKind, Decoder, stored};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
-use crate::memory::budget::{self, Share};
 use crate::memory::cache::ChunkKey;
 use crate::memory::flight::Flight;
+use crate::memory::limiter::Unit;
 use crate::oci::annotations;
 use crate::source::ReadAt;
 use crate::tar::{EntryKind, Members};
@@ -294,7 +294,7 @@ impl ChunkedFile {
     fn chunk(&self, table: &ChunkTable, number: u64, len: usize) -> Result<Bytes> {
         let shared = &self.shared;
         // Large chunks take turns: waiting for one is as good.
-        let most = cores().min(budget::at_once(table.header().chunk_size.into()));
+        let most = cores().min(at_once(table.header().chunk_size.into()));
         shared.chunk(table, number, || {
             let next = match &shared.context.pool {
                 Some(_) if most == cores() => self.readahead.claim_first(),
@@ -384,10 +384,12 @@ impl FileReader for ChunkedFile {
         let mut chunk = self.chunk(&table, number, len)?;
         if start + len <= chunk.len() {
             self.shared.served(number, len);
-            if budget::is_large(chunk.len()) {
-                // An answer that waits for its turn must not keep all of a large chunk: answers
-                // from several of them would take more than was promised.
-                return Ok(Bytes::copy_from_slice(&chunk[start..start + len]));
+            if chunk.len() > LARGE {
+                // An answer that waits for its turn must not keep all of a large chunk: others would
+                // wait for its memory.
+                let mut copy = self.shared.context.buffers.take(len);
+                copy.as_mut().copy_from_slice(&chunk[start..start + len]);
+                return Ok(copy.freeze());
             }
             return Ok(chunk.slice(start..start + len));
         }
@@ -442,9 +444,23 @@ impl FileReader for ChunkedFile {
     }
 }
 
+/// Chunks of more bytes are cut for their answers.
+const LARGE: usize = 2 << 20;
+
+/// How many chunks of so many bytes one reader decodes ahead of itself at a time.
+fn at_once(bytes: u64) -> usize {
+    const MOST_BYTES: u64 = 16 << 20;
+    match usize::try_from(bytes) {
+        Ok(bytes) if bytes <= LARGE => usize::MAX,
+        _ => usize::try_from(MOST_BYTES / bytes.max(1))
+            .unwrap_or(1)
+            .max(1),
+    }
+}
+
 thread_local! {
     /// What one thread needs to decode: kept, as it is expensive to build.
-    static DECODING: RefCell<(Decoder, Vec<u8>)> = RefCell::default();
+    static DECODING: RefCell<Decoder> = RefCell::default();
 }
 
 impl Shared {
@@ -473,8 +489,8 @@ impl Shared {
             if let Some(bytes) = self.context.cache.get(key) {
                 return Ok(bytes);
             }
-            // The share is kept until the cache has made room.
-            let (bytes, _share) = self.decode(table, number + 1)?;
+            // What it took is in the cache before the unit ends: whoever waits for memory finds it.
+            let (bytes, _unit) = self.decode(table, number + 1)?;
             self.context.cache.insert(key, bytes.clone());
             Ok(bytes)
         };
@@ -521,36 +537,36 @@ impl Shared {
     }
 
     /// Reads, verifies and decodes one segment. Nothing unverified reaches the decoder.
-    fn decode(&self, table: &ChunkTable, segment: u64) -> Result<(Bytes, Share<'_>)> {
+    fn decode(&self, table: &ChunkTable, segment: u64) -> Result<(Bytes, Unit)> {
         let row = table
             .row(segment)
             .ok_or_else(|| self.lies(format!("has no row {segment}")))?;
-        let decoded_len = table.decoded_len(segment);
-        let share = self.context.budget.take(decoded_len);
-        let mut out = self.context.buffers.take(decoded_len as usize);
-        let in_place = match row.kind {
-            ChunkKind::Plain => {
-                self.read(out.as_mut(), &row)?;
-                true
+        let decoded_len = table.decoded_len(segment) as usize;
+        let (buffers, length) = (&self.context.buffers, row.length as usize);
+        if matches!(row.kind, ChunkKind::Plain | ChunkKind::Stored) {
+            let (unit, mut out, _) = buffers.take_unit(decoded_len, 0, &self.subject)?;
+            let in_place = match row.kind {
+                ChunkKind::Plain => self.read(out.as_mut(), &row).map(|()| true)?,
+                _ => self.read_stored(out.as_mut(), &row)?,
+            };
+            if in_place {
+                Stats::add(&self.context.stats.chunks_decoded, 1);
+                return Ok((out.freeze(), unit));
             }
-            ChunkKind::Stored => self.read_stored(out.as_mut(), &row)?,
-            ChunkKind::Literal | ChunkKind::Deflate | ChunkKind::Zstd => false,
-        };
-        if !in_place {
-            DECODING.with_borrow_mut(|(decoder, compressed)| {
-                compressed.resize(row.length as usize, 0);
-                self.read(compressed, &row)?;
-                decoder
-                    .decode(row.kind, &row.sub_offsets, compressed, out.as_mut())
-                    .map_err(|e| self.lies(format!("segment at offset {}: {e}", row.offset)))?;
-                if share.is_large() {
-                    *compressed = Vec::new();
-                }
-                Ok(())
-            })?;
         }
+        // As long as the result where that is enough, so that the memory of one serves the other.
+        let scratch = decoded_len.max(length);
+        let (unit, mut out, mut scratch) =
+            buffers.take_unit(decoded_len, scratch, &self.subject)?;
+        let compressed = scratch.as_mut().get_mut(..length).unwrap_or_default();
+        self.read(compressed, &row)?;
+        DECODING
+            .with_borrow_mut(|decoder| {
+                decoder.decode(row.kind, &row.sub_offsets, compressed, out.as_mut())
+            })
+            .map_err(|e| self.lies(format!("segment at offset {}: {e}", row.offset)))?;
         Stats::add(&self.context.stats.chunks_decoded, 1);
-        Ok((out.freeze(), share))
+        Ok((out.freeze(), unit))
     }
 
     /// Reads a segment's compressed bytes and compares them with their digest, each piece hashed

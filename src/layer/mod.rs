@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -15,10 +16,11 @@ use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::Result;
 use crate::memory::admission::Live;
-use crate::memory::budget::Budget;
 use crate::memory::buffers::Buffers;
 use crate::memory::cache::{ChunkCache, ChunkKey};
+use crate::memory::limiter::{Limiter, Reclaim};
 use crate::memory::pool::Pool;
+use crate::memory::promise::Promise;
 use crate::oci::Descriptor;
 use crate::source::ReadAt;
 
@@ -50,8 +52,8 @@ pub struct Context {
     pub index_dir: Option<PathBuf>,
     /// Recycled memory for decoded chunks.
     buffers: Arc<Buffers>,
-    /// What decoding large chunks may take.
-    budget: Budget,
+    /// Who grants memory for whatever is decoded or kept.
+    pub(crate) limiter: Arc<Limiter>,
     /// Foreign layers that are decoded as far as their readers got.
     frontiers: Live,
     /// Decodes ahead of sequential readers; `None` when something else reads ahead.
@@ -71,12 +73,28 @@ impl Context {
         index_dir: Option<PathBuf>,
         readahead_bytes: u64,
     ) -> Context {
+        let promise = Promise::unmounted(cache.capacity());
+        let limiter = Limiter::new(promise, Duration::ZERO);
+        Context::within(limiter, cache, index_dir, readahead_bytes)
+    }
+
+    /// The same within a limit of memory.
+    pub fn within(
+        limiter: Arc<Limiter>,
+        cache: Arc<dyn ChunkCache>,
+        index_dir: Option<PathBuf>,
+        readahead_bytes: u64,
+    ) -> Context {
+        let buffers = Arc::new(Buffers::new(Arc::clone(&limiter)));
+        let unused: Arc<dyn Reclaim> = Arc::<Buffers>::clone(&buffers);
+        let cached: Arc<dyn Reclaim> = Arc::<dyn ChunkCache>::clone(&cache);
+        limiter.reclaims_from(vec![Arc::downgrade(&unused), Arc::downgrade(&cached)]);
         Context {
             cache,
             stats: Stats::default(),
             index_dir,
-            buffers: Arc::new(Buffers::default()),
-            budget: Budget::default(),
+            buffers,
+            limiter,
             frontiers: Live::default(),
             pool: (readahead_bytes > 0).then(|| Pool::new(cores().saturating_sub(1).max(1))),
             readahead_bytes,

@@ -7,8 +7,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Most of them at a time; each takes some 5 MiB.
-const MOST: usize = 3;
+/// Most of them at a time.
+pub(crate) const MOST: usize = 3;
 
 /// A decoder that may stand still.
 pub(crate) trait Frontier: Send + Sync {

@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use lru::LruCache;
 
+use super::limiter::Reclaim;
+
 /// Names a cached chunk: a layer of the open model, and a chunk (or span) of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChunkKey {
@@ -16,7 +18,7 @@ pub struct ChunkKey {
 }
 
 /// Keeps decoded chunks. Everything put in was verified; an implementation may forget at any time.
-pub trait ChunkCache: Send + Sync {
+pub trait ChunkCache: Reclaim {
     /// The chunk, if it is still kept; marks it as used.
     fn get(&self, key: ChunkKey) -> Option<Bytes>;
     /// Keeps `chunk`, forgetting others as the bound requires. A chunk over the bound is not kept.
@@ -24,11 +26,6 @@ pub trait ChunkCache: Send + Sync {
     /// Notes that so many bytes of the chunk were served. Once all of it was, it is *spent*: the next
     /// to forget.
     fn served(&self, key: ChunkKey, bytes: usize);
-    /// Makes room for `bytes` of other memory: they and what is kept stay within the capacity, until
-    /// they are given back with [`release`](ChunkCache::release).
-    fn reserve(&self, bytes: u64);
-    /// Gives back what was reserved.
-    fn release(&self, bytes: u64);
     /// Bytes kept now.
     fn used(&self) -> u64;
     /// Most bytes that are kept.
@@ -52,8 +49,6 @@ pub struct LruChunkCache {
 struct Inner {
     chunks: LruCache<ChunkKey, Kept>,
     used: u64,
-    /// Bytes that other memory takes.
-    reserved: u64,
     /// Keys of spent chunks, oldest first; some may be forgotten already.
     spent: VecDeque<ChunkKey>,
     spent_bytes: u64,
@@ -69,7 +64,7 @@ struct Kept {
 impl Inner {
     /// Forgets what was used least recently until the rest fits `capacity`.
     fn shrink(&mut self, capacity: u64, forgotten: &mut Vec<Bytes>) {
-        while self.used.saturating_add(self.reserved) > capacity {
+        while self.used > capacity {
             let Some((_, old)) = self.chunks.pop_lru() else {
                 break;
             };
@@ -96,7 +91,6 @@ impl LruChunkCache {
             inner: Mutex::new(Inner {
                 chunks: LruCache::unbounded(),
                 used: 0,
-                reserved: 0,
                 spent: VecDeque::new(),
                 spent_bytes: 0,
             }),
@@ -111,6 +105,17 @@ impl LruChunkCache {
     }
 }
 
+impl Reclaim for LruChunkCache {
+    fn reclaim(&self, bytes: u64) -> bool {
+        let mut forgotten = Vec::new();
+        let mut inner = self.lock();
+        let less = inner.used.saturating_sub(bytes);
+        inner.shrink(less, &mut forgotten);
+        drop(inner);
+        !forgotten.is_empty()
+    }
+}
+
 // Forgotten chunks are dropped after the lock is released: freeing memory is slow.
 impl ChunkCache for LruChunkCache {
     fn get(&self, key: ChunkKey) -> Option<Bytes> {
@@ -121,7 +126,7 @@ impl ChunkCache for LruChunkCache {
         let size = chunk.len() as u64;
         let mut forgotten = Vec::new();
         let mut inner = self.lock();
-        if size > self.capacity.saturating_sub(inner.reserved) {
+        if size > self.capacity {
             return;
         }
         inner.used += size;
@@ -135,19 +140,6 @@ impl ChunkCache for LruChunkCache {
         }
         inner.shrink(self.capacity, &mut forgotten);
         drop(inner);
-    }
-
-    fn reserve(&self, bytes: u64) {
-        let mut forgotten = Vec::new();
-        let mut inner = self.lock();
-        inner.reserved = inner.reserved.saturating_add(bytes);
-        inner.shrink(self.capacity, &mut forgotten);
-        drop(inner);
-    }
-
-    fn release(&self, bytes: u64) {
-        let mut inner = self.lock();
-        inner.reserved = inner.reserved.saturating_sub(bytes);
     }
 
     fn served(&self, key: ChunkKey, bytes: usize) {

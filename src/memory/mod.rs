@@ -1,13 +1,15 @@
-//! What an open model keeps in memory beyond its tree, and who may take more of it: the cache of
-//! decoded chunks, recycled buffers, and the bounds on what is decoded at once.
+//! What an open model keeps in memory beyond its tree, and who may take more of it: one limiter, which
+//! knows the promise of the mount as one number, and those who ask it: the cache of decoded chunks,
+//! recycled buffers, decoders and their windows, passes over whole layers.
 
 pub(crate) mod admission;
-pub(crate) mod budget;
 pub(crate) mod buffers;
 pub mod cache;
 pub mod flight;
+pub mod limiter;
 mod pages;
 pub(crate) mod pool;
+pub mod promise;
 mod sync;
 #[cfg(test)]
 mod tests;

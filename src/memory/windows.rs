@@ -1,74 +1,99 @@
-//! Memory of zstd decoders that keep a large window: taken from the cache's.
+//! Memory of zstd decoders, which learn from a frame's header how large a window it needs.
 //!
-//! A frame may ask its decoder for a window of 128 MiB, twice what a mount may take beyond its cache.
-//! So decoders with large windows go one after the other, and while one is at work the cache keeps as
-//! much less. A cache that is smaller than a window is emptied, and no more can be done then. Passes
-//! over whole layers, which take long, and reads of single spans do not wait for each other.
+//! A frame may ask for 128 MiB, twice what a mount may take beyond its cache; and it is only known
+//! once the decoder has begun. A decoder that then waited, with what it has in its hands, could wait
+//! for another that does the same. So it does not wait: it gives up, what it needs is remembered for
+//! its layer, and it begins anew with as much from the start.
 
-use super::cache::ChunkCache;
-use super::turns::{Turn, Turns};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes of a decoder that the promised memory has room for, whatever the cache holds.
-const FREE_BYTES: u64 = 16 << 20;
+use super::limiter::{Limiter, Unit};
+use super::promise::LARGEST_DECODER;
+use crate::error::Result;
 
-/// Decoders for whole layers that have more, at a time in the whole process.
-static PASSES: Turns = Turns::new(1);
-/// Decoders for single spans that have more.
-static SPANS: Turns = Turns::new(1);
+/// What the largest decoder of one layer takes, as far as is known.
+#[derive(Debug, Default)]
+pub(crate) struct Windows(AtomicU64);
 
-/// What one decoder has taken, until it is dropped.
-pub(crate) struct WindowMemory<'a> {
-    cache: &'a dyn ChunkCache,
-    turns: &'static Turns,
-    size: u64,
-    turn: Option<Turn<'static>>,
-}
-
-impl<'a> WindowMemory<'a> {
-    /// Nothing yet, of a decoder for a whole layer.
-    pub(crate) fn of_pass(cache: &'a dyn ChunkCache) -> WindowMemory<'a> {
-        WindowMemory::new(cache, &PASSES)
+impl Windows {
+    /// Notes that a decoder will take `bytes`.
+    pub(crate) fn expect(&self, bytes: u64) {
+        self.0.fetch_max(bytes, Ordering::Relaxed);
     }
 
-    /// Nothing yet, of a decoder for one span.
-    pub(crate) fn of_span(cache: &'a dyn ChunkCache) -> WindowMemory<'a> {
-        WindowMemory::new(cache, &SPANS)
+    /// What is known.
+    pub(crate) fn expected(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 
-    fn new(cache: &'a dyn ChunkCache, turns: &'static Turns) -> WindowMemory<'a> {
-        WindowMemory {
-            cache,
-            turns,
-            size: 0,
-            turn: None,
+    /// Runs `work` with `bytes` of memory besides what its decoder takes. It tells how much that is
+    /// before it goes on, and gives up where the answer is an error; then it is run again.
+    ///
+    /// # Errors
+    /// Those of `work`, and of [`Limiter::take`].
+    pub(crate) fn run<T>(
+        &self,
+        limiter: &Arc<Limiter>,
+        bytes: u64,
+        subject: &str,
+        mut work: impl FnMut(&mut Unit, &mut Decoder) -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            let granted = self.expected();
+            let mut unit = limiter.take(bytes.saturating_add(granted), subject)?;
+            let mut decoder = Decoder {
+                limiter: Arc::clone(limiter),
+                more: None,
+                granted,
+                refused: None,
+            };
+            let result = work(&mut unit, &mut decoder);
+            match decoder.refused {
+                // Windows grow in small steps; a layer that takes them all must not begin anew for each.
+                Some(size) => {
+                    let next = size.checked_next_power_of_two().unwrap_or(size);
+                    let most = LARGEST_DECODER.min(limiter.limit().saturating_sub(bytes));
+                    self.expect(next.min(most).max(size));
+                }
+                None => return result,
+            }
         }
-    }
-
-    /// Waits until there may be a decoder of `size` bytes, and takes as many in all.
-    pub(crate) fn grow(&mut self, size: u64) {
-        if size <= self.size.max(FREE_BYTES) {
-            return;
-        }
-        self.give_back();
-        self.turn = Some(self.turns.take());
-        self.size = size;
-        self.cache.reserve(self.beyond());
-    }
-
-    fn beyond(&self) -> u64 {
-        self.size.saturating_sub(FREE_BYTES)
-    }
-
-    fn give_back(&mut self) {
-        self.cache.release(self.beyond());
-        self.size = 0;
-        self.turn = None;
     }
 }
 
-impl Drop for WindowMemory<'_> {
-    fn drop(&mut self) {
-        self.give_back();
+/// One decoder, that may grow.
+pub(crate) struct Decoder {
+    limiter: Arc<Limiter>,
+    more: Option<Unit>,
+    granted: u64,
+    refused: Option<u64>,
+}
+
+impl Decoder {
+    /// The decoder is about to use `size` bytes in all.
+    ///
+    /// # Errors
+    /// When it must not.
+    pub(crate) fn grow(&mut self, size: u64) -> io::Result<()> {
+        let missing = size.saturating_sub(self.granted);
+        if missing == 0 {
+            return Ok(());
+        }
+        let grown = match &mut self.more {
+            Some(more) => more.grow(missing),
+            none => {
+                *none = self.limiter.try_take(missing);
+                none.is_some()
+            }
+        };
+        if grown {
+            self.granted = size;
+            return Ok(());
+        }
+        self.refused = Some(size);
+        Err(io::ErrorKind::OutOfMemory.into())
     }
 }
 
@@ -76,44 +101,41 @@ impl Drop for WindowMemory<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use bytes::Bytes;
+    use std::time::Duration;
 
     use super::*;
-    use crate::memory::cache::{ChunkKey, LruChunkCache};
+    use crate::error::Error;
+    use crate::memory::promise::{MIB, Promise};
 
+    /// Two thirds of the memory each: waiting for each other, they would never end.
     #[test]
-    fn r9_a_large_window_takes_the_place_of_chunks() {
-        const MIB: u64 = 1 << 20;
-        let cache = LruChunkCache::new(64 * MIB);
-        let fill = || {
-            for chunk in 0..64 {
-                cache.insert(ChunkKey { layer: 0, chunk }, Bytes::from(vec![0; 1 << 20]));
-            }
-            cache.used() / MIB
-        };
-        assert_eq!(fill(), 64);
-        let mut one = WindowMemory::of_pass(&cache);
-        one.grow(8 * MIB);
-        assert_eq!(cache.used(), 64 * MIB);
-        one.grow(48 * MIB);
-        one.grow(40 * MIB);
-        assert_eq!(cache.used(), 32 * MIB);
-        assert_eq!(fill(), 32);
-        let mut span = WindowMemory::of_span(&cache);
-        span.grow(32 * MIB);
-        assert_eq!(cache.used(), 16 * MIB, "it does not wait for the pass");
-        drop(span);
+    fn r16_decoders_that_grow_do_not_wait_for_each_other() {
+        let limiter = Limiter::new(Promise::new(16 * MIB, 2, 0), Duration::ZERO);
+        let size = limiter.limit() / 3;
+        let windows: Vec<_> = (0..4).map(|_| Windows::default()).collect();
         std::thread::scope(|scope| {
-            let other = scope.spawn(|| {
-                let mut other = WindowMemory::of_pass(&cache);
-                other.grow(128 * MIB);
-                cache.used()
-            });
-            // Before, there were both.
-            assert!(!other.is_finished());
-            drop(one);
-            assert_eq!(other.join().unwrap(), 0, "all of a cache that is too small");
+            for windows in &windows {
+                scope.spawn(|| {
+                    let mut runs = 0;
+                    let result = windows.run(&limiter, size, "a test", |_, decoder| {
+                        runs += 1;
+                        std::thread::yield_now();
+                        for size in [size / 4, size / 2, size] {
+                            decoder.grow(size).map_err(Error::io("grow", "a decoder"))?;
+                        }
+                        assert!(limiter.taken() <= limiter.limit());
+                        Ok(runs)
+                    });
+                    assert!(result.unwrap() <= 4);
+                });
+            }
         });
-        assert_eq!(fill(), 64);
+        assert_eq!(limiter.taken(), 0);
+        assert!(windows.iter().all(|w| w.expected() <= LARGEST_DECODER));
+        let never = windows[0].run(&limiter, size, "a test", |_, decoder| {
+            let grown = decoder.grow(LARGEST_DECODER);
+            grown.map_err(Error::io("grow", "a decoder"))
+        });
+        assert!(never.unwrap_err().to_string().contains("--cache-size"));
     }
 }

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -15,6 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{self, Context, FileAttr, FileReader, LayerSpec, Opened, Stats, Wait, Within};
 use crate::limits;
 use crate::memory::cache::LruChunkCache;
+use crate::memory::limiter::Limiter;
+use crate::memory::promise::Promise;
 use crate::oci::{Descriptor, OciConfig, OciManifest};
 use crate::source::BlobSource;
 
@@ -76,6 +79,9 @@ pub struct DirEntry<'a> {
     pub next_offset: u64,
 }
 
+/// How long a read of a served model waits for nothing but answers that are on their way out.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// How to open a model.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
@@ -89,6 +95,9 @@ pub struct OpenOptions {
     /// Decode ahead of sequential readers on threads of the model's own. The mount does without:
     /// the kernel reads ahead, on more threads.
     pub readahead: bool,
+    /// The model is served by so many threads, and takes no more memory than is promised of a mount;
+    /// who reads lets go of the bytes soon. `None` for a model that a program reads as it likes.
+    pub served_by: Option<usize>,
 }
 
 impl Default for OpenOptions {
@@ -98,6 +107,7 @@ impl Default for OpenOptions {
             cache_bytes: limits::DEFAULT_CACHE_BYTES,
             index_dir: None,
             readahead: true,
+            served_by: None,
         }
     }
 }
@@ -182,7 +192,12 @@ impl Model {
         let within = |e: Error| e.within(source.name());
         let mut resolved = resolve::resolve(&*source, options.pin.as_ref()).map_err(within)?;
         let layers = builder::files(&resolved.manifest, resolved.original).map_err(within)?;
-        let context = Arc::new(Context::new(
+        let limiter = match options.served_by {
+            None => Limiter::new(Promise::unmounted(options.cache_bytes), Duration::ZERO),
+            Some(threads) => Limiter::new(Promise::new(options.cache_bytes, threads, 0), PATIENCE),
+        };
+        let context = Arc::new(Context::within(
+            limiter,
             Arc::new(LruChunkCache::new(options.cache_bytes)),
             options.index_dir.clone(),
             // What is decoded ahead must fit into the cache with room to spare.
@@ -212,6 +227,16 @@ impl Model {
             context,
             total_bytes,
         })
+    }
+
+    /// Counts what the open model itself takes, as measured, against what was promised.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Environment`] when that leaves too little to read anything; it names the
+    /// `--cache-size` that would do.
+    pub(crate) fn settle(&self, bytes: u64) -> Result<()> {
+        let limiter = &self.context.limiter;
+        limiter.settle(bytes, "serving this model")
     }
 
     /// Names the archive in messages.

@@ -21,7 +21,7 @@ use super::prefetch::{self, Prefetch};
 use super::ready::{self, Reporter};
 use super::requests::Shared;
 use super::sys::{self, SignalSet};
-use super::{address_space, guard, place, session};
+use super::{address_space, guard, memory, place, session};
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::model::{Model, OpenOptions};
@@ -79,6 +79,7 @@ fn open_model(options: &MountOptions) -> Result<Model> {
             index_dir: options.index_dir.clone(),
             // For root the kernel reads far enough ahead; for others it may not, and we do.
             readahead: !rustix::process::geteuid().is_root(),
+            served_by: Some(options.threads),
         },
     )
 }
@@ -167,6 +168,9 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
     let place = place::prepare(options)?;
     let mountpoint = place.path.clone();
     let model = open_model(options)?;
+    // What is not there yet is counted from what was found out while opening.
+    sys::trim();
+    model.settle(memory::taken_by_the_model())?;
     for note in model.notes() {
         log::warn!("{note}");
     }

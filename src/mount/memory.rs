@@ -11,6 +11,15 @@ pub(super) fn resident() -> Option<u64> {
     bytes_of("/proc/self/status", "VmRSS:")
 }
 
+/// What this process takes of its own accord before it opens a model, in bytes.
+const AT_START: u64 = 4 << 20;
+
+/// Memory of this process that an open model accounts for, before anything was read from it.
+pub(super) fn taken_by_the_model() -> u64 {
+    let anonymous = bytes_of("/proc/self/status", "RssAnon:");
+    anonymous.unwrap_or(0).saturating_sub(AT_START)
+}
+
 /// Bytes that could be taken before anything but file pages has to go: of the system, or of the
 /// control groups that this process is in. 0 when nothing is known.
 pub(super) fn available() -> u64 {

@@ -145,6 +145,19 @@ pub(super) fn give_back_freed_memory() {
         const LARGE: libc::c_int = 256 << 10;
         // SAFETY: mallopt takes two numbers, and refuses those that make no sense.
         unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+        // What is small and freed stays in the heap that it came from: let there be few.
+        const HEAPS: libc::c_int = 8;
+        // SAFETY: as above.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS) };
+    }
+}
+
+/// Has the allocator give back what it keeps for later.
+pub(super) fn trim() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: the allocator does that itself when it likes; it takes its own locks.
+        unsafe { libc::malloc_trim(0) };
     }
 }
 

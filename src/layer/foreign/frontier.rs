@@ -34,10 +34,12 @@ use super::spans::{Blocks, Entry, Place, Span, Spans, lift, missing};
 use super::verified::{Digests, FetchedAhead, VerifiedReader};
 use crate::codec::gzip::{Gunzip, Member};
 use crate::codec::inflate::{SLOP, WINDOW};
+use crate::codec::seek::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Stats;
 use crate::memory::admission;
 use crate::memory::cache::ChunkKey;
+use crate::memory::limiter::Grant;
 
 /// What a pass, or the index of an earlier one, found out.
 pub(super) struct Known {
@@ -64,6 +66,8 @@ struct State {
     covered: u64,
     /// What the gzip member holds before the frontier.
     member: Member,
+    /// The checkpoint at the frontier, when the store had no room for it.
+    unstored: Option<Arc<Unstored>>,
     /// True once the digest of the blob was found right.
     serving: bool,
     /// Where the decoder shall get.
@@ -83,6 +87,28 @@ struct State {
     trouble: Option<Error>,
     /// Why nothing beyond the frontier can be had.
     failure: Option<Error>,
+}
+
+/// A checkpoint in memory.
+struct Unstored {
+    bit: u64,
+    checkpoint: Checkpoint,
+    _grant: Grant,
+}
+
+impl Unstored {
+    fn new(bit: u64, checkpoint: Checkpoint, layer: &Layer) -> Result<Unstored> {
+        let bytes = 2 * WINDOW as u64;
+        let grant = layer.context.limiter.keep(bytes);
+        Ok(Unstored {
+            bit,
+            checkpoint,
+            _grant: grant.ok_or_else(|| {
+                let problem = "there is neither a disk nor memory to put a seek point on";
+                Error::environment(&layer.subject, problem)
+            })?,
+        })
+    }
 }
 
 /// What the thread that decodes does.
@@ -124,6 +150,7 @@ impl Known {
                     spans,
                     covered,
                     member: Member::default(),
+                    unstored: None,
                     serving: false,
                     goal: 0,
                     reader: 0,
@@ -407,17 +434,20 @@ fn decode_beside<'scope>(
 ) -> Result<()> {
     let (frontier, subject) = (&known.frontier, &layer.subject);
     let fail = |error: io::Error| lift(error, subject);
-    let (number, mut at, member) = {
+    let (number, mut at, member, unstored) = {
         let state = frontier.lock();
         let number = state.spans.spans.len().saturating_sub(1);
-        (number, state.covered, state.member)
+        (number, state.covered, state.member, state.unstored.clone())
     };
     if at == 0 {
         let stream = Gunzip::new(VerifiedReader::new(layer, &known.digests, 0), None);
         scan::check_head(stream, layer.head, &layer.spec, subject)?;
     }
     let place = frontier.place(number).ok_or_else(|| missing(subject))?;
-    let (bit, checkpoint) = place.checkpoint(subject)?;
+    let (bit, checkpoint) = match unstored {
+        Some(unstored) => (unstored.bit, unstored.checkpoint.clone()),
+        None => place.checkpoint(subject)?,
+    };
     let member = (at > 0).then_some(member);
     let source = FetchedAhead::start(scope, layer, &known.digests, bit / 8)?;
     let mut gunzip = Gunzip::enter(source, bit, &checkpoint, member).map_err(fail)?;
@@ -427,7 +457,9 @@ fn decode_beside<'scope>(
     while orders.next(at) {
         let wanted = layer.span().min(layer.data_end().saturating_sub(at)) as usize;
         let window = history.len();
-        let mut buffer = layer.context.buffers.take(WINDOW + wanted + SLOP);
+        let (buffers, len) = (&layer.context.buffers, WINDOW + wanted + SLOP);
+        // It has no other unit; the hash that it may wait for has its own.
+        let (_unit, mut buffer, _) = buffers.take_unit(len, 0, subject)?;
         let out = buffer.as_mut();
         if let Some(front) = out.get_mut(..window) {
             front.copy_from_slice(&history);
@@ -452,10 +484,23 @@ fn decode_beside<'scope>(
             let (bit, checkpoint, member) = mark.ok_or_else(|| ends_early(subject))?;
             let dir = layer.context.index_dir.as_deref();
             // Made under the lock, written outside of it.
-            let store = frontier.lock().spans.store(dir).map_err(fail)?;
-            let checkpoint = store.append(&checkpoint.to_bytes()).map_err(fail)?;
-            let entry = Entry::Gzip { bit, checkpoint };
-            Some((Span { out: at, entry }, member))
+            let (disk, limiter) = (layer.tuning.disk, &layer.context.limiter);
+            let store = frontier.lock().spans.store(dir, disk, limiter);
+            let stored = store
+                .and_then(|store| store.append(&checkpoint.to_bytes()))
+                .map_err(fail)?;
+            let entry = match stored {
+                Some(checkpoint) => Entry::Gzip { bit, checkpoint },
+                None => {
+                    let entry = frontier.lock().spans.entry_after(at);
+                    entry.ok_or_else(|| missing(subject))?
+                }
+            };
+            let unstored = match stored {
+                Some(_) => None,
+                None => Some(Arc::new(Unstored::new(bit, checkpoint, layer)?)),
+            };
+            Some((Span { out: at, entry }, member, unstored))
         } else {
             // A match may have crossed the end of the span, and even have reached the file's.
             let end = window + (layer.data_end() - start) as usize;
@@ -476,8 +521,9 @@ fn decode_beside<'scope>(
             true => Bytes::copy_from_slice(&bytes),
             false => bytes,
         };
+        let last = next.is_none();
         publish(layer, known, number, start..at, bytes, next);
-        if next.is_none() {
+        if last {
             return Ok(());
         }
         number = number.checked_add(1).ok_or_else(|| missing(subject))?;
@@ -492,10 +538,10 @@ fn publish(
     number: u32,
     span: std::ops::Range<u64>,
     bytes: Bytes,
-    next: Option<(Span, Member)>,
+    next: Option<(Span, Member, Option<Arc<Unstored>>)>,
 ) {
     let (frontier, cache) = (&known.frontier, &layer.context.cache);
-    let kept = match (next, known.digests.all()) {
+    let kept = match (&next, known.digests.all()) {
         (None, Some(blocks)) => {
             let mut spans = frontier.lock().spans.clone();
             layer.save_index(blocks, &mut spans);
@@ -509,15 +555,17 @@ fn publish(
     }
     let mut state = frontier.lock();
     match next {
-        Some((next, member)) => {
+        Some((next, member, unstored)) => {
             state.spans.spans.push(next);
             (state.covered, state.member) = (next.out, member);
+            state.unstored = unstored;
         }
         None => {
             if let Some(kept) = kept {
                 state.spans = kept;
             }
             state.covered = u64::MAX;
+            state.unstored = None;
         }
     }
     let too_large = bytes.len() as u64 > cache.capacity();

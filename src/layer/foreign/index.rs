@@ -262,6 +262,7 @@ fn span_row(span: &Span) -> [u8; SPAN_ROW] {
         Entry::Frame(byte) => (2, *byte, &NONE),
         // Never saved; a row that is refused when it is read.
         Entry::Spooled(piece) => (u8::MAX, 0, piece),
+        Entry::After { .. } => (u8::MAX, 0, &NONE),
     };
     let mut row = [0; SPAN_ROW];
     let fields: [(usize, &[u8]); 6] = [
@@ -324,7 +325,7 @@ fn is_sound(spans: &[Span], identity: &Identity) -> bool {
                 && checkpoint.length <= 64 << 10
         }
         Entry::Frame(byte) => *byte <= identity.size && identity.packaging == Packaging::Zstd,
-        Entry::Spooled(_) => false,
+        Entry::Spooled(_) | Entry::After { .. } => false,
     });
     compressed && sizes_fit && places_fit
 }

@@ -3,15 +3,24 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::advance::Advance;
 use super::index;
 use super::pass::{self, Pass};
 use super::scan::{Head, Packaging};
 use super::spans::{Blocks, Spans, Tuning, distance};
+use crate::codec::frames;
+use crate::error::Result;
 use crate::layer::{Context, LayerSpec};
 use crate::limits;
+use crate::memory::windows::Windows;
 use crate::source::ReadAt;
 
+/// Largest blocks, in bytes, of a layer whose decoder may stand still: of blobs below 128 GiB.
+const LARGEST_BLOCK: u64 = 512 << 10;
+/// Bytes that a zstd decoder takes beside its window, at most.
+const BESIDE_A_WINDOW: u64 = 512 << 10;
 /// Most bytes that are decoded ahead of a sequential reader.
 const MOST_AHEAD: u64 = 128 << 20;
 
@@ -27,6 +36,8 @@ pub(super) struct Layer {
     pub(super) subject: String,
     pub(super) packaging: Packaging,
     pub(super) head: Head,
+    /// What its zstd decoders take.
+    pub(super) windows: Windows,
 }
 
 impl Layer {
@@ -41,7 +52,28 @@ impl Layer {
             head: self.head,
             tuning: &self.tuning,
             dir: self.context.index_dir.clone(),
+            windows: &self.windows,
         }
+    }
+
+    /// Looks how much memory a decoder will take.
+    ///
+    /// # Errors
+    /// When there is not as much, and never will be.
+    pub(super) fn expect_windows(&self) -> Result<()> {
+        if self.packaging != Packaging::Zstd {
+            return Ok(());
+        }
+        let mut start = [0; 18];
+        let len = self.blob.len().min(start.len() as u64) as usize;
+        let start = start.get_mut(..len).unwrap_or_default();
+        self.blob.read_exact_at(start, 0)?;
+        let window = frames::window(start);
+        if window > 0 {
+            self.windows.expect(window + BESIDE_A_WINDOW);
+        }
+        let memory = self.pass().memory() + self.windows.expected();
+        self.context.limiter.check(memory, &self.subject)
     }
 
     /// True when a pass takes no time worth mentioning.
@@ -62,11 +94,13 @@ impl Layer {
     /// True when the decoder goes only as far as readers do, instead of once over all of the layer.
     ///
     /// Only gzip is decoded slowly enough for that to be worth it. A file that claims to be huge has
-    /// spans that are not to be decoded before the digest was found right.
+    /// spans that are not to be decoded before the digest was found right; a huge blob has blocks of
+    /// which too few fit into memory.
     pub(super) fn has_frontier(&self) -> bool {
         self.packaging == Packaging::Gzip
             && self.head.attr.size > self.tuning.whole
             && self.span() <= u64::from(limits::MAX_CHUNK_BYTES)
+            && self.block() <= LARGEST_BLOCK
     }
 
     /// Compressed bytes of a block.
@@ -90,6 +124,12 @@ impl Layer {
     /// Bytes that may wait in the cache before the blob's digest is known.
     pub(super) fn hold(&self) -> u64 {
         self.context.cache.capacity() / 4 * 3
+    }
+
+    /// Bytes that are counted as long as anybody holds them. The cache counts lengths, not capacities.
+    pub(super) fn counted(&self, mut bytes: Vec<u8>) -> Bytes {
+        bytes.shrink_to_fit();
+        self.context.limiter.charge(bytes.len() as u64).hold(bytes)
     }
 
     pub(super) fn load_index(&self) -> Option<(Blocks, Spans)> {

@@ -29,11 +29,12 @@ use super::{
     Context, FileReader, LayerSpec, LinkTarget, Opened, Stats, Wait, Within, can_wait_in, cores,
     is_part_of_a_stream,
 };
+use crate::codec::inflate::{SLOP, WINDOW};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::cache::ChunkKey;
 use crate::memory::flight::Flight;
-use crate::memory::windows::WindowMemory;
+use crate::memory::windows::Windows;
 use crate::oci::annotations;
 use crate::source::ReadAt;
 
@@ -154,17 +155,20 @@ impl ForeignFile {
             ));
         }
         let advance = Advance::of(blob, Arc::clone(&context));
+        let layer = Layer {
+            blob: advance.clone(),
+            advance: Arc::clone(&advance),
+            spec,
+            context,
+            tuning,
+            subject,
+            packaging,
+            head,
+            windows: Windows::default(),
+        };
+        layer.expect_windows()?;
         Ok(Ok(ForeignFile {
-            layer: Arc::new(Layer {
-                blob: advance.clone(),
-                advance: Arc::clone(&advance),
-                spec,
-                context,
-                tuning,
-                subject,
-                packaging,
-                head,
-            }),
+            layer: Arc::new(layer),
             known: Mutex::new(None),
             touching: Flight::new(),
             recalling: Flight::new(),
@@ -253,8 +257,10 @@ impl ForeignFile {
             layer,
             known: &known,
         };
+        let pass = layer.pass();
+        let may_hash = pass.begin_hashing()?;
         known.begin(layer)?;
-        layer.pass().hash_blocks(&known.digests)?;
+        pass.hash_blocks(&known.digests, may_hash)?;
         hashing.done();
         if let Some(blocks) = known.digests.all() {
             let verified = blocks.digests.len() as u64;
@@ -293,7 +299,7 @@ impl ForeignFile {
         let known = Arc::new(Known::complete(number, passed.blocks, passed.spans));
         if let Some(whole) = passed.whole {
             Stats::add(&stats.chunks_decoded, 1);
-            let whole = without_spare(whole);
+            let whole = layer.counted(whole);
             layer.context.cache.insert(known.key(WHOLE), whole);
         }
         Ok((known, passed.file))
@@ -420,39 +426,45 @@ impl ForeignFile {
             whole.extend_from_slice(wanted.unwrap_or_default());
             at = end;
         }
-        self.exactly(without_spare(whole), self.layer.head.attr.size)
+        self.exactly(self.layer.counted(whole), self.layer.head.attr.size)
     }
 
     /// Reads, verifies and decodes a block or span.
     fn decode(&self, known: &Known, part: Unit) -> Result<Bytes> {
         let len = (part.end - part.start) as usize;
-        let layer = &*self.layer;
-        let bytes = match layer.packaging {
-            Packaging::Raw | Packaging::Tar => {
-                let mut block = Vec::new();
-                known
-                    .digests
-                    .read(layer, u64::from(part.number), &mut block)?;
-                Bytes::from(block)
-            }
-            Packaging::Gzip | Packaging::Zstd => {
-                // Each takes its megabytes beyond what the cache holds.
-                let _share = layer.context.budget.take(len as u64);
-                let source = |byte| VerifiedReader::new(layer, &known.digests, byte);
-                let place = known.frontier.place(part.number as usize);
-                let place = place.ok_or_else(|| missing(&layer.subject))?;
-                let mut windows = WindowMemory::of_span(&*layer.context.cache);
-                let memory = |size| windows.grow(size);
-                let bytes = place.decode(len, source, memory, &layer.subject)?;
+        let (layer, subject) = (&*self.layer, &self.layer.subject);
+        let packed = matches!(layer.packaging, Packaging::Gzip | Packaging::Zstd);
+        let beside = match packed {
+            true => known.digests.block_size() + (WINDOW + SLOP) as u64,
+            false => 0,
+        };
+        // All that it takes, as waiting twice could be for ever.
+        let memory = beside.saturating_add(len as u64);
+        let limiter = &layer.context.limiter;
+        let bytes = layer
+            .windows
+            .run(limiter, memory, subject, |unit, decoder| {
+                let mut bytes = Vec::new();
+                if packed {
+                    let source = |byte| VerifiedReader::new(layer, &known.digests, byte);
+                    let place = known.frontier.place(part.number as usize);
+                    let place = place.ok_or_else(|| missing(subject))?;
+                    let memory = |size| decoder.grow(size);
+                    bytes = place.decode(len, source, memory, subject)?;
+                } else {
+                    let number = u64::from(part.number);
+                    known.digests.read(layer, number, &mut bytes)?;
+                }
                 let front = bytes.len().saturating_sub(len);
                 if front > len / 16 {
                     // A cache counts what it is given: a short span must not hold a window.
-                    Bytes::copy_from_slice(bytes.get(front..).unwrap_or_default())
-                } else {
-                    Bytes::from(bytes).slice(front..)
+                    bytes.drain(..front);
+                    bytes.shrink_to_fit();
                 }
-            }
-        };
+                let front = bytes.len().saturating_sub(len);
+                let grant = unit.part(bytes.len() as u64);
+                Ok(grant.hold(bytes).slice(front..))
+            })?;
         self.exactly(bytes, part.end - part.start)
     }
 
@@ -539,12 +551,6 @@ impl Drop for Hashing<'_> {
     fn drop(&mut self) {
         self.known.close(self.layer, None);
     }
-}
-
-/// For the cache, which counts lengths, not capacities.
-fn without_spare(mut bytes: Vec<u8>) -> Bytes {
-    bytes.shrink_to_fit();
-    bytes.into()
 }
 
 impl FileReader for ForeignFile {

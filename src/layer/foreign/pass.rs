@@ -22,15 +22,16 @@ use crate::codec::seek::Record;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::layer::{Context, LayerSpec};
-use crate::memory::turns::Turns;
-use crate::memory::windows::WindowMemory;
+use crate::memory::limiter::Unit;
+use crate::memory::turns::{Turn, Turns};
+use crate::memory::windows::{Decoder, Windows};
 use crate::source::ReadAt;
 
 /// Size of a buffer.
 const BUFFER: usize = 1 << 20;
 /// Buffers that the hash may be ahead of the decoder.
 const AHEAD: usize = 4;
-/// Passes at a time, in the whole process: each takes some 10 MiB, or 1 MiB when it only hashes.
+/// Passes at a time, in the whole process.
 static PASSING: Turns = Turns::new(4);
 /// The same for small layers, which must not wait until large ones are done.
 static PASSING_SMALL: Turns = Turns::new(2);
@@ -53,6 +54,8 @@ pub(super) struct Pass<'a> {
     pub(super) tuning: &'a Tuning,
     /// Where temporary files go.
     pub(super) dir: Option<std::path::PathBuf>,
+    /// What the layer's zstd decoders take.
+    pub(super) windows: &'a Windows,
 }
 
 /// What a pass found out: the layer is what the manifest says.
@@ -63,6 +66,12 @@ pub(super) struct Passed {
     pub(super) whole: Option<Vec<u8>>,
     /// SHA-256 of the file, when it was asked for.
     pub(super) file: Option<Digest>,
+}
+
+/// The right to hash a blob.
+pub(super) struct Hashing<'a> {
+    _unit: Unit,
+    _turn: Turn<'a>,
 }
 
 /// What the decoding side found.
@@ -90,6 +99,25 @@ impl Pass<'_> {
     /// it cannot be read.
     pub(super) fn run(&self, digests: Option<FileDigests>) -> Result<Passed> {
         let _turn = self.turns().take();
+        let limiter = &self.context.limiter;
+        self.windows
+            .run(limiter, self.memory(), self.subject, |_, decoder| {
+                self.run_within(decoder, digests.clone())
+            })
+    }
+
+    /// Bytes that a pass takes, besides a zstd decoder.
+    pub(super) fn memory(&self) -> u64 {
+        let buffers = self.blob.len().min((AHEAD as u64 + 3) * BUFFER as u64);
+        let whole = self.head.attr.size.min(self.tuning.whole);
+        let pending = match self.packaging {
+            Packaging::Zstd => self.head.attr.size.min(self.tuning.frame as u64) + BUFFER as u64,
+            Packaging::Raw | Packaging::Tar | Packaging::Gzip => 0,
+        };
+        buffers + whole + pending
+    }
+
+    fn run_within(&self, memory: &mut Decoder, digests: Option<FileDigests>) -> Result<Passed> {
         // BLAKE3 is the business of the side that has less to do.
         let (hashing, decoding) = match self.packaging {
             Packaging::Raw | Packaging::Tar => {
@@ -107,7 +135,7 @@ impl Pass<'_> {
             let source = Buffers::new(receiver, stop, decoding, self.advance);
             let decoder = thread::Builder::new()
                 .name("layer-pass".into())
-                .spawn_scoped(scope, move || self.decode(source, digests))
+                .spawn_scoped(scope, move || self.decode(source, digests, memory))
                 .map_err(|source| Error::Io {
                     action: "start a thread for",
                     subject: self.subject.into(),
@@ -134,13 +162,27 @@ impl Pass<'_> {
         })
     }
 
+    /// Waits until [`hash_blocks`](Pass::hash_blocks) may begin. Decoders wait for what it finds, with
+    /// memory in their hands: they must not begin before.
+    ///
+    /// # Errors
+    /// When there is not enough memory, and never will be.
+    pub(super) fn begin_hashing(&self) -> Result<Hashing<'_>> {
+        let turn = self.turns().take();
+        let limiter = &self.context.limiter;
+        let unit = limiter.take(2 * BUFFER as u64, self.subject)?;
+        Ok(Hashing {
+            _turn: turn,
+            _unit: unit,
+        })
+    }
+
     /// Only reads and hashes the blob, and makes the digests of its blocks known as it goes.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the blob is not what the manifest
     /// says, [`ErrorKind::Environment`](crate::ErrorKind::Environment) when it cannot be read.
-    pub(super) fn hash_blocks(&self, digests: &Digests) -> Result<()> {
-        let _turn = self.turns().take();
+    pub(super) fn hash_blocks(&self, digests: &Digests, _turn: Hashing<'_>) -> Result<()> {
         let mut blocks = BlockHasher::new(digests.block_size());
         self.read_all(|buffer| {
             blocks.update(buffer);
@@ -210,15 +252,21 @@ impl Pass<'_> {
     }
 
     /// Decodes what comes, and checks that it is the one file.
-    fn decode(&self, mut source: Buffers<'_>, mut digests: Option<FileDigests>) -> Result<Decoded> {
+    fn decode(
+        &self,
+        mut source: Buffers<'_>,
+        mut digests: Option<FileDigests>,
+        memory: &mut Decoder,
+    ) -> Result<Decoded> {
         let (attr, subject) = (&self.head.attr, self.subject);
         let mut whole = (attr.size <= self.tuning.whole).then(Vec::new);
-        let mut recorder = Recorder::new(self.tuning, attr.size, self.blob.len(), self.dir.clone());
+        let limiter = Arc::clone(&self.context.limiter);
+        let dir = self.dir.clone();
+        let mut recorder = Recorder::new(self.tuning, attr.size, self.blob.len(), dir, limiter);
         if self.packaging == Packaging::Gzip {
             recorder.start_gzip();
         }
         let record: &mut dyn Record = &mut recorder;
-        let mut memory = WindowMemory::of_pass(&*self.context.cache);
         let memory = Box::new(|size| memory.grow(size));
         let stream = scan::unpack(&mut source, self.packaging, Some(record), memory)
             .map_err(|error| lift(error, subject))?;

@@ -73,7 +73,7 @@ pub(super) fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str) -> Result
     if packaging == Packaging::Raw {
         return Ok(Look::File(packaging, raw_head(blob, spec)));
     }
-    let mut stream = unpack(Front::new(blob), packaging, None, Box::new(|_| ()))
+    let mut stream = unpack(Front::new(blob), packaging, None, Box::new(|_| Ok(())))
         .map_err(|e| lift(e, subject))?
         .take(limits::MAX_HEAD_BYTES);
     let mut start = Vec::new();
@@ -146,7 +146,7 @@ fn link(
         return Err(Error::corrupt(subject, format!("the layer is {found}")));
     }
     let stream =
-        unpack(&bytes[..], packaging, None, Box::new(|_| ())).map_err(|e| lift(e, subject))?;
+        unpack(&bytes[..], packaging, None, Box::new(|_| Ok(()))).map_err(|e| lift(e, subject))?;
     let mut members = Members::new(stream.take(limits::MAX_HEAD_BYTES), subject);
     let mut target = None;
     while let Some(entry) = members.next_member()? {
@@ -192,12 +192,12 @@ fn raw_head(blob: &dyn ReadAt, spec: &LayerSpec) -> Head {
     }
 }
 
-/// The decompressed stream of a layer. `memory` is told what a zstd decoder takes.
+/// The decompressed stream of a layer. `memory` is asked for what a zstd decoder takes.
 pub(super) fn unpack<'r, R: Read + 'r>(
     source: R,
     packaging: Packaging,
     record: Option<&'r mut dyn Record>,
-    memory: Box<dyn FnMut(u64) + 'r>,
+    memory: Box<dyn FnMut(u64) -> io::Result<()> + 'r>,
 ) -> io::Result<Box<dyn Read + 'r>> {
     Ok(match packaging {
         Packaging::Raw | Packaging::Tar => Box::new(source),
@@ -355,6 +355,7 @@ fn several(subject: &str) -> Error {
 }
 
 /// Digests of a file, computed while it passes.
+#[derive(Clone)]
 pub(super) struct FileDigests {
     sha256: Hasher,
     /// The digest that the manifest states, where it is of another algorithm.

@@ -4,7 +4,8 @@
 //!   read again is read in whole blocks and verified again before anything decodes it.
 //! - For compressed layers, *spans*: where the decompressed stream can be entered. A gzip stream can
 //!   be entered anywhere with a checkpoint (32 KiB, kept in the store), a zstd stream where a frame
-//!   starts; what a frame that is too long holds is kept in the store itself.
+//!   starts; what a frame that is too long holds is kept in the store itself. Where the store is
+//!   memory and full, a span is decoded from an earlier entry, past what lies between.
 //!
 //! The blob size and the declared file size choose the distances, so that neither memory nor the
 //! store grows beyond [`limits::MAX_FOREIGN_SPANS`] of them.
@@ -20,6 +21,7 @@ use crate::codec::gzip::Gunzip;
 use crate::codec::seek::{Checkpoint, Record};
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::memory::limiter::Limiter;
 
 /// The distances, in bytes; a test takes smaller ones.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +38,8 @@ pub(super) struct Tuning {
     pub(super) whole: u64,
     /// Smallest blob whose index is worth keeping between runs.
     pub(super) persist: u64,
+    /// What is put aside may go on disk. Where there is none it is much the same, only less of it.
+    pub(super) disk: bool,
     /// How long nobody must have read anything before a layer that was read in part is decoded to
     /// its end.
     pub(super) idle: Duration,
@@ -49,6 +53,7 @@ impl Tuning {
         frame: 8 << 20,
         whole: 2 << 20,
         persist: 1 << 20,
+        disk: true,
         idle: Duration::from_secs(2),
     };
 
@@ -60,6 +65,7 @@ impl Tuning {
         frame: 90_000,
         whole: 1_000,
         persist: 0,
+        disk: true,
         idle: Duration::from_secs(3600),
     };
 }
@@ -154,6 +160,13 @@ pub(super) enum Entry {
     Frame(u64),
     /// From the store.
     Spooled(Piece),
+    /// As another span, which has an entry of its own, but so many bytes later.
+    After {
+        /// Its number.
+        span: u32,
+        /// Decompressed bytes to skip.
+        skip: u64,
+    },
 }
 
 /// The spans of a layer and what they need. Empty for layers that are not compressed.
@@ -181,8 +194,13 @@ impl Spans {
 
     /// How the bytes of span `number` are had.
     pub(super) fn place(&self, number: usize) -> Option<Place> {
+        let (entry, skip) = match self.spans.get(number)?.entry {
+            Entry::After { span, skip } => (self.spans.get(span as usize)?.entry, skip),
+            entry => (entry, 0),
+        };
         Some(Place {
-            entry: self.spans.get(number)?.entry,
+            entry,
+            skip,
             store: self.store.clone(),
         })
     }
@@ -192,22 +210,46 @@ impl Spans {
         !self
             .spans
             .iter()
-            .any(|s| matches!(s.entry, Entry::Spooled(_)))
+            .any(|s| matches!(s.entry, Entry::Spooled(_) | Entry::After { .. }))
     }
 
-    /// The store, made now in `dir` when there is none yet.
-    pub(super) fn store(&mut self, dir: Option<&Path>) -> io::Result<Arc<Store>> {
+    /// The store, made now when there is none yet: see [`Store::create`].
+    pub(super) fn store(
+        &mut self,
+        dir: Option<&Path>,
+        disk: bool,
+        limiter: &Arc<Limiter>,
+    ) -> io::Result<Arc<Store>> {
         Ok(Arc::clone(match &mut self.store {
             Some(store) => store,
-            empty => empty.insert(Arc::new(Store::create(dir)?)),
+            empty => empty.insert(Arc::new(Store::create(dir, disk, limiter)?)),
         }))
+    }
+
+    /// An entry for offset `out`, behind all spans so far, that needs nothing new.
+    pub(super) fn entry_after(&self, out: u64) -> Option<Entry> {
+        let number = self.spans.len().checked_sub(1)?;
+        let last = self.spans.get(number)?;
+        let further = out.checked_sub(last.out)?;
+        Some(match last.entry {
+            Entry::After { span, skip } => Entry::After {
+                span,
+                skip: skip.checked_add(further)?,
+            },
+            _ => Entry::After {
+                span: u32::try_from(number).ok()?,
+                skip: further,
+            },
+        })
     }
 }
 
 /// One span apart from the others.
 pub(super) struct Place {
     pub(super) entry: Entry,
-    pub(super) store: Option<Arc<Store>>,
+    /// Decompressed bytes between the entry and the span.
+    skip: u64,
+    store: Option<Arc<Store>>,
 }
 
 impl Place {
@@ -238,33 +280,35 @@ impl Place {
                     Checkpoint::from_bytes(&bytes).map_err(|e| Error::corrupt(subject, e))?;
                 Ok((*bit, checkpoint))
             }
-            Entry::Frame(_) | Entry::Spooled(_) => Err(missing(subject)),
+            Entry::Frame(_) | Entry::Spooled(_) | Entry::After { .. } => Err(missing(subject)),
         }
     }
 
     /// Decodes `len` bytes from the start of the span. `source` gives the verified blob from a byte
-    /// on; `memory` is told what a zstd decoder takes. The result may have other bytes in front; the
+    /// on; `memory` is asked for what a zstd decoder takes. The result may have other bytes in front; the
     /// `len` last ones are meant.
     pub(super) fn decode<R: Read>(
         &self,
         len: usize,
         source: impl FnOnce(u64) -> R,
-        memory: impl FnMut(u64),
+        memory: impl FnMut(u64) -> io::Result<()>,
         subject: &str,
     ) -> Result<Vec<u8>> {
         let fail = |error: io::Error| lift(error, subject);
         match &self.entry {
             Entry::GzipStart | Entry::Gzip { .. } => {
                 let (bit, checkpoint) = self.checkpoint(subject)?;
-                Gunzip::resume(source(bit / 8), bit, &checkpoint, len).map_err(fail)
+                let source = source(bit / 8);
+                if self.skip == 0 {
+                    return Gunzip::resume(source, bit, &checkpoint, len).map_err(fail);
+                }
+                let mut gunzip = Gunzip::enter(source, bit, &checkpoint, None).map_err(fail)?;
+                gunzip.read_behind(&checkpoint.window);
+                self.read_later(gunzip, len).map_err(fail)
             }
-            Entry::Frame(byte) => {
-                let mut out = vec![0; len];
-                Frames::new(source(*byte), None, Box::new(memory))
-                    .and_then(|mut frames| frames.read_exact(&mut out))
-                    .map_err(fail)?;
-                Ok(out)
-            }
+            Entry::Frame(byte) => Frames::new(source(*byte), None, Box::new(memory))
+                .and_then(|frames| self.read_later(frames, len))
+                .map_err(fail),
             Entry::Spooled(piece) => {
                 let mut bytes = self.piece(piece, subject)?;
                 if bytes.len() < len {
@@ -273,7 +317,19 @@ impl Place {
                 bytes.truncate(len);
                 Ok(bytes)
             }
+            Entry::After { .. } => Err(missing(subject)),
         }
+    }
+
+    /// Bytes of a stream that begins at the entry.
+    fn read_later(&self, mut stream: impl Read, len: usize) -> io::Result<Vec<u8>> {
+        let mut before = stream.by_ref().take(self.skip);
+        if io::copy(&mut before, &mut io::sink())? < self.skip {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut out = vec![0; len];
+        stream.read_exact(&mut out)?;
+        Ok(out)
     }
 }
 
@@ -309,6 +365,8 @@ pub(super) struct Recorder {
     piece: usize,
     /// Where the store goes.
     dir: Option<PathBuf>,
+    disk: bool,
+    limiter: Arc<Limiter>,
     /// Bytes that may still be spooled.
     allowance: u64,
     /// The frames since the last span, where they start, and what they yield; once there is too
@@ -316,11 +374,19 @@ pub(super) struct Recorder {
     open: Option<(u64, u64)>,
     pending: Vec<u8>,
     spooling: bool,
+    /// Where the output is, in frames of which too much comes and nothing can be put aside.
+    passing: Option<u64>,
 }
 
 impl Recorder {
     /// For a stream that should hold a file of `size` bytes, in a blob of `blob_len`.
-    pub(super) fn new(tuning: &Tuning, size: u64, blob_len: u64, dir: Option<PathBuf>) -> Recorder {
+    pub(super) fn new(
+        tuning: &Tuning,
+        size: u64,
+        blob_len: u64,
+        dir: Option<PathBuf>,
+        limiter: Arc<Limiter>,
+    ) -> Recorder {
         let spacing = distance(tuning.span, size);
         Recorder {
             spans: Spans::default(),
@@ -329,12 +395,15 @@ impl Recorder {
             frame: tuning.frame,
             piece: usize::try_from(distance(tuning.plain_block, size)).unwrap_or(usize::MAX),
             dir,
+            disk: tuning.disk,
+            limiter,
             allowance: blob_len
                 .saturating_mul(limits::MAX_SPOOL_RATIO)
                 .saturating_add(limits::SPOOL_ALLOWANCE),
             open: None,
             pending: Vec::new(),
             spooling: false,
+            passing: None,
         }
     }
 
@@ -353,8 +422,9 @@ impl Recorder {
         Ok(self.spans)
     }
 
-    fn store(&mut self, bytes: &[u8]) -> io::Result<Piece> {
-        self.spans.store(self.dir.as_deref())?.append(bytes)
+    fn store(&mut self) -> io::Result<Arc<Store>> {
+        let dir = self.dir.as_deref();
+        self.spans.store(dir, self.disk, &self.limiter)
     }
 
     /// Ends the frames since the last span.
@@ -362,12 +432,39 @@ impl Recorder {
         if self.spooling {
             self.spool(1)?;
             self.spooling = false;
+        } else if self.passing.take().is_some() {
+            // Its spans are noted already.
         } else if let (Some((out, byte)), false) = (self.open, self.pending.is_empty()) {
             let entry = Entry::Frame(byte);
             self.spans.spans.push(Span { out, entry });
         }
         self.open = None;
         self.pending.clear();
+        Ok(())
+    }
+
+    /// Too much came since the last span, and there is no disk to put it on.
+    fn start_passing(&mut self) -> io::Result<()> {
+        let came = std::mem::take(&mut self.pending).len() as u64;
+        if let Some((out, byte)) = self.open {
+            let entry = Entry::Frame(byte);
+            self.spans.spans.push(Span { out, entry });
+            self.passing = Some(out);
+            self.next = out.saturating_add(self.spacing);
+        }
+        self.pass(came)
+    }
+
+    /// So many bytes came that cannot be put aside: notes where spans begin in them.
+    fn pass(&mut self, came: u64) -> io::Result<()> {
+        let at = self.passing.unwrap_or_default().saturating_add(came);
+        self.passing = Some(at);
+        while self.next < at {
+            let out = self.next;
+            let entry = self.spans.entry_after(out).ok_or_else(full)?;
+            self.spans.spans.push(Span { out, entry });
+            self.next = out.saturating_add(self.spacing);
+        }
         Ok(())
     }
 
@@ -386,7 +483,7 @@ impl Recorder {
                     ));
                 }
             };
-            let stored = self.store(piece)?;
+            let stored = self.store()?.append(piece)?.ok_or_else(full)?;
             if let Some((out, _)) = &mut self.open {
                 self.spans.spans.push(Span {
                     out: *out,
@@ -401,18 +498,24 @@ impl Recorder {
     }
 }
 
+/// The store takes nothing, where something was to be counted on.
+fn full() -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, "there is no memory for it")
+}
+
 impl Record for Recorder {
     fn next(&self) -> u64 {
         self.next
     }
 
     fn checkpoint(&mut self, out: u64, bit: u64, checkpoint: Checkpoint) -> io::Result<()> {
-        let checkpoint = self.store(&checkpoint.to_bytes())?;
+        let checkpoint = self.store()?.append(&checkpoint.to_bytes())?;
+        let entry = match checkpoint {
+            Some(checkpoint) => Entry::Gzip { bit, checkpoint },
+            None => self.spans.entry_after(out).ok_or_else(full)?,
+        };
         self.next = out.saturating_add(self.spacing);
-        self.spans.spans.push(Span {
-            out,
-            entry: Entry::Gzip { bit, checkpoint },
-        });
+        self.spans.spans.push(Span { out, entry });
         Ok(())
     }
 
@@ -424,8 +527,16 @@ impl Record for Recorder {
     }
 
     fn output(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.passing.is_some() {
+            return self.pass(bytes.len() as u64);
+        }
         self.pending.extend_from_slice(bytes);
-        self.spooling |= self.pending.len() > self.frame;
+        if !self.spooling && self.pending.len() > self.frame {
+            if self.store()?.is_memory() {
+                return self.start_passing();
+            }
+            self.spooling = true;
+        }
         if self.spooling && self.pending.len() >= self.piece {
             self.spool(self.piece)?;
         }

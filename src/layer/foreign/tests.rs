@@ -41,6 +41,7 @@ impl ForeignFile {
 mod ahead;
 mod bad;
 mod kept;
+mod memory;
 mod reads;
 
 /// Everything a hundred times smaller, so that small data has many spans.
