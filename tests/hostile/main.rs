@@ -8,6 +8,7 @@
 
 mod digests;
 mod forge;
+mod indexes;
 mod json;
 mod layers;
 #[path = "../support/machine.rs"]

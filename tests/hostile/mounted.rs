@@ -18,16 +18,30 @@ impl<'a> Mounted<'a> {
     /// Mounts an archive of the sandbox at `mnt`.
     #[track_caller]
     pub(crate) fn new(sandbox: &'a Sandbox, archive: &str) -> Mounted<'a> {
-        let (mounted, run) = Mounted::attempt(sandbox, archive);
+        Mounted::with(sandbox, archive, &["--no-index"])
+    }
+
+    /// Mounts with further arguments, about indexes at least.
+    #[track_caller]
+    pub(crate) fn with(sandbox: &'a Sandbox, archive: &str, more: &[&str]) -> Mounted<'a> {
+        let (mounted, run) = Mounted::attempt_with(sandbox, archive, more);
         run.ok();
         mounted.unwrap()
     }
 
     /// Mounts, or says why not.
     pub(crate) fn attempt(sandbox: &'a Sandbox, archive: &str) -> (Option<Mounted<'a>>, Run) {
+        Mounted::attempt_with(sandbox, archive, &["--no-index"])
+    }
+
+    fn attempt_with(
+        sandbox: &'a Sandbox,
+        archive: &str,
+        more: &[&str],
+    ) -> (Option<Mounted<'a>>, Run) {
         sandbox.mkdir("mnt");
-        let args = ["mount", archive, "mnt", "--no-index", "--log-file", "log"];
-        let run = sandbox.run(&args);
+        let args = ["mount", archive, "mnt", "--log-file", "log"];
+        let run = sandbox.run(&[&args, more].concat());
         let point = "mnt";
         let mounted = (run.code == Some(0)).then(|| Mounted { sandbox, point });
         (mounted, run)
