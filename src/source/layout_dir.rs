@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
-use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Dir, OFlags};
 use rustix::io::Errno;
 
 use super::{
@@ -23,6 +23,7 @@ use super::{
 use crate::digest::{Algorithm, Digest};
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
+use crate::files::beneath;
 
 /// Blob files kept open at once.
 const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
@@ -156,13 +157,7 @@ impl Shared {
 
     fn open_beneath(&self, name: &str, flags: OFlags) -> Result<Option<OwnedFd>> {
         let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let resolve =
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let opened = match rustix::fs::openat2(&self.root, name, flags, Mode::empty(), resolve) {
-            // Kernels before 5.6, and sandboxes that do not know the call.
-            Err(Errno::NOSYS | Errno::PERM) => self.open_by_component(name, flags),
-            other => other,
-        };
+        let opened = beneath::open(self.root.as_fd(), Path::new(name), flags);
         match opened {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT) => Ok(None),
@@ -179,21 +174,6 @@ impl Shared {
             }
             Err(errno) => Err(Error::io("open", self.subject(name))(errno.into())),
         }
-    }
-
-    /// The same as `openat2`, one component at a time. Names here are ours: never `..`.
-    fn open_by_component(&self, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let directory = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::DIRECTORY;
-        let mut parent = None::<OwnedFd>;
-        let mut rest = name;
-        while let Some((component, below)) = rest.split_once('/') {
-            let at = parent.as_ref().map_or(self.root.as_fd(), OwnedFd::as_fd);
-            let next = rustix::fs::openat(at, component, directory, Mode::empty())?;
-            parent = Some(next);
-            rest = below;
-        }
-        let at = parent.as_ref().map_or(self.root.as_fd(), OwnedFd::as_fd);
-        rustix::fs::openat(at, rest, flags, Mode::empty())
     }
 
     fn keep(&self, digest: Digest, file: Arc<File>) {

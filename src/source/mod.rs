@@ -9,7 +9,7 @@ use std::io::IoSliceMut;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::digest::Digest;
@@ -93,11 +93,11 @@ const DOCUMENTS: [&str; 4] = ["oci-layout", "index.json", "manifest.json", "conf
 /// What a user should have given instead.
 const EXPECTED: &str = "expected an uncompressed tar, or a directory, with the blobs and manifest of an OCI image layout";
 
-/// Opens whatever is at a path for reading, without waiting for the other end of a FIFO or for a
+/// Opens whatever is at a path for reading, this once, without waiting for the other end of a FIFO or for a
 /// device, and without making a terminal the controlling one.
 fn open_any(path: &Path) -> Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    match rustix::fs::open(path, flags, Mode::empty()) {
+    match calls::open(path, flags) {
         Ok(fd) => Ok(File::from(fd)),
         // What a socket answers, and a device without a driver.
         Err(Errno::NXIO | Errno::NODEV) => Err(not_regular(path)),

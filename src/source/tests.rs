@@ -3,6 +3,8 @@
 use std::fs;
 use std::thread;
 
+use rustix::fs::Mode;
+
 use super::*;
 use crate::digest::Algorithm;
 use crate::error::ErrorKind;

@@ -5,6 +5,8 @@ use std::os::unix::fs::symlink;
 
 use tempfile::TempDir;
 
+use rustix::fs::Mode;
+
 use super::*;
 use crate::error::ErrorKind;
 
@@ -75,9 +77,9 @@ fn t8_links_in_the_way() {
     );
     assert_eq!(source.blobs(), []);
     // The same by the way for old kernels.
-    let old = source
-        .shared
-        .open_by_component(&digest.blob_path(), OFlags::NOFOLLOW);
+    let root = source.shared.root.as_fd();
+    let path = digest.blob_path();
+    let old = beneath::open_by_component(root, Path::new(&path), OFlags::RDONLY);
     assert!(matches!(old, Err(Errno::LOOP | Errno::NOTDIR)), "{old:?}");
 
     fs::remove_file(dir.path().join("index.json")).unwrap();
@@ -100,16 +102,13 @@ fn t8_links_in_the_way() {
 fn opens_by_component_on_old_kernels() {
     let dir = layout(&[b"x"]);
     let source = LayoutDir::open(dir.path()).unwrap();
-    let path = Digest::sha256(b"x").blob_path();
-    let fd = source
-        .shared
-        .open_by_component(&path, OFlags::NOFOLLOW)
-        .unwrap();
+    let open = |path: &str| {
+        let root = source.shared.root.as_fd();
+        beneath::open_by_component(root, Path::new(path), OFlags::RDONLY)
+    };
+    let fd = open(&Digest::sha256(b"x").blob_path()).unwrap();
     assert_eq!(File::from(fd).metadata().unwrap().len(), 1);
-    let missing = source
-        .shared
-        .open_by_component("blobs/sha512/x", OFlags::NOFOLLOW);
-    assert_eq!(missing.unwrap_err(), Errno::NOENT);
+    assert_eq!(open("blobs/sha512/x").unwrap_err(), Errno::NOENT);
 }
 
 #[test]
