@@ -27,6 +27,8 @@ const SUBDIRECTORY: &CStr = c"seek-tables";
 const MARKER: &CStr = c"CACHEDIR.TAG";
 const MARKER_TEXT: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n\
 # Seek tables of modeloci: what is in this directory can be removed at any time.\n";
+/// Free bytes without which nothing is put aside there.
+const SPOOL_SPACE: u64 = 256 << 20;
 /// How long a temporary file of a killed process stays, in seconds.
 const ABANDONED: i64 = 24 * 3600;
 
@@ -108,6 +110,11 @@ impl IndexDir {
     /// A temporary file without a name in the directory that was named.
     pub(super) fn spool(path: &Path) -> Result<File, Problem> {
         let dir = IndexDir::open(path, true)?.ok_or("there is none")?.dir;
+        // A full one would make the layer unreadable.
+        let space = rustix::fs::fstatvfs(&dir).map_err(text)?;
+        if space.f_bavail.saturating_mul(space.f_frsize) < SPOOL_SPACE {
+            return Err("there is too little space".into());
+        }
         let flags = OFlags::RDWR | OFlags::TMPFILE;
         let mode = Mode::from_raw_mode(0o600);
         match calls::openat(&dir, c".", flags, mode) {
