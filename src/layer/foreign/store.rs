@@ -7,18 +7,46 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use super::index_dir::IndexDir;
+use crate::files::calls;
 use crate::memory::limiter::{Limiter, Spooled};
 
-/// An unlinked temporary file (or a loaded index), written once, read at any offset.
+/// Unlinked temporary files (or a loaded index), written once, read at any offset. Where one cannot
+/// be written to any more, the next one is in another place: what was kept stays where it is.
 pub(super) struct Store {
-    file: File,
+    parts: RwLock<Parts>,
+    /// Where the next piece goes, in all parts.
     len: AtomicU64,
-    memory: Option<Memory>,
+}
+
+struct Parts {
+    /// In the order of where they start.
+    files: Vec<Part>,
+    /// Disks where another one can be, the next one last.
+    places: Vec<Place>,
+    /// For a last one in memory.
+    limiter: Option<Arc<Limiter>>,
+}
+
+#[derive(Clone)]
+struct Part {
+    start: u64,
+    file: Arc<File>,
+    memory: Option<Arc<Memory>>,
+}
+
+/// Where there may be a disk.
+enum Place {
+    /// Beside the indexes in this directory.
+    Indexes(PathBuf),
+    /// Where temporary files go.
+    Temporary,
+    /// Where those go that survive a restart.
+    Lasting,
 }
 
 /// What counts a file that is memory.
@@ -52,6 +80,66 @@ fn memory() -> io::Result<File> {
     Ok(rustix::fs::memfd_create("modeloci", flags)?.into())
 }
 
+impl Memory {
+    /// False when there is none left.
+    fn grant(&self, bytes: u64) -> bool {
+        let Some(more) = self.limiter.spool(bytes) else {
+            return false;
+        };
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        match granted.first_mut() {
+            Some(granted) => granted.join(more),
+            None => granted.push(more),
+        }
+        true
+    }
+}
+
+impl Place {
+    fn create(&self) -> io::Result<File> {
+        match self {
+            Place::Indexes(dir) => IndexDir::spool(dir).map_err(io::Error::other),
+            Place::Temporary => tempfile::tempfile(),
+            Place::Lasting => tempfile::tempfile_in("/var/tmp"),
+        }
+    }
+}
+
+impl Parts {
+    /// Adds a part that starts at `start`: on the next disk, else in memory, once.
+    fn add(&mut self, start: u64) -> io::Result<()> {
+        let (mut in_memory, mut failure) = (None, None);
+        while let Some(place) = self.places.pop() {
+            match place.create() {
+                Ok(file) if is_memory(&file) => in_memory = in_memory.or(Some(file)),
+                Ok(file) => {
+                    self.push(start, file, None);
+                    return Ok(());
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        let Some(limiter) = self.limiter.take() else {
+            return Err(io::ErrorKind::StorageFull.into());
+        };
+        let file = in_memory.map_or_else(|| memory().map_err(|e| failure.unwrap_or(e)), Ok)?;
+        let memory = Memory {
+            limiter,
+            granted: Mutex::default(),
+        };
+        self.push(start, file, Some(memory));
+        Ok(())
+    }
+
+    fn push(&mut self, start: u64, file: File, memory: Option<Memory>) {
+        self.files.push(Part {
+            start,
+            file: Arc::new(file),
+            memory: memory.map(Arc::new),
+        });
+    }
+}
+
 impl Store {
     /// An empty one: on the first disk of `dir`, where temporary files go, and where those go that
     /// survive a restart; else, or without `disk`, in a file that is memory.
@@ -60,75 +148,91 @@ impl Store {
         disk: bool,
         limiter: &Arc<Limiter>,
     ) -> io::Result<Store> {
-        type Place<'a> = Box<dyn Fn() -> io::Result<File> + 'a>;
-        let places: [Place<'_>; 3] = [
-            Box::new(|| match dir {
-                Some(dir) => IndexDir::spool(dir).map_err(io::Error::other),
-                None => Err(io::ErrorKind::NotFound.into()),
-            }),
-            Box::new(tempfile::tempfile),
-            Box::new(|| tempfile::tempfile_in("/var/tmp")),
-        ];
-        let (mut in_memory, mut failure) = (None, None);
-        for place in places.iter().filter(|_| disk) {
-            match place() {
-                Ok(file) if is_memory(&file) => in_memory = in_memory.or(Some(file)),
-                Ok(file) => return Ok(Store::of(file, 0)),
-                Err(error) => failure = Some(error),
-            }
-        }
-        let file = in_memory.map_or_else(|| memory().map_err(|e| failure.unwrap_or(e)), Ok)?;
-        Ok(Store::counted(file, limiter))
-    }
-
-    fn counted(file: File, limiter: &Arc<Limiter>) -> Store {
-        let memory = Memory {
-            limiter: Arc::clone(limiter),
-            granted: Mutex::default(),
+        let mut parts = Parts {
+            files: Vec::new(),
+            places: Vec::new(),
+            limiter: Some(Arc::clone(limiter)),
         };
-        Store {
-            memory: Some(memory),
-            ..Store::of(file, 0)
+        if disk {
+            parts.places = vec![Place::Lasting, Place::Temporary];
+            parts
+                .places
+                .extend(dir.map(|dir| Place::Indexes(dir.into())));
         }
+        parts.add(0)?;
+        Ok(Store {
+            parts: RwLock::new(parts),
+            len: AtomicU64::new(0),
+        })
     }
 
     /// The pieces of a file that others wrote; nothing may be added.
     pub(super) fn of(file: File, len: u64) -> Store {
+        let mut parts = Parts {
+            files: Vec::new(),
+            places: Vec::new(),
+            limiter: None,
+        };
+        parts.push(0, file, None);
         Store {
-            file,
+            parts: RwLock::new(parts),
             len: AtomicU64::new(len),
-            memory: None,
         }
+    }
+
+    fn parts(&self) -> RwLockReadGuard<'_, Parts> {
+        self.parts.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The part in which an offset of all lies, and its number.
+    fn part(&self, offset: u64) -> Option<(usize, Part)> {
+        let parts = self.parts();
+        let behind = parts.files.partition_point(|part| part.start <= offset);
+        let number = behind.checked_sub(1)?;
+        Some((number, parts.files.get(number)?.clone()))
     }
 
     /// True when it is no place for content.
     pub(super) fn is_memory(&self) -> bool {
-        self.memory.is_some()
+        let parts = self.parts();
+        parts.files.last().is_some_and(|part| part.memory.is_some())
     }
 
-    /// Adds a piece; `None` when there is no memory for it.
+    /// Adds a piece; `None` when there is neither a disk nor memory for it.
     pub(super) fn append(&self, bytes: &[u8]) -> io::Result<Option<Piece>> {
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-        if let Some(memory) = &self.memory {
-            let Some(more) = memory.limiter.spool(u64::from(length)) else {
+        loop {
+            let offset = self.len.fetch_add(u64::from(length), Ordering::Relaxed);
+            let Some((number, part)) = self.part(offset) else {
                 return Ok(None);
             };
-            let mut granted = memory
-                .granted
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            match granted.first_mut() {
-                Some(granted) => granted.join(more),
-                None => granted.push(more),
+            if let Some(memory) = &part.memory
+                && !memory.grant(u64::from(length))
+            {
+                return Ok(None);
+            }
+            match calls::write_all_at(&part.file, bytes, offset.saturating_sub(part.start)) {
+                Ok(()) => {
+                    return Ok(Some(Piece {
+                        offset,
+                        length,
+                        digest: *blake3::hash(bytes).as_bytes(),
+                    }));
+                }
+                Err(error) if !self.leave(number, &error) => return Ok(None),
+                Err(_) => {}
             }
         }
-        let offset = self.len.fetch_add(u64::from(length), Ordering::Relaxed);
-        self.file.write_all_at(bytes, offset)?;
-        Ok(Some(Piece {
-            offset,
-            length,
-            digest: *blake3::hash(bytes).as_bytes(),
-        }))
+    }
+
+    /// Goes on in another place, unless another thread has done so; false when there is none.
+    fn leave(&self, number: usize, why: &io::Error) -> bool {
+        let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        if parts.files.len() > number + 1 {
+            return true;
+        }
+        log::warn!("a temporary file of a layer cannot be written to, and is left: {why}");
+        parts.add(self.len.load(Ordering::Relaxed)).is_ok()
     }
 
     /// Reads a piece; `None` when its bytes are no longer what was written.
@@ -138,7 +242,11 @@ impl Store {
             return Ok(None);
         }
         let mut bytes = vec![0; piece.length as usize];
-        self.file.read_exact_at(&mut bytes, piece.offset)?;
+        let Some((_, part)) = self.part(piece.offset) else {
+            return Ok(None);
+        };
+        let at = piece.offset.saturating_sub(part.start);
+        part.file.read_exact_at(&mut bytes, at)?;
         let intact = blake3::hash(&bytes).as_bytes() == &piece.digest;
         Ok(intact.then_some(bytes))
     }
@@ -149,7 +257,10 @@ impl Store {
 mod tests {
     use std::time::Duration;
 
+    use rustix::io::Errno;
+
     use super::*;
+    use crate::files::faults::{Fault, Op, Plan, Reach};
     use crate::memory::promise::{self, Promise};
 
     fn limiter() -> Arc<Limiter> {
@@ -168,7 +279,7 @@ mod tests {
             assert_eq!(store.read(&pieces[0]).unwrap().unwrap(), b"first");
             assert_eq!(store.read(&pieces[1]).unwrap().unwrap(), b"");
             assert_eq!(store.read(&pieces[2]).unwrap().unwrap(), b"third");
-            store.file.write_all_at(b"F", 0).unwrap();
+            store.part(0).unwrap().1.file.write_all_at(b"F", 0).unwrap();
             assert_eq!(store.read(&pieces[0]).unwrap(), None);
             let beyond = Piece {
                 offset: u64::MAX,
@@ -207,5 +318,49 @@ mod tests {
                 .unwrap()
                 .is_some()
         );
+    }
+
+    #[test]
+    fn r17_a_place_that_is_full_is_left_for_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(Some(dir.path()), true, &limiter()).unwrap();
+        let mut kept = vec![(store.append(b"first").unwrap().unwrap(), b"first".to_vec())];
+        // One place after the other, until memory is the last; what is memory is not tried.
+        for number in 0..5u8 {
+            let full = Plan::new(Fault::Fails(Errno::NOSPC), Reach::Once, 0, &[]);
+            let bytes = vec![number; 1000];
+            let last = store.is_memory();
+            let piece = full.run(|| store.append(&bytes)).unwrap();
+            assert_eq!(full.hit(), Some(Op::Write));
+            assert_eq!(piece.is_none(), last, "there is nothing behind memory");
+            kept.extend(piece.map(|piece| (piece, bytes)));
+            kept.push((store.append(b"more").unwrap().unwrap(), b"more".to_vec()));
+        }
+        assert!(store.is_memory());
+        for (piece, bytes) in &kept {
+            assert_eq!(store.read(piece).unwrap().as_ref(), Some(bytes));
+        }
+    }
+
+    #[test]
+    fn threads_that_leave_a_place_at_once_lose_nothing() {
+        let store = Store::create(None, true, &limiter()).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..8u8 {
+                let store = &store;
+                scope.spawn(move || {
+                    for number in 0..50u8 {
+                        let bytes = [thread, number].repeat(100);
+                        let plan = Plan::new(Fault::Fails(Errno::NOSPC), Reach::Once, 0, &[]);
+                        let piece = match thread == 0 && number == 20 && !store.is_memory() {
+                            true => plan.run(|| store.append(&bytes)),
+                            false => store.append(&bytes),
+                        };
+                        let piece = piece.unwrap().unwrap();
+                        assert_eq!(store.read(&piece).unwrap().unwrap(), bytes);
+                    }
+                });
+            }
+        });
     }
 }
