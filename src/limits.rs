@@ -75,6 +75,11 @@ pub const MAX_SPOOL_RATIO: u64 = 1_100;
 pub const SPOOL_ALLOWANCE: u64 = 1 << 30;
 /// Most bytes of a layer read, and of its content decoded, to find its first file's header.
 pub const MAX_HEAD_BYTES: u64 = 1 << 20;
+/// Bytes that opening a model may read and decode to find what its layers hold, and how many more for
+/// each byte of the manifest. A layer of an ordinary tool takes some 5,000, its descriptor 400.
+pub const OPENING_BYTES: u64 = 64 << 20;
+/// See [`OPENING_BYTES`].
+pub const OPENING_BYTES_PER_MANIFEST_BYTE: u64 = 64;
 /// Largest file that keeps what is known of one layer between runs.
 pub const MAX_INDEX_BYTES: u64 = 512 << 20;
 /// Most bytes that all of them may take; the oldest go first.

@@ -6,22 +6,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use super::file_digests::FileDigests;
+use super::foreign::ForeignFile;
 use super::readahead::Readahead;
 use super::table::{self, ChunkTable, Framing, GZIP_HEADER, Row};
 use super::{
-    Context, FileReader, LayerSpec, Opened, Stats, Wait, Within, can_wait_in, cores, foreign,
+    Context, FileAttr, FileReader, LayerSpec, Stats, Wait, Within, can_wait_in, cores, foreign,
     is_part_of_a_stream,
 };
 use crate::codec::{ChunkKind, Decoder, stored};
-use crate::digest::{Digest, Hasher};
+use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::memory::cache::ChunkKey;
 use crate::memory::flight::Flight;
 use crate::memory::limiter::Unit;
 use crate::oci::annotations;
 use crate::source::ReadAt;
 use crate::tar::{EntryKind, Members};
-use crate::{Algorithm, limits};
 
 mod verify;
 
@@ -31,8 +33,8 @@ pub(super) struct Pinned {
     /// SHA-256 of the table's bytes.
     table: Digest,
     place: Place,
-    pub(super) file_size: u64,
-    pub(super) executable: bool,
+    file_size: u64,
+    executable: bool,
 }
 
 /// Where the table is.
@@ -100,6 +102,17 @@ impl Pinned {
     }
 }
 
+impl Pinned {
+    /// The attributes of the file, without opening the layer.
+    pub(super) fn attr(&self) -> FileAttr {
+        FileAttr {
+            size: self.file_size,
+            executable: self.executable,
+            mtime: 0,
+        }
+    }
+}
+
 /// A number in decimal digits alone: no sign, no leading zero, no space.
 fn decimal(text: &str) -> Option<u64> {
     text.parse()
@@ -130,8 +143,15 @@ struct Shared {
 
 #[derive(Clone)]
 enum Access {
-    Table(Arc<ChunkTable>),
-    Foreign(Arc<dyn FileReader>),
+    Table(Arc<Table>),
+    Foreign(Arc<ForeignFile>),
+}
+
+/// A chunk table that was checked.
+struct Table {
+    chunks: Arc<ChunkTable>,
+    /// The path that the layer's own header gives the file; `None` when there is no header.
+    name: Option<Box<[u8]>>,
 }
 
 impl ChunkedFile {
@@ -188,7 +208,7 @@ impl ChunkedFile {
 
     /// The table, checked against the manifest and the layer's own header; `None` when it is not
     /// in the blob any more, because a tool recompressed the layer and kept the annotations.
-    fn load_table(&self) -> Result<Option<ChunkTable>> {
+    fn load_table(&self) -> Result<Option<Table>> {
         let shared = &self.shared;
         let found = match (self.pinned.place, &self.spec.table) {
             // Recompressed to fewer bytes.
@@ -228,16 +248,20 @@ impl ChunkedFile {
                 header.file_size, self.pinned.file_size
             )));
         }
-        self.check_head(&table)?;
-        Ok(Some(table))
+        let name = self.check_head(&table)?;
+        Ok(Some(Table {
+            chunks: Arc::new(table),
+            name,
+        }))
     }
 
-    /// The layer's own tar header must say what the table and the manifest say.
-    fn check_head(&self, table: &ChunkTable) -> Result<()> {
+    /// The layer's own tar header must say what the table and the manifest say. Returns the path
+    /// that it gives the file; `None` when there is no header.
+    fn check_head(&self, table: &ChunkTable) -> Result<Option<Box<[u8]>>> {
         let shared = &self.shared;
         let header = table.header();
         if header.framing == Framing::Plain && header.tar_size == header.file_size {
-            return Ok(()); // a raw layer: the file alone
+            return Ok(None); // a raw layer: the file alone
         }
         let (head, _) = shared.decode(table, 0)?;
         let lies = |rule: String| Error::corrupt(&shared.subject, format!("tar header: {rule}"));
@@ -255,13 +279,8 @@ impl ChunkedFile {
                 entry.size, entry.data_offset, header.file_size, header.file_offset
             )));
         }
-        if !is_name_of(&entry.path, &self.spec) {
-            return Err(lies(format!(
-                "names \"{}\"",
-                crate::entry_path::printable_bytes(&entry.path)
-            )));
-        }
-        Ok(())
+        shared.check_name(&entry.path, self.spec.path.file_name())?;
+        Ok(Some(entry.path.into()))
     }
 
     /// Has the pool decode the next chunks when this read continues a sequence of them.
@@ -307,14 +326,14 @@ impl ChunkedFile {
         })
     }
 
-    fn open_foreign(&self) -> Result<Arc<dyn FileReader>> {
+    fn open_foreign(&self) -> Result<Arc<ForeignFile>> {
         let shared = &self.shared;
         log::warn!(
             "{}: the chunk table that the manifest names is not in the layer (was it \
              recompressed?); reading the whole layer before its first byte",
             shared.subject
         );
-        let opened = foreign::open(
+        let looked = foreign::look(
             Arc::clone(&shared.blob),
             self.spec.clone(),
             Arc::clone(&shared.context),
@@ -324,19 +343,12 @@ impl ChunkedFile {
             Error::Malformed { subject, rule } => Error::corrupt(subject, rule),
             other => other,
         })?;
-        let Opened::File(file, attr) = opened else {
+        let Ok(file) = looked else {
             return Err(Error::corrupt(&shared.subject, "holds a link, not a file"));
         };
-        if attr.size != self.pinned.file_size {
-            return Err(Error::corrupt(
-                &shared.subject,
-                format!(
-                    "holds a file of {} bytes, the manifest says {}",
-                    attr.size, self.pinned.file_size
-                ),
-            ));
-        }
-        Ok(file)
+        // Compares the size that the manifest states, too.
+        file.attr_of(&self.spec)?;
+        Ok(Arc::new(file))
     }
 }
 
@@ -357,12 +369,6 @@ fn read(blob: &dyn ReadAt, offset: u64, length: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// True when a tar member's path is the file of `spec`: the whole path, or its base name.
-fn is_name_of(member: &[u8], spec: &LayerSpec) -> bool {
-    let base = member.rsplit(|byte| *byte == b'/').next().unwrap_or(member);
-    base == spec.path.file_name().as_bytes()
-}
-
 impl FileReader for ChunkedFile {
     fn size(&self) -> u64 {
         self.pinned.file_size
@@ -370,7 +376,7 @@ impl FileReader for ChunkedFile {
 
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
         let table = match self.access()? {
-            Access::Table(table) => table,
+            Access::Table(table) => Arc::clone(&table.chunks),
             Access::Foreign(file) => return file.read_at(offset, len),
         };
         let available = self.pinned.file_size.saturating_sub(offset);
@@ -436,10 +442,20 @@ impl FileReader for ChunkedFile {
         }
     }
 
-    fn verify(&self) -> Result<Digest> {
+    fn confirm(&self, name: &str) -> Result<()> {
         match self.access()? {
-            Access::Table(table) => verify::verify(&self.shared, &table, &self.spec),
-            Access::Foreign(file) => file.verify(),
+            Access::Table(table) => match &table.name {
+                Some(found) => self.shared.check_name(found, name),
+                None => Ok(()),
+            },
+            Access::Foreign(file) => file.confirm(name),
+        }
+    }
+
+    fn verify(&self, also: &[Algorithm]) -> Result<FileDigests> {
+        match self.access()? {
+            Access::Table(table) => verify::verify(&self.shared, &table.chunks, &self.spec, also),
+            Access::Foreign(file) => file.verify(also),
         }
     }
 }
@@ -464,6 +480,19 @@ thread_local! {
 }
 
 impl Shared {
+    /// The base name of a tar member's path must be that of the file.
+    fn check_name(&self, member: &[u8], name: &str) -> Result<()> {
+        let base = member.rsplit(|byte| *byte == b'/').next().unwrap_or(member);
+        if base == name.as_bytes() {
+            return Ok(());
+        }
+        let member = crate::entry_path::printable_bytes(member);
+        Err(Error::corrupt(
+            &self.subject,
+            format!("tar header: names \"{member}\", the manifest \"{name}\""),
+        ))
+    }
+
     fn lies(&self, problem: String) -> Error {
         Error::corrupt(&self.subject, format!("chunk table: {problem}"))
     }
@@ -621,6 +650,3 @@ impl Shared {
         Ok(())
     }
 }
-
-/// The digest algorithm of file digests that `verify` computes.
-const FILE_ALGORITHM: Algorithm = Algorithm::Sha256;

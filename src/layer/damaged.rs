@@ -3,37 +3,73 @@
 //! What a layer without a chunk table holds is read from its first kilobytes when the model is
 //! opened. When these cannot be understood, the layer's digest says who is to blame: a layer that is
 //! what the manifest names is malformed, and the model is refused; one that is not was damaged, which
-//! must not cost the model's other files.
+//! must not cost the model's other files. A layer so large that hashing it would keep the model from
+//! being opened is not asked: its file cannot be read in either case.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{FileAttr, FileReader, LayerSpec, Opened};
-use crate::digest::{Digest, Hasher};
+use super::effort::Effort;
+use super::file_digests::FileDigests;
+use super::{FileReader, LayerSpec};
+use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::ReadAt;
 
 /// Bytes that are hashed at a time.
 const PIECE: usize = 1 << 20;
 
-struct DamagedFile {
-    size: u64,
+/// The file of a layer that could not be opened.
+pub(super) struct DamagedFile {
+    blob: Arc<dyn ReadAt>,
+    digest: Digest,
     error: Error,
+    /// The blob is not what its digest says.
+    proven: bool,
 }
 
 /// The layer that could not be opened because of `error`, as a file that cannot be read.
 ///
 /// # Errors
 /// `error` itself when the layer is what the manifest names, or when storage failed.
-pub(super) fn open(blob: &dyn ReadAt, spec: &LayerSpec, error: Error) -> Result<Opened> {
+pub(super) fn open(
+    blob: &Arc<dyn ReadAt>,
+    spec: &LayerSpec,
+    error: Error,
+    effort: &Effort,
+) -> Result<DamagedFile> {
     if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Malformed)
         || blob.len() != spec.descriptor.size
     {
         return Err(error);
     }
-    let stated = spec.descriptor.digest;
-    let mut hasher = Hasher::new(stated.algorithm());
+    let digest = spec.descriptor.digest;
+    let subject = format!("{} ({digest})", spec.path);
+    let proven = effort.affords(blob.len());
+    let error = if !proven {
+        Error::corrupt(
+            subject,
+            format!("its first bytes cannot be understood: {error}"),
+        )
+    } else {
+        let found = hash(&**blob, digest.algorithm())?;
+        if found == digest {
+            return Err(error);
+        }
+        let problem = format!("the layer is {found}; damaged from its first bytes on");
+        Error::corrupt(subject, problem)
+    };
+    Ok(DamagedFile {
+        blob: Arc::clone(blob),
+        digest,
+        error,
+        proven,
+    })
+}
+
+fn hash(blob: &dyn ReadAt, algorithm: Algorithm) -> Result<Digest> {
+    let mut hasher = Hasher::new(algorithm);
     let mut buffer = vec![0; PIECE];
     let mut offset = 0;
     while offset < blob.len() {
@@ -43,36 +79,26 @@ pub(super) fn open(blob: &dyn ReadAt, spec: &LayerSpec, error: Error) -> Result<
         hasher.update(piece);
         offset += len as u64;
     }
-    let found = hasher.finish();
-    if found == stated {
-        return Err(error);
-    }
-    let file = DamagedFile {
-        // Nobody knows the file's size; one of 0 would read as an empty file, without an error.
-        size: blob.len().max(1),
-        error: Error::corrupt(
-            format!("{} ({stated})", spec.path),
-            format!("the layer is {found}; damaged from its first bytes on"),
-        ),
-    };
-    let attr = FileAttr {
-        size: file.size,
-        executable: false,
-        mtime: 0,
-    };
-    Ok(Opened::File(Arc::new(file), attr))
+    Ok(hasher.finish())
 }
 
 impl FileReader for DamagedFile {
+    /// Nobody knows the file's size; one of 0 would read as an empty file, without an error.
     fn size(&self) -> u64 {
-        self.size
+        self.blob.len().max(1)
     }
 
     fn read_at(&self, _offset: u64, _len: usize) -> Result<Bytes> {
         Err(self.error.clone())
     }
 
-    fn verify(&self) -> Result<Digest> {
+    fn verify(&self, _also: &[Algorithm]) -> Result<FileDigests> {
+        if !self.proven {
+            let found = hash(&*self.blob, self.digest.algorithm())?;
+            if found != self.digest {
+                return Err(self.error.clone().within(format!("the layer is {found}")));
+            }
+        }
         Err(self.error.clone())
     }
 }

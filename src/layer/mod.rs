@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::digest::Digest;
+use crate::digest::Algorithm;
 use crate::entry_path::EntryPath;
 use crate::error::Result;
 use crate::memory::admission::Live;
@@ -26,9 +26,16 @@ use crate::source::ReadAt;
 
 mod chunked;
 mod damaged;
+pub mod effort;
+mod file_digests;
 pub mod foreign;
+mod open_layer;
 mod readahead;
 pub mod table;
+
+use effort::Effort;
+pub use file_digests::FileDigests;
+pub use open_layer::{LayerKey, OpenLayer};
 
 /// What the manifest says about one layer and the file in it.
 #[derive(Clone)]
@@ -50,6 +57,8 @@ pub struct Context {
     pub stats: Stats,
     /// Where seek tables of foreign layers are kept between runs; `None` to keep none.
     pub index_dir: Option<PathBuf>,
+    /// What opening layers may still cost.
+    pub opening: Effort,
     /// Recycled memory for decoded chunks.
     buffers: Arc<Buffers>,
     /// Who grants memory for whatever is decoded or kept.
@@ -93,6 +102,7 @@ impl Context {
             cache,
             stats: Stats::default(),
             index_dir,
+            opening: Effort::default(),
             buffers,
             limiter,
             frontiers: Live::default(),
@@ -215,35 +225,30 @@ pub trait FileReader: Send + Sync {
         0
     }
 
-    /// Verifies everything there is to verify of the layer: the blob against its digest, the table
-    /// against the stream, the file against its digest. Returns the SHA-256 of the file.
+    /// Checks that the layer's own header gives the file this base name, where it has a header and
+    /// the file was not opened under that name. It may be read for that.
     ///
     /// # Errors
     /// As [`read_at`](FileReader::read_at).
-    fn verify(&self) -> Result<Digest>;
+    fn confirm(&self, _name: &str) -> Result<()> {
+        Ok(())
+    }
+
+    /// Verifies everything there is to verify of the layer: the blob against its digest, the table
+    /// against the stream. Returns the digests of the file: SHA-256, and those by the other
+    /// algorithms that are asked for.
+    ///
+    /// # Errors
+    /// As [`read_at`](FileReader::read_at).
+    fn verify(&self, also: &[Algorithm]) -> Result<FileDigests>;
 }
 
-/// Opens a layer. Costs nothing but the manifest when it states a chunk table and the file's size;
-/// otherwise at most the layer's first kilobytes are read, for the file's size and mode; all of it
-/// only when these are damaged.
+/// Opens a layer for the one file that names it: see [`OpenLayer`].
 ///
 /// # Errors
-/// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when an annotation or the layer's header
-/// breaks a rule; content is checked when it is read.
+/// As [`OpenLayer::open`].
 pub fn open(blob: Arc<dyn ReadAt>, spec: LayerSpec, context: Arc<Context>) -> Result<Opened> {
-    match chunked::Pinned::of(&spec)? {
-        None => foreign::open(Arc::clone(&blob), spec.clone(), context)
-            .or_else(|error| damaged::open(&*blob, &spec, error)),
-        Some(pinned) => {
-            let attr = FileAttr {
-                size: pinned.file_size,
-                executable: pinned.executable,
-                mtime: 0,
-            };
-            let file = chunked::ChunkedFile::new(blob, spec, pinned, context);
-            Ok(Opened::File(Arc::new(file), attr))
-        }
-    }
+    OpenLayer::open(blob, &spec, &context)?.entry(&spec)
 }
 
 /// What a layer holds.

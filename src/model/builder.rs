@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::links::{self, Node};
+use super::opening::OpenedFile;
 use super::tree::by_path;
 use super::{File, FileInfo, Inode};
 use crate::digest::Digest;
@@ -31,6 +32,7 @@ pub(super) struct FileLayer {
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the layer.
 pub(super) fn files(manifest: &OciManifest, original: bool) -> Result<Vec<FileLayer>> {
     let mut files = Vec::with_capacity(manifest.layers.len());
+    let mut readings = HashMap::new();
     for (number, descriptor) in manifest.layers.iter().enumerate() {
         if descriptor.is_empty() {
             continue;
@@ -52,6 +54,7 @@ pub(super) fn files(manifest: &OciManifest, original: bool) -> Result<Vec<FileLa
             EntryPath::new
         };
         let path = parse(path).map_err(|e| e.within(subject()))?;
+        check_reading(&mut readings, descriptor).map_err(|e| e.within(subject()))?;
         let digest = |key: &str| match descriptor.annotation(key) {
             None => Ok(None),
             Some(text) => match text.parse::<Digest>() {
@@ -76,6 +79,39 @@ pub(super) fn files(manifest: &OciManifest, original: bool) -> Result<Vec<FileLa
     Ok(files)
 }
 
+/// One blob can be read in one way only: descriptors that name it must not state different chunk
+/// tables, or different sizes of its file. One of them would be a lie, readers would differ about it,
+/// and each table would have to be kept.
+fn check_reading<'a>(
+    readings: &mut HashMap<&'a Digest, &'a Descriptor>,
+    descriptor: &'a Descriptor,
+) -> Result<()> {
+    let first = *readings.entry(&descriptor.digest).or_insert(descriptor);
+    let table = |d: &'a Descriptor| {
+        let digest = d.annotation(annotations::CHUNKS)?;
+        Some((digest, d.annotation(annotations::CHUNKS_RANGE)))
+    };
+    let size = |d: &'a Descriptor| d.annotation(annotations::FILE_SIZE);
+    let differ = match (table(first), table(descriptor)) {
+        (Some(a), Some(b)) if a != b => Some("chunk table"),
+        _ => match (size(first), size(descriptor)) {
+            (Some(a), Some(b)) if a != b => Some("file size"),
+            _ => None,
+        },
+    };
+    // What states nothing itself leaves the place to the next.
+    if table(first).is_none() && table(descriptor).is_some() {
+        readings.insert(&descriptor.digest, descriptor);
+    }
+    match differ {
+        None => Ok(()),
+        Some(what) => Err(Error::malformed(
+            "annotations",
+            format!("state another {what} than those of another layer with the same blob"),
+        )),
+    }
+}
+
 /// The files of opened layers, in the same order; links become the files that they lead to.
 ///
 /// A link that leads nowhere is refused; in an archive of the original tool, which stored any link
@@ -85,7 +121,7 @@ pub(super) fn files(manifest: &OciManifest, original: bool) -> Result<Vec<FileLa
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the link.
 pub(super) fn link(
     layers: Vec<FileLayer>,
-    opened: Vec<Opened>,
+    opened: Vec<OpenedFile>,
     original: bool,
     notes: &mut Vec<String>,
 ) -> Result<Vec<File>> {
@@ -94,7 +130,7 @@ pub(super) fn link(
         .zip(&opened)
         .enumerate()
         .map(|(number, (layer, opened))| {
-            let node = match opened {
+            let node = match &opened.opened {
                 Opened::File(..) => Node::File(number),
                 Opened::Link(target) => Node::Link(target),
             };
@@ -104,24 +140,26 @@ pub(super) fn link(
     let mut files = Vec::with_capacity(layers.len());
     for (number, layer) in layers.iter().enumerate() {
         let source = match opened.get(number) {
-            Some(Opened::Link(target)) => {
-                match links::follow(&nodes, layer.path.as_str(), target) {
-                    Ok(source) => source,
-                    Err(problem) if original => {
-                        notes.push(format!("{} {problem}; it is left out", layer.path));
-                        continue;
-                    }
-                    Err(problem) => {
-                        let subject = format!("layer {} ({})", layer.path, layer.descriptor.digest);
-                        return Err(Error::malformed(subject, problem));
-                    }
+            Some(OpenedFile {
+                opened: Opened::Link(target),
+                ..
+            }) => match links::follow(&nodes, layer.path.as_str(), target) {
+                Ok(source) => source,
+                Err(problem) if original => {
+                    notes.push(format!("{} {problem}; it is left out", layer.path));
+                    continue;
                 }
-            }
+                Err(problem) => {
+                    let subject = format!("layer {} ({})", layer.path, layer.descriptor.digest);
+                    return Err(Error::malformed(subject, problem));
+                }
+            },
             _ => number,
         };
-        let (Some(Opened::File(reader, attr)), Some(held)) =
-            (opened.get(source), layers.get(source))
-        else {
+        let (Some(found), Some(held)) = (opened.get(source), layers.get(source)) else {
+            continue;
+        };
+        let Opened::File(reader, attr) = &found.opened else {
             continue; // `follow` gives numbers of files
         };
         files.push(File {
@@ -134,6 +172,7 @@ pub(super) fn link(
             },
             attr: *attr,
             reader: Arc::clone(reader),
+            unconfirmed: found.unconfirmed.then(|| held.path.file_name().into()),
             verified: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
         });

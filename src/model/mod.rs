@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::{self, Context, FileAttr, FileReader, LayerSpec, Opened, Stats, Wait, Within};
+use crate::layer::{Context, FileAttr, FileDigests, FileReader, Stats, Wait, Within};
 use crate::limits;
 use crate::memory::cache::LruChunkCache;
 use crate::memory::limiter::Limiter;
@@ -23,11 +23,12 @@ use crate::source::BlobSource;
 
 mod builder;
 mod links;
+mod opening;
 pub mod resolve;
 mod tree;
 pub mod verify;
 
-use builder::FileLayer;
+use opening::Opening;
 use resolve::Resolved;
 use tree::Tree;
 
@@ -138,37 +139,27 @@ pub struct Model {
     total_bytes: u64,
 }
 
-/// Opens the layer of one file.
-fn open_layer(
-    source: &dyn BlobSource,
-    layer: &FileLayer,
-    context: &Arc<Context>,
-) -> Result<Opened> {
-    let digest = &layer.descriptor.digest;
-    let blob = source.blob(digest)?.ok_or_else(|| {
-        let subject = format!("layer {} ({digest})", layer.path);
-        Error::malformed(subject, "is not in the archive")
-    })?;
-    // A plain layer's table is a blob of its own; without it the layer is foreign.
-    let table = match &layer.table {
-        Some(digest) => source.blob(digest)?,
-        None => None,
-    };
-    let spec = LayerSpec {
-        descriptor: layer.descriptor.clone(),
-        path: layer.path.clone(),
-        table,
-    };
-    layer::open(blob, spec, Arc::clone(context))
-}
-
 struct File {
     info: FileInfo,
     attr: FileAttr,
+    /// Shared by all files whose descriptors name the same blob.
     reader: Arc<dyn FileReader>,
+    /// The base name that the layer's header must give the file, where the reader was opened under
+    /// another.
+    unconfirmed: Option<Box<str>>,
     verified: AtomicBool,
     /// Some of it was found not to be what its digests say; that does not heal.
     damaged: AtomicBool,
+}
+
+impl File {
+    /// Checks the name of the file, where its reader does not.
+    fn confirmed(&self) -> Result<()> {
+        match &self.unconfirmed {
+            Some(name) => self.reader.confirm(name),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Model {
@@ -207,10 +198,11 @@ impl Model {
                 0
             },
         ));
-        let mut opened = Vec::with_capacity(layers.len());
-        for layer in &layers {
-            opened.push(open_layer(&*source, layer, &context).map_err(within)?);
-        }
+        let manifest_bytes = resolved.manifest_bytes.len() as u64;
+        let mut opening = Opening::new(&*source, &context, manifest_bytes);
+        let opened = layers.iter().map(|layer| opening.open(layer));
+        let opened = opened.collect::<Result<Vec<_>>>().map_err(within)?;
+        drop(opening);
         let files = builder::link(layers, opened, resolved.original, &mut resolved.notes);
         let mut files = files.map_err(within)?;
         let tree = Tree::build(files.iter().map(|file| &file.info.path)).map_err(within)?;
@@ -352,7 +344,10 @@ impl Model {
         len: usize,
     ) -> Result<Within> {
         let file = self.regular(inode)?;
-        let read = self.noted(file, file.reader.read_within(may, offset, len))?;
+        let read = file
+            .confirmed()
+            .and_then(|()| file.reader.read_within(may, offset, len));
+        let read = self.noted(file, read)?;
         if let Within::Read(bytes) = &read {
             self.was_read(file, bytes);
             let stats = self.stats();
@@ -381,7 +376,10 @@ impl Model {
 
     fn read(&self, inode: Inode, offset: u64, len: usize) -> Result<Bytes> {
         let file = self.regular(inode)?;
-        let bytes = self.noted(file, file.reader.read_at(offset, len))?;
+        let bytes = file
+            .confirmed()
+            .and_then(|()| file.reader.read_at(offset, len));
+        let bytes = self.noted(file, bytes)?;
         self.was_read(file, &bytes);
         Ok(bytes)
     }
@@ -418,20 +416,30 @@ impl Model {
     /// [`ErrorKind::Corrupt`], naming layer and digest.
     pub fn verify(&self, inode: Inode) -> Result<Digest> {
         let file = self.regular(inode)?;
-        let found = file.reader.verify()?;
-        match file.info.digest {
-            // Another algorithm than SHA-256 was compared by the reader where it can be.
-            Some(stated) if stated.algorithm() == found.algorithm() && stated != found => {
-                Err(Error::corrupt(
-                    format!("{} ({})", file.info.path, file.info.layer.digest),
-                    format!("the file is {found}, the manifest says {stated}"),
-                ))
-            }
-            _ => Ok(found),
-        }
+        let stated = file.info.digest.map(|digest| digest.algorithm());
+        let digests = self.verify_layer(inode, stated.as_slice())?;
+        self.verify_file(inode, &digests)
     }
 
-    /// The same number for a link and for the file that it leads to, another for every other file.
+    /// Verifies the layer of a file: what is the same for all files that are read from it. Returns the
+    /// file's digests.
+    fn verify_layer(&self, inode: Inode, also: &[Algorithm]) -> Result<FileDigests> {
+        self.regular(inode)?.reader.verify(also)
+    }
+
+    /// Compares what the manifest says about one file with what verifying its layer found.
+    fn verify_file(&self, inode: Inode, digests: &FileDigests) -> Result<Digest> {
+        let file = self.regular(inode)?;
+        file.confirmed()?;
+        if let Some(stated) = &file.info.digest {
+            let subject = || format!("{} ({})", file.info.path, file.info.layer.digest);
+            digests.compare(stated, subject)?;
+        }
+        Ok(digests.sha256)
+    }
+
+    /// The same number for all files that are read from one layer, links among them; another for
+    /// every other file.
     fn content_key(&self, inode: Inode) -> Option<usize> {
         Some(Arc::as_ptr(&self.node(inode)?.reader).addr())
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::{FileInfo, Model};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::oci::Descriptor;
@@ -35,15 +35,16 @@ impl LayerReport {
     }
 }
 
-/// Verifies every layer: blob digest, chunk table against stream, file digest. One report per
-/// file, in path order, whatever fails.
+/// Verifies every layer once: blob digest, chunk table against stream; then what the manifest says of
+/// each file that is read from it. One report per file, in path order, whatever fails.
 ///
 /// Works on `jobs` threads (0 for one per core), largest file first, so that no large one starts
 /// last. `progress` counts bytes of files.
 pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerReport> {
     let files: Vec<&FileInfo> = model.files().collect();
     let total = model.total_bytes();
-    // A link is the file that it leads to: thousands of links to a large file cost what it costs.
+    // A layer is verified once: thousands of links to a large file, or of descriptors that name its
+    // blob, cost what it costs.
     let mut firsts = HashMap::new();
     let first_of: Vec<usize> = files
         .iter()
@@ -51,7 +52,14 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
         .map(|(i, file)| *firsts.entry(model.content_key(file.inode)).or_insert(i))
         .collect();
     let mut bytes = vec![0u64; files.len()];
+    let mut stated: HashMap<usize, Vec<Algorithm>> = HashMap::new();
     for (file, first) in files.iter().zip(&first_of) {
+        if let Some(algorithm) = file.digest.map(|digest| digest.algorithm()) {
+            let stated = stated.entry(*first).or_default();
+            if !stated.contains(&algorithm) {
+                stated.push(algorithm);
+            }
+        }
         if let Some(bytes) = bytes.get_mut(*first) {
             *bytes = bytes.saturating_add(file.size);
         }
@@ -66,7 +74,8 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
     let work = || {
         while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             let Some(file) = files.get(i) else { break };
-            let outcome = model.verify(file.inode);
+            let stated = stated.get(&i).map_or(&[][..], Vec::as_slice);
+            let outcome = model.verify_layer(file.inode, stated);
             let mut state = state.lock().unwrap_or_else(|e| e.into_inner());
             state.0 = state.0.saturating_add(bytes.get(i).copied().unwrap_or(0));
             if let Some(slot) = state.1.get_mut(i) {
@@ -92,7 +101,9 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
         .enumerate()
         .map(|(i, (file, first))| {
             let outcome = outcomes.get(first).cloned().flatten();
-            // The error names the file that a link leads to; the link comes first.
+            let outcome =
+                outcome.map(|o| o.and_then(|digests| model.verify_file(file.inode, &digests)));
+            // The error names the file that the layer was opened for; this one comes first.
             let named = outcome.map(|o| match first {
                 first if first == i => o,
                 _ => o.map_err(|error| error.within(&file.path)),

@@ -6,11 +6,12 @@ use std::thread;
 
 use bytes::Bytes;
 
-use super::{FILE_ALGORITHM, Shared};
+use super::Shared;
 use crate::codec::{ChunkKind, Decoder, SubOffsets};
-use crate::digest::{Algorithm, Digest, Hasher};
+use crate::digest::{Algorithm, Hasher};
 use crate::error::{Error, Result};
 use crate::layer::LayerSpec;
+use crate::layer::file_digests::{FileDigests, FileHasher};
 use crate::layer::table::{self, ChunkTable, DEFLATE_END, Framing, GZIP_HEADER, Row};
 
 /// Layers of fewer segments are not worth threads of their own.
@@ -28,9 +29,14 @@ const BYTES_UNDER_WAY: usize = 8 << 20;
 ///   nothing after the footer;
 /// - that only zeros follow the file in the tar.
 ///
-/// Segments are decoded on all cores, and hashed in order as they come. Returns the file's digest,
+/// Segments are decoded on all cores, and hashed in order as they come. Returns the file's digests,
 /// which the caller compares with the manifest's.
-pub(super) fn verify(shared: &Shared, table: &ChunkTable, spec: &LayerSpec) -> Result<Digest> {
+pub(super) fn verify(
+    shared: &Shared,
+    table: &ChunkTable,
+    spec: &LayerSpec,
+    also: &[Algorithm],
+) -> Result<FileDigests> {
     let workers = match table.segments() {
         0..MIN_PARALLEL_SEGMENTS => 1,
         _ => {
@@ -60,7 +66,7 @@ pub(super) fn verify(shared: &Shared, table: &ChunkTable, spec: &LayerSpec) -> R
         }
         drop(queue);
         let hashing = thread::Builder::new()
-            .spawn_scoped(scope, move || hash_in_order(shared, table, in_order))
+            .spawn_scoped(scope, move || hash_in_order(shared, table, in_order, also))
             .map_err(no_thread)?;
         let algorithm = spec.descriptor.digest.algorithm();
         let read = read_blob(shared, table, algorithm, jobs, decoded);
@@ -163,7 +169,7 @@ fn decode(shared: &Shared, job: &Job, decoder: &mut Decoder) -> Result<Bytes> {
 
 /// What is known once every segment is decoded.
 struct Stream {
-    file: Digest,
+    file: FileDigests,
     crc: u32,
 }
 
@@ -171,8 +177,9 @@ fn hash_in_order(
     shared: &Shared,
     table: &ChunkTable,
     segments: Receiver<Receiver<Result<Bytes>>>,
+    also: &[Algorithm],
 ) -> Result<Stream> {
-    let mut file = Hasher::new(FILE_ALGORITHM);
+    let mut file = FileHasher::new(also);
     let mut crc = crc32fast::Hasher::new();
     let last = table.segments() - 1;
     for (segment, result) in (0..).zip(segments) {
@@ -204,7 +211,7 @@ fn finish(
     spec: &LayerSpec,
     mut blob: Hashed<'_>,
     stream: Stream,
-) -> Result<Digest> {
+) -> Result<FileDigests> {
     let header = table.header();
     if header.framing == Framing::Gzip {
         blob.expect(&DEFLATE_END, "end of the deflate stream")?;

@@ -25,12 +25,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use super::file_digests::{FileDigests, FileHasher};
 use super::{
-    Context, FileReader, LayerSpec, LinkTarget, Opened, Stats, Wait, Within, can_wait_in, cores,
-    is_part_of_a_stream,
+    Context, FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Stats, Wait, Within, can_wait_in,
+    cores, is_part_of_a_stream,
 };
 use crate::codec::inflate::{SLOP, WINDOW};
-use crate::digest::Digest;
+use crate::digest::Algorithm;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::cache::ChunkKey;
 use crate::memory::flight::Flight;
@@ -52,40 +53,41 @@ mod verified;
 use advance::Advance;
 use frontier::Known;
 use layer::Layer;
-use scan::{FileDigests, Look, Packaging};
+use scan::{Look, Packaging};
 use spans::{Tuning, missing};
 use verified::VerifiedReader;
 
-/// Opens a layer without a chunk table: reads at most its first kilobytes, and the whole of a
-/// layer that holds a link.
+/// Looks at a layer without a chunk table: reads at most its first kilobytes, and the whole of a
+/// layer that holds a link, which is the inner error.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`] when the layer's tar begins with anything but the one file,
-/// [`ErrorKind::Corrupt`] when its first bytes cannot be decoded or disagree with the manifest.
-pub fn open(blob: Arc<dyn ReadAt>, spec: LayerSpec, context: Arc<Context>) -> Result<Opened> {
-    open_tuned(blob, spec, context, Tuning::DEFAULT)
+/// [`ErrorKind::Corrupt`] when its first bytes cannot be decoded.
+pub(super) fn look(
+    blob: Arc<dyn ReadAt>,
+    spec: LayerSpec,
+    context: Arc<Context>,
+) -> Result<Result<ForeignFile, LinkTarget>> {
+    ForeignFile::look(blob, spec, context, Tuning::DEFAULT)
 }
 
-/// As [`open`], with distances so short that a few kilobytes have the spans, seek points and frontier
-/// that otherwise only files of megabytes have: for fuzzing.
+/// True for media types that say what a layer must be, so that nothing else is read in its place.
+pub(super) fn claims_tar(media_type: &str) -> bool {
+    scan::claims_compressed_tar(media_type)
+}
+
+/// As [`open`](super::open), with distances so short that a few kilobytes have the spans, seek points
+/// and frontier that otherwise only files of megabytes have: for fuzzing.
 #[doc(hidden)]
 pub fn open_in_miniature(
     blob: Arc<dyn ReadAt>,
     spec: LayerSpec,
     context: Arc<Context>,
 ) -> Result<Opened> {
-    open_tuned(blob, spec, context, Tuning::MINIATURE)
-}
-
-fn open_tuned(
-    blob: Arc<dyn ReadAt>,
-    spec: LayerSpec,
-    context: Arc<Context>,
-    tuning: Tuning,
-) -> Result<Opened> {
-    Ok(match ForeignFile::look(blob, spec, context, tuning)? {
+    let looked = ForeignFile::look(blob, spec.clone(), context, Tuning::MINIATURE)?;
+    Ok(match looked {
         Ok(file) => {
-            let attr = file.layer.head.attr;
+            let attr = file.attr_of(&spec)?;
             Opened::File(Arc::new(file), attr)
         }
         Err(target) => Opened::Link(target),
@@ -93,7 +95,7 @@ fn open_tuned(
 }
 
 /// A file in a layer without a chunk table.
-struct ForeignFile {
+pub(super) struct ForeignFile {
     layer: Arc<Layer>,
     /// What is known since the first touch. A layer that was found bad stays so; a storage that
     /// failed may recover.
@@ -138,22 +140,10 @@ impl ForeignFile {
                 ),
             ));
         }
-        let (packaging, head) = match scan::look(&*blob, &spec, &subject)? {
+        let (packaging, head) = match scan::look(&*blob, &spec, &subject, &context.opening)? {
             Look::File(packaging, head) => (packaging, head),
             Look::Link(target) => return Ok(Err(target)),
         };
-        let stated = spec.descriptor.annotation(annotations::FILE_SIZE);
-        if let Some(stated) = stated
-            && *stated != head.attr.size.to_string()
-        {
-            return Err(Error::corrupt(
-                subject,
-                format!(
-                    "the layer holds a file of {} bytes, the manifest says {stated}",
-                    head.attr.size
-                ),
-            ));
-        }
         let advance = Advance::of(blob, Arc::clone(&context));
         let layer = Layer {
             blob: advance.clone(),
@@ -176,6 +166,38 @@ impl ForeignFile {
             advance,
             loading: Flight::new(),
         }))
+    }
+
+    /// The attributes of the file under a descriptor, which may be another than the layer was opened
+    /// for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] or [`ErrorKind::Malformed`] when it states what the layer's header does
+    /// not.
+    pub(super) fn attr_of(&self, spec: &LayerSpec) -> Result<FileAttr> {
+        let Layer {
+            head, packaging, ..
+        } = &*self.layer;
+        self.confirm(spec.path.file_name())?;
+        let stated = spec.descriptor.annotation(annotations::FILE_SIZE);
+        if let Some(stated) = stated
+            && *stated != head.attr.size.to_string()
+        {
+            return Err(Error::corrupt(
+                format!("{} ({})", spec.path, spec.descriptor.digest),
+                format!(
+                    "the layer holds a file of {} bytes, the manifest says {stated}",
+                    head.attr.size
+                ),
+            ));
+        }
+        Ok(match packaging {
+            Packaging::Raw => FileAttr {
+                executable: scan::stated_executable(spec),
+                ..head.attr
+            },
+            _ => head.attr,
+        })
     }
 
     /// What is known of the layer; reads and hashes the whole of it when that is nothing yet.
@@ -289,7 +311,7 @@ impl ForeignFile {
     }
 
     /// Goes over the whole layer, and decodes all of it.
-    fn pass(&self, digests: Option<FileDigests>) -> Result<(Arc<Known>, Option<Digest>)> {
+    fn pass(&self, digests: Option<FileHasher>) -> Result<(Arc<Known>, Option<FileDigests>)> {
         let layer = &self.layer;
         let mut passed = layer.pass().run(digests)?;
         let stats = &layer.context.stats;
@@ -581,17 +603,26 @@ impl FileReader for ForeignFile {
         self.advance.get()
     }
 
-    fn verify(&self) -> Result<Digest> {
-        let (spec, subject) = (&self.layer.spec, &self.layer.subject);
-        let digests = FileDigests::new(spec, subject)?;
-        let passed = self.pass(Some(digests));
+    fn confirm(&self, name: &str) -> Result<()> {
+        let found = self.layer.spec.path.file_name();
+        if self.layer.packaging == Packaging::Raw || found == name {
+            return Ok(());
+        }
+        Err(Error::malformed(
+            &self.layer.subject,
+            format!("member \"{found}\" of the layer's tar is not the manifest's \"{name}\""),
+        ))
+    }
+
+    fn verify(&self, also: &[Algorithm]) -> Result<FileDigests> {
+        let passed = self.pass(Some(FileHasher::new(also)));
         match &passed {
             Err(error) if error.kind() == ErrorKind::Environment => {}
             Err(error) => drop(self.remember(Err(error.clone()))),
             Ok((known, _)) => drop(self.remember(Ok(Arc::clone(known)))),
         }
         let (_, file) = passed?;
-        file.ok_or_else(|| Error::corrupt(subject, "its file was not hashed"))
+        file.ok_or_else(|| Error::corrupt(&self.layer.subject, "its file was not hashed"))
     }
 }
 

@@ -15,12 +15,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::{panic, thread};
 
 use super::advance::Advance;
-use super::scan::{self, FileDigests, Head, Packaging};
+use super::scan::{self, Head, Packaging};
 use super::spans::{BlockHasher, Blocks, Recorder, Spans, Tuning, distance, lift};
 use super::verified::Digests;
 use crate::codec::seek::Record;
-use crate::digest::{Digest, Hasher};
+use crate::digest::Hasher;
 use crate::error::{Error, Result};
+use crate::layer::file_digests::{FileDigests, FileHasher};
 use crate::layer::{Context, LayerSpec};
 use crate::memory::limiter::Unit;
 use crate::memory::turns::{Turn, Turns};
@@ -64,8 +65,8 @@ pub(super) struct Passed {
     pub(super) spans: Spans,
     /// The file, when it is small.
     pub(super) whole: Option<Vec<u8>>,
-    /// SHA-256 of the file, when it was asked for.
-    pub(super) file: Option<Digest>,
+    /// Digests of the file, when they were asked for.
+    pub(super) file: Option<FileDigests>,
 }
 
 /// The right to hash a blob.
@@ -79,7 +80,7 @@ struct Decoded {
     blocks: Option<Blocks>,
     spans: Spans,
     whole: Option<Vec<u8>>,
-    file: Option<Digest>,
+    file: Option<FileDigests>,
 }
 
 impl Pass<'_> {
@@ -90,14 +91,14 @@ impl Pass<'_> {
         }
     }
 
-    /// Goes over the layer. With `digests`, also computes and checks the file's.
+    /// Goes over the layer. With `digests`, also computes the file's.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the blob is not what the manifest says
     /// or its stream is damaged, [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when it does
     /// not hold exactly the one file, [`ErrorKind::Environment`](crate::ErrorKind::Environment) when
     /// it cannot be read.
-    pub(super) fn run(&self, digests: Option<FileDigests>) -> Result<Passed> {
+    pub(super) fn run(&self, digests: Option<FileHasher>) -> Result<Passed> {
         let _turn = self.turns().take();
         let limiter = &self.context.limiter;
         self.windows
@@ -117,7 +118,7 @@ impl Pass<'_> {
         buffers + whole + pending
     }
 
-    fn run_within(&self, memory: &mut Decoder, digests: Option<FileDigests>) -> Result<Passed> {
+    fn run_within(&self, memory: &mut Decoder, digests: Option<FileHasher>) -> Result<Passed> {
         // BLAKE3 is the business of the side that has less to do.
         let (hashing, decoding) = match self.packaging {
             Packaging::Raw | Packaging::Tar => {
@@ -255,7 +256,7 @@ impl Pass<'_> {
     fn decode(
         &self,
         mut source: Buffers<'_>,
-        mut digests: Option<FileDigests>,
+        mut digests: Option<FileHasher>,
         memory: &mut Decoder,
     ) -> Result<Decoded> {
         let (attr, subject) = (&self.head.attr, self.subject);
@@ -285,7 +286,7 @@ impl Pass<'_> {
             blocks: source.blocks.map(BlockHasher::finish),
             spans: recorder.finish().map_err(|error| lift(error, subject))?,
             whole,
-            file: digests.map(|digests| digests.finish(subject)).transpose()?,
+            file: digests.map(FileHasher::finish),
         })
     }
 }

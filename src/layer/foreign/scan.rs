@@ -9,9 +9,10 @@ use super::spans::lift;
 use crate::codec::frames::Frames;
 use crate::codec::gzip::Gunzip;
 use crate::codec::seek::Record;
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::entry_path::printable_bytes;
 use crate::error::{Error, ErrorKind, Result};
+use crate::layer::effort::Effort;
 use crate::layer::{FileAttr, LayerSpec, LinkTarget};
 use crate::limits;
 use crate::oci::annotations;
@@ -53,16 +54,22 @@ const SNIFF: usize = 512;
 /// Largest expansion of deflate, rounded up: a header that declares more lies.
 const MAX_DEFLATE_RATIO: u64 = 1_040;
 
-/// Finds out what a layer is, from its first bytes.
+/// Finds out what a layer is, from its first bytes. What is read and decoded for it counts as effort.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when a tar holds no single file of the
 /// right name, [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when a stream that must be a tar
 /// cannot be decoded.
-pub(super) fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str) -> Result<Look> {
+pub(super) fn look(
+    blob: &dyn ReadAt,
+    spec: &LayerSpec,
+    subject: &str,
+    effort: &Effort,
+) -> Result<Look> {
     let mut first = [0; SNIFF];
     let len = SNIFF.min(usize::try_from(blob.len()).unwrap_or(SNIFF));
     let first = first.get_mut(..len).unwrap_or_default();
+    effort.spend(len as u64)?;
     blob.read_exact_at(first, 0)?;
     let packaging = match first {
         [0x1f, 0x8b, ..] => Packaging::Gzip,
@@ -73,9 +80,14 @@ pub(super) fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str) -> Result
     if packaging == Packaging::Raw {
         return Ok(Look::File(packaging, raw_head(blob, spec)));
     }
-    let mut stream = unpack(Front::new(blob), packaging, None, Box::new(|_| Ok(())))
-        .map_err(|e| lift(e, subject))?
-        .take(limits::MAX_HEAD_BYTES);
+    let stream = unpack(
+        Front::new(blob, effort),
+        packaging,
+        None,
+        Box::new(|_| Ok(())),
+    )
+    .map_err(|e| lift(e, subject))?;
+    let mut stream = Counted { stream, effort }.take(limits::MAX_HEAD_BYTES);
     let mut start = Vec::new();
     let result = stream.by_ref().take(SNIFF as u64).read_to_end(&mut start);
     let result = result.map_err(|error| lift(error, subject));
@@ -103,7 +115,7 @@ pub(super) fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str) -> Result
             return Err(no_file(subject));
         };
         if matches!(entry.kind, EntryKind::Symlink | EntryKind::HardLink) {
-            return link(blob, packaging, spec, subject).map(Look::Link);
+            return link(blob, packaging, spec, subject, effort).map(Look::Link);
         }
         if let Some(head) = accept(&entry, spec, subject)? {
             break head;
@@ -134,11 +146,13 @@ fn link(
     packaging: Packaging,
     spec: &LayerSpec,
     subject: &str,
+    effort: &Effort,
 ) -> Result<LinkTarget> {
     if blob.len() > limits::MAX_LINK_LAYER_BYTES {
         let rule = format!("holds a link, and has {} bytes", blob.len());
         return Err(Error::malformed(subject, rule));
     }
+    effort.spend(blob.len())?;
     let mut bytes = vec![0; blob.len() as usize];
     blob.read_exact_at(&mut bytes, 0)?;
     let found = Digest::of(spec.descriptor.digest.algorithm(), &bytes);
@@ -147,6 +161,7 @@ fn link(
     }
     let stream =
         unpack(&bytes[..], packaging, None, Box::new(|_| Ok(()))).map_err(|e| lift(e, subject))?;
+    let stream = Counted { stream, effort };
     let mut members = Members::new(stream.take(limits::MAX_HEAD_BYTES), subject);
     let mut target = None;
     while let Some(entry) = members.next_member()? {
@@ -173,20 +188,25 @@ fn is_tar(bytes: &[u8]) -> bool {
 
 /// True for media types of compressed tar layers. A plain `tar` claims nothing: some tools give
 /// that type to every raw file.
-fn claims_compressed_tar(media_type: &str) -> bool {
+pub(super) fn claims_compressed_tar(media_type: &str) -> bool {
     ["tar+gzip", "tar+zstd", "tar.gzip", "tar.zstd"]
         .iter()
         .any(|suffix| media_type.ends_with(suffix))
 }
 
-fn raw_head(blob: &dyn ReadAt, spec: &LayerSpec) -> Head {
+/// True when the manifest says that the file is executable: a raw layer has no header that could.
+pub(super) fn stated_executable(spec: &LayerSpec) -> bool {
     let mode = spec.descriptor.annotation(annotations::FILE_MODE);
     let mode = mode.and_then(|mode| u32::from_str_radix(mode, 8).ok());
+    mode.is_some_and(|mode| mode & 0o111 != 0)
+}
+
+fn raw_head(blob: &dyn ReadAt, spec: &LayerSpec) -> Head {
     Head {
         data_offset: 0,
         attr: FileAttr {
             size: blob.len(),
-            executable: mode.is_some_and(|mode| mode & 0o111 != 0),
+            executable: stated_executable(spec),
             mtime: 0,
         },
     }
@@ -354,57 +374,17 @@ fn several(subject: &str) -> Error {
     )
 }
 
-/// Digests of a file, computed while it passes.
-#[derive(Clone)]
-pub(super) struct FileDigests {
-    sha256: Hasher,
-    /// The digest that the manifest states, where it is of another algorithm.
-    other: Option<Hasher>,
-    stated: Option<Digest>,
+/// A decompressed stream whose bytes count as effort.
+struct Counted<'a, R> {
+    stream: R,
+    effort: &'a Effort,
 }
 
-impl FileDigests {
-    /// For the file of `spec`.
-    ///
-    /// # Errors
-    /// When the manifest's digest is none.
-    pub(super) fn new(spec: &LayerSpec, subject: &str) -> Result<FileDigests> {
-        use crate::digest::Algorithm::Sha256;
-        let stated = spec
-            .descriptor
-            .annotation(annotations::FILE_DIGEST)
-            .map(str::parse::<Digest>)
-            .transpose()
-            .map_err(|error| error.within(subject))?;
-        let other = stated.map(|d| d.algorithm()).filter(|a| *a != Sha256);
-        Ok(FileDigests {
-            sha256: Hasher::new(Sha256),
-            other: other.map(Hasher::new),
-            stated,
-        })
-    }
-
-    pub(super) fn update(&mut self, bytes: &[u8]) {
-        self.sha256.update(bytes);
-        if let Some(other) = &mut self.other {
-            other.update(bytes);
-        }
-    }
-
-    /// The SHA-256, once it is certain that the manifest agrees.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when it does not.
-    pub(super) fn finish(self, subject: &str) -> Result<Digest> {
-        let sha256 = self.sha256.finish();
-        let found = self.other.map_or(sha256, Hasher::finish);
-        match self.stated {
-            Some(stated) if stated != found => Err(Error::corrupt(
-                subject,
-                format!("the file is {found}, the manifest says {stated}"),
-            )),
-            _ => Ok(sha256),
-        }
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.stream.read(buf)?;
+        self.effort.spend(n as u64).map_err(io::Error::other)?;
+        Ok(n)
     }
 }
 
@@ -412,14 +392,19 @@ impl FileDigests {
 struct Front<'a> {
     blob: &'a dyn ReadAt,
     at: u64,
+    effort: &'a Effort,
 }
 
 impl<'a> Front<'a> {
     /// Read at once: the header of most files is in the first.
     const STEP: u64 = 4 << 10;
 
-    fn new(blob: &'a dyn ReadAt) -> Front<'a> {
-        Front { blob, at: 0 }
+    fn new(blob: &'a dyn ReadAt, effort: &'a Effort) -> Front<'a> {
+        Front {
+            blob,
+            at: 0,
+            effort,
+        }
     }
 }
 
@@ -437,6 +422,7 @@ impl Read for Front<'_> {
         let left = self.blob.len().saturating_sub(self.at).min(Front::STEP);
         let n = buf.len().min(left as usize);
         let buf = buf.get_mut(..n).unwrap_or_default();
+        self.effort.spend(n as u64).map_err(io::Error::other)?;
         self.blob
             .read_exact_at(buf, self.at)
             .map_err(io::Error::other)?;

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::inflate::tests::sample;
-use crate::digest::Algorithm;
+use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
 use crate::memory::cache::LruChunkCache;
 use crate::oci::Descriptor;
@@ -28,8 +28,11 @@ impl ForeignFile {
         tuning: Tuning,
     ) -> Result<ForeignFile> {
         let subject = format!("{} ({})", spec.path, spec.descriptor.digest);
-        let looked = ForeignFile::look(blob, spec, context, tuning)?;
-        looked.map_err(|target| Error::malformed(subject, format!("is a link: {target:?}")))
+        let looked = ForeignFile::look(blob, spec.clone(), context, tuning)?;
+        let file =
+            looked.map_err(|target| Error::malformed(subject, format!("is a link: {target:?}")))?;
+        file.attr_of(&spec)?;
+        Ok(file)
     }
 
     /// Waits until all of the layer was decoded.
@@ -213,5 +216,9 @@ fn assert_reads(file: &ForeignFile, data: &[u8], name: &str) {
     }
     assert_eq!(file.read_at(data.len() as u64, 10).unwrap(), &b""[..]);
     assert_eq!(file.read_at(u64::MAX, usize::MAX).unwrap(), &b""[..]);
-    assert_eq!(file.verify().unwrap(), Digest::sha256(data), "{name}");
+    assert_eq!(
+        file.verify(&[]).unwrap().sha256,
+        Digest::sha256(data),
+        "{name}"
+    );
 }

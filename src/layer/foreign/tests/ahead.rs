@@ -201,7 +201,7 @@ fn l1_what_comes_before_an_error_at_the_frontier_is_served_and_the_rest_is_not()
             assert!(file.read_at(0, usize::MAX).is_err());
         }
         await_that(|| !file.known().unwrap().frontier.has_decoder());
-        assert!(file.verify().is_err());
+        assert!(file.verify(&[]).is_err());
         assert!(file.read_at(0, 1).is_err(), "found bad as a whole");
     }
 }

@@ -1,0 +1,156 @@
+//! One open layer for all files whose descriptors name its blob.
+//!
+//! A manifest may name one blob thousands of times. What is costly (looking at the blob's first
+//! bytes, its chunk table, what is known after a pass, decoded chunks) is kept once, here. What a
+//! descriptor says for itself is compared file by file: the name, the size, the execute bit.
+
+use std::sync::{Arc, OnceLock};
+
+use super::chunked::{ChunkedFile, Pinned};
+use super::damaged::{self, DamagedFile};
+use super::foreign::{self, ForeignFile};
+use super::{Context, FileAttr, FileReader, LayerSpec, LinkTarget, Opened};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::source::ReadAt;
+
+/// What decides how a blob is read: descriptors that agree about it share one [`OpenLayer`].
+///
+/// That descriptors of one blob do not name different chunk tables is a rule of the manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LayerKey {
+    digest: Digest,
+    /// It is read through a chunk table.
+    chunked: bool,
+    /// The media type says that it must be a compressed tar.
+    claims_tar: bool,
+}
+
+impl LayerKey {
+    /// The key of a layer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when an annotation breaks a rule.
+    pub fn of(spec: &LayerSpec) -> Result<LayerKey> {
+        Ok(LayerKey {
+            digest: spec.descriptor.digest,
+            chunked: Pinned::of(spec)?.is_some(),
+            claims_tar: foreign::claims_tar(&spec.descriptor.media_type),
+        })
+    }
+}
+
+/// A layer that was opened.
+pub struct OpenLayer {
+    blob: Arc<dyn ReadAt>,
+    context: Arc<Context>,
+    /// The base name of the file that it was opened for, which its readers compare themselves.
+    name: Box<str>,
+    content: Content,
+    /// The file that cannot be read, once the blob was found to be damaged.
+    damaged: OnceLock<Arc<DamagedFile>>,
+}
+
+enum Content {
+    Chunked(Arc<ChunkedFile>),
+    Foreign(Arc<ForeignFile>),
+    Link(LinkTarget),
+    Damaged,
+}
+
+impl OpenLayer {
+    /// Opens a layer for the first of the files that name it. Costs nothing but the manifest when it
+    /// states a chunk table and the file's size; otherwise at most the layer's first kilobytes are
+    /// read, for the file's size and mode; all of it only when these are damaged.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when an annotation or the layer's
+    /// header breaks a rule, or when too much would have to be decoded; content is checked when it
+    /// is read.
+    pub fn open(
+        blob: Arc<dyn ReadAt>,
+        spec: &LayerSpec,
+        context: &Arc<Context>,
+    ) -> Result<OpenLayer> {
+        let damaged = OnceLock::new();
+        let content = match Pinned::of(spec)? {
+            Some(pinned) => Content::Chunked(Arc::new(ChunkedFile::new(
+                Arc::clone(&blob),
+                spec.clone(),
+                pinned,
+                Arc::clone(context),
+            ))),
+            None => match foreign::look(Arc::clone(&blob), spec.clone(), Arc::clone(context)) {
+                Ok(Ok(file)) => Content::Foreign(Arc::new(file)),
+                Ok(Err(target)) => Content::Link(target),
+                Err(error) => {
+                    context.opening.check()?;
+                    let file = damaged::open(&blob, spec, error, &context.opening)?;
+                    damaged.get_or_init(|| Arc::new(file));
+                    Content::Damaged
+                }
+            },
+        };
+        Ok(OpenLayer {
+            blob,
+            context: Arc::clone(context),
+            name: spec.path.file_name().into(),
+            content,
+            damaged,
+        })
+    }
+
+    /// What the layer holds under a descriptor of the same [`LayerKey`].
+    ///
+    /// # Errors
+    /// As [`open`](OpenLayer::open), when the descriptor and the layer's header disagree.
+    pub fn entry(&self, spec: &LayerSpec) -> Result<Opened> {
+        match &self.content {
+            Content::Chunked(file) => {
+                let Some(pinned) = Pinned::of(spec)? else {
+                    return Err(Error::malformed(&spec.path, "states no chunk table"));
+                };
+                Ok(Opened::File(
+                    Arc::clone(file) as Arc<dyn FileReader>,
+                    pinned.attr(),
+                ))
+            }
+            Content::Foreign(file) => match file.attr_of(spec) {
+                Ok(attr) => Ok(Opened::File(Arc::clone(file) as Arc<dyn FileReader>, attr)),
+                Err(error) => self.blame(spec, error),
+            },
+            Content::Link(target) => match self.has_name_of(spec) {
+                true => Ok(Opened::Link(target.clone())),
+                false => Err(Error::malformed(
+                    format!("{} ({})", spec.path, spec.descriptor.digest),
+                    format!("the layer holds a link of another name, \"{}\"", self.name),
+                )),
+            },
+            Content::Damaged => self.blame(spec, Error::corrupt(&spec.path, "is damaged")),
+        }
+    }
+
+    /// True when the layer's readers compare the name of this file with the one in its header
+    /// themselves; otherwise [`FileReader::confirm`] must be asked.
+    pub fn has_name_of(&self, spec: &LayerSpec) -> bool {
+        *self.name == *spec.path.file_name()
+    }
+
+    /// What to do about a header that does not say what a descriptor says: the layer's digest tells
+    /// which of the two is wrong.
+    fn blame(&self, spec: &LayerSpec, error: Error) -> Result<Opened> {
+        let file = match self.damaged.get() {
+            Some(file) => file,
+            None => {
+                let file = damaged::open(&self.blob, spec, error, &self.context.opening)?;
+                self.damaged.get_or_init(|| Arc::new(file))
+            }
+        };
+        let attr = FileAttr {
+            size: file.size(),
+            executable: false,
+            mtime: 0,
+        };
+        Ok(Opened::File(Arc::clone(file) as Arc<dyn FileReader>, attr))
+    }
+}

@@ -1,0 +1,73 @@
+//! Opens the layers of a model's files: each blob once, however many descriptors name it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use super::builder::FileLayer;
+use crate::error::{Error, Result};
+use crate::layer::{Context, LayerKey, LayerSpec, OpenLayer, Opened};
+use crate::limits;
+use crate::source::BlobSource;
+
+/// Layers opened so far.
+pub(super) struct Opening<'a> {
+    source: &'a dyn BlobSource,
+    context: &'a Arc<Context>,
+    layers: HashMap<LayerKey, OpenLayer>,
+}
+
+/// What a layer holds for one file.
+pub(super) struct OpenedFile {
+    pub(super) opened: Opened,
+    /// The layer was opened under another name: whether its header has this one is to be asked.
+    pub(super) unconfirmed: bool,
+}
+
+impl<'a> Opening<'a> {
+    /// For a manifest of so many bytes.
+    pub(super) fn new(
+        source: &'a dyn BlobSource,
+        context: &'a Arc<Context>,
+        manifest_bytes: u64,
+    ) -> Opening<'a> {
+        let grown = manifest_bytes.saturating_mul(limits::OPENING_BYTES_PER_MANIFEST_BYTE);
+        context
+            .opening
+            .allow(limits::OPENING_BYTES.saturating_add(grown));
+        Opening {
+            source,
+            context,
+            layers: HashMap::new(),
+        }
+    }
+
+    /// Opens the layer of one file, unless it is open.
+    pub(super) fn open(&mut self, layer: &FileLayer) -> Result<OpenedFile> {
+        // A plain layer's table is a blob of its own; without it the layer is foreign.
+        let table = match &layer.table {
+            Some(digest) => self.source.blob(digest)?,
+            None => None,
+        };
+        let spec = LayerSpec {
+            descriptor: layer.descriptor.clone(),
+            path: layer.path.clone(),
+            table,
+        };
+        let open = match self.layers.entry(LayerKey::of(&spec)?) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(slot) => {
+                let digest = &layer.descriptor.digest;
+                let blob = self.source.blob(digest)?.ok_or_else(|| {
+                    let subject = format!("layer {} ({digest})", layer.path);
+                    Error::malformed(subject, "is not in the archive")
+                })?;
+                slot.insert(OpenLayer::open(blob, &spec, self.context)?)
+            }
+        };
+        Ok(OpenedFile {
+            opened: open.entry(&spec)?,
+            unconfirmed: !open.has_name_of(&spec),
+        })
+    }
+}
