@@ -58,7 +58,7 @@ pub(crate) fn openat2(
     resolve: ResolveFlags,
 ) -> Result<OwnedFd> {
     let flags = flags | OFlags::CLOEXEC;
-    call(Op::Open, || {
+    call(Op::OpenBelow, || {
         rustix::fs::openat2(root.as_fd(), path, flags, Mode::empty(), resolve)
     })
 }

@@ -5,6 +5,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Op {
     Open,
+    /// openat2(2).
+    OpenBelow,
     /// `O_TMPFILE`.
     OpenUnnamed,
     Stat,
@@ -177,7 +179,7 @@ mod plan {
 
     pub(crate) fn before(op: Op) -> Result<()> {
         let errno = with_plan(|plan| match plan.fault {
-            _ if plan.lacks.contains(&op) => Some(Errno::NOTSUP),
+            _ if plan.lacks.contains(&op) => Some(Errno::NOSYS),
             Fault::Fails(errno) if plan.is_hit(op) => Some(errno),
             _ => None,
         });

@@ -14,6 +14,7 @@ mod calls;
 mod faults;
 mod formats;
 mod names;
+mod races;
 mod reproducible;
 
 fn config() -> OciConfig {

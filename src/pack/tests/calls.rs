@@ -10,8 +10,10 @@ use super::*;
 use crate::files::faults::{Fault, Op, Plan, Reach};
 
 /// What file systems lack.
-const LACKING: [&[Op]; 5] = [
+const LACKING: [&[Op]; 6] = [
     &[],
+    // Kernels before 5.6, and some sandboxes.
+    &[Op::OpenBelow],
     // FUSE file systems, NFS.
     &[Op::OpenUnnamed],
     &[Op::OpenUnnamed, Op::RenameNew, Op::Exchange],
@@ -160,6 +162,7 @@ fn k8_every_call_of_pack_fails() {
     let hit = at_every_call(model, |dir| pack_in(dir, &jobs()));
     for op in [
         Op::Open,
+        Op::OpenBelow,
         Op::OpenUnnamed,
         Op::Stat,
         Op::List,
