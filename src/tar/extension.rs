@@ -158,11 +158,21 @@ fn records(
             .position(|&b| b == b'=')
             .filter(|&at| at > 0 && newline == b'\n')
             .ok_or_else(malformed)?;
+        // Some readers split the data at newlines, and would find records in a value.
+        if record.split(|&b| b == b'\n').skip(1).any(is_like_a_record) {
+            return Err("a pax record within another".into());
+        }
         let (key, value) = record.split_at(equals);
         each(key, value.get(1..).unwrap_or_default())?;
         data = rest;
     }
     Ok(())
+}
+
+/// True for a line that begins like a record: digits, a space, and somewhere an equals sign.
+fn is_like_a_record(line: &[u8]) -> bool {
+    let digits = line.iter().take_while(|b| b.is_ascii_digit()).count();
+    digits > 0 && line.get(digits) == Some(&b' ') && line.contains(&b'=')
 }
 
 fn pax_record(pending: &mut Pending, key: &[u8], value: &[u8]) -> Result<(), Rule> {
@@ -223,6 +233,9 @@ fn name(value: &[u8]) -> Result<Vec<u8>, &'static str> {
     }
     if value.contains(&0) {
         return Err("contains a NUL byte");
+    }
+    if value.contains(&b'\n') {
+        return Err("contains a newline, where some readers end a record");
     }
     Ok(value.to_vec())
 }

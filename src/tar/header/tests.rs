@@ -220,7 +220,7 @@ fn reads_pax_records() {
         .pax(
             b'x',
             &[
-                ("path", "ü/long\nname"),
+                ("path", "ü/long name"),
                 ("linkpath", "t"),
                 ("uid", "5"),
                 ("mtime", "9.75"),
@@ -230,7 +230,7 @@ fn reads_pax_records() {
         .file("last", b"");
     let entries = index(&tar.finish()).unwrap();
     assert_eq!(entries[0].path, b"first");
-    assert_eq!(entries[1].path, "ü/long\nname".as_bytes());
+    assert_eq!(entries[1].path, "ü/long name".as_bytes());
     assert_eq!((&entries[1].link[..], entries[1].mtime), (&b"t"[..], 9));
     assert_eq!(
         (entries[1].header_offset, entries[1].data_offset),
@@ -362,6 +362,19 @@ fn t4_repeated_and_mixed_extensions() {
             "pax and GNU",
         );
     }
+}
+
+/// The `tar` crate splits pax data at newlines: it would not see such a path, or see another one.
+#[test]
+fn t4_newlines_in_pax_records() {
+    let with = |key: &str, value: &str| RawTar::new().pax(b'x', &[(key, value)]).file("f", b"");
+    refused_for(with("path", "a\nb"), "newline");
+    refused_for(with("comment", "x\n10 path=b"), "within another");
+    refused_for(
+        with("SCHILY.xattr.user.x", "\n10 size=99\n"),
+        "within another",
+    );
+    assert_eq!(one(with("comment", "two\nlines = fine\n")).path, b"f");
 }
 
 /// The `tar` crate takes such a header for that of a file, everybody else for an extension.
