@@ -16,3 +16,4 @@ mod starting;
 mod support;
 mod system;
 mod tree;
+mod waiting;
