@@ -96,11 +96,12 @@ impl IndexDir {
         match dir.is_marked().map_err(text)? {
             Some(true) => return Ok(Some(dir)),
             Some(false) => return Err(shown(&"has a CACHEDIR.TAG of something else")),
-            None if !create => return Err(shown(&"has no CACHEDIR.TAG of ours")),
+            None if !dir.holds_only_ours().map_err(text)? => {
+                return Err(shown(&"has files of something else"));
+            }
+            // Another process is making it just now, or was killed then.
+            None if !create => return Ok(None),
             None => {}
-        }
-        if !dir.holds_only_ours().map_err(text)? {
-            return Err(shown(&"has files of something else"));
         }
         dir.mark()
             .map_err(|e| shown(&format!("cannot be marked: {e}")))?;

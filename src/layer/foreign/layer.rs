@@ -1,7 +1,7 @@
 //! What of a layer never changes: the blob, what the manifest says of it, and what its first bytes
 //! said. Shared by the file and the threads that work for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -137,7 +137,7 @@ impl Layer {
         match index::load(dir, &self.identity()) {
             Ok(loaded) => loaded,
             Err(problem) => {
-                log::warn!("{}: its index is not used: {problem}", self.subject);
+                self.complain("used", &problem);
                 None
             }
         }
@@ -152,7 +152,18 @@ impl Layer {
             return;
         }
         if let Err(problem) = index::save(dir, &self.identity(), blocks, spans) {
-            log::warn!("{}: its index is not kept: {problem}", self.subject);
+            self.complain("kept", &problem);
+        }
+    }
+
+    /// Says once why a layer has no index, however often it was looked for.
+    fn complain(&self, verb: &str, problem: &str) {
+        static LAST: Mutex<String> = Mutex::new(String::new());
+        let what = format!("{}: {problem}", self.subject);
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != what {
+            log::warn!("{}: its index is not {verb}: {problem}", self.subject);
+            *last = what;
         }
     }
 
