@@ -9,7 +9,7 @@
 //! All data is made from fixed seeds. Times are medians of runs that take turns, on one thread;
 //! machines are noisy, so read the ratios, not the megabytes.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::hint::black_box;
 use std::io::Write as _;

@@ -14,7 +14,7 @@
 //! error  progress  files/
 //! ```
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(test, allow(clippy::disallowed_methods, clippy::unwrap_used))]
 
 pub mod codec;
 pub mod digest;

@@ -2,7 +2,7 @@
 //! exactly the bytes of the file. Buffers are recycled, chunks evicted and decodes shared all the
 //! while, so that stale or foreign bytes would show.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::path::Path;
 use std::sync::atomic::Ordering;

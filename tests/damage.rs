@@ -2,7 +2,7 @@
 //! table changed under a digest that is right. The answer is the same bytes or an error, never
 //! other bytes; and `verify` notices whatever changed.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::sync::Arc;

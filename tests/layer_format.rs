@@ -1,7 +1,7 @@
 //! The specification's worked example is what `pack` writes: docs/layer-format.md shows a whole
 //! layer, and this test packs it.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::fs;
 

@@ -1,6 +1,6 @@
 //! The layers of the code, as `src/lib.rs` draws them, hold in every file of `src/`.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,6 +1,6 @@
 //! What users point at a mount: the tools of a file system see exactly the files that were packed.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@
 //! operations, from several threads at once, through [`Model`] and (fewer times) through a real
 //! mount, and every answer is compared with the map's.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 #[path = "support/mount.rs"]
 mod support;

@@ -1,7 +1,7 @@
 //! Work and memory in proportion to blobs, whatever the number of descriptors that name them; and an
 //! end to what opening a model costs. What is counted are reads of the source, never seconds.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::io::Write as _;

@@ -8,6 +8,8 @@
 //! Seeds are made by code, so that they are what the crate writes today; `fuzz --seeds DIR NAME`
 //! writes them to files. An input that was a finding once stands in `tests/fuzz/found/NAME/`.
 
+#![allow(clippy::disallowed_methods)]
+
 #[path = "../../tests/hostile/forge.rs"]
 #[allow(dead_code)]
 mod forge;

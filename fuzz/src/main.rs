@@ -1,5 +1,7 @@
 //! Runs fuzz targets without libFuzzer: see `scripts/fuzz`.
 
+#![allow(clippy::disallowed_methods)]
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

@@ -70,6 +70,10 @@ fn give_up_privileges() {
 }
 
 /// Says what to do about a directory of files that was never packed.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "only chooses the words of a message"
+)]
 fn advise(error: Error, archive: &Path) -> anyhow::Error {
     let of_archive = error.kind() == ErrorKind::Malformed;
     let error = output::about(archive, error);
@@ -131,6 +135,10 @@ fn cache_dir() -> Option<PathBuf> {
         .map(|dir| dir.join("modeloci"))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the user names the log; opened once"
+)]
 fn open_log(file: &Path) -> Result<File, Error> {
     File::options()
         .append(true)

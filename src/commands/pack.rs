@@ -113,6 +113,10 @@ fn metadata(text: &str) -> anyhow::Result<Map<String, Value>> {
 }
 
 /// `NAME-VERSION.tar` beside the model directory.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "only chooses a name for the output"
+)]
 fn default_output(args: &PackArgs) -> anyhow::Result<PathBuf> {
     // The name is checked by the library before the path is used.
     let name = format!("{}-{}.tar", args.name, args.version);

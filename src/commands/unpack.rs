@@ -75,6 +75,10 @@ fn advise(error: Error, args: &UnpackArgs) -> anyhow::Error {
 }
 
 /// True for what `--force` can replace: `/`, `.` and links have no name of their own to give away.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "only chooses the words of a message"
+)]
 fn is_named_directory(path: &Path) -> bool {
     path.file_name().is_some() && path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
 }

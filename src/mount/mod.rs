@@ -22,27 +22,67 @@
 //! each workaround says which defect it is for.
 
 mod adapter;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc, which names nothing that others could change"
+)]
 mod address_space;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "mount(2) and /dev take paths; the mount point is one of a descriptor"
+)]
 mod attach;
 mod errno;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "each file once, in a mount of ours, to fill its cache"
+)]
 mod filler;
 mod guard;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "programs and their configuration are found by path"
+)]
 mod helper;
 mod lifecycle;
 mod log_queue;
 mod loops;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc and /sys, which name nothing that others could change"
+)]
 mod memory;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc, which names nothing that others could change"
+)]
 mod mountinfo;
 mod notify;
 mod options;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the mount point is opened here, once; the rest is for messages"
+)]
 mod place;
 mod prefetch;
 mod ready;
 mod requests;
 mod serve;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc of the server, and the descriptor of FUSE"
+)]
 mod session;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the mount point is opened here, once, and is reached by its descriptor"
+)]
 mod spot;
 mod status;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc, which names nothing that others could change"
+)]
 mod sys;
 mod system_log;
 

@@ -50,6 +50,10 @@ impl Archive {
     }
 
     /// An archive that goes to a stream.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a temporary file without a name, where the system has them"
+    )]
     pub(super) fn to_stream(
         out: Box<dyn Write + Send>,
         name: &Path,

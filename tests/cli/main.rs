@@ -1,6 +1,6 @@
 //! The command line, as a user meets it: exit codes, messages, files.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs)]
 
 mod harness;
 mod inspect;

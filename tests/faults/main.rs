@@ -4,7 +4,7 @@
 //!
 //! Here at the seam of the source; in `calls` below it, where the system calls fail.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::io::{self, IoSliceMut};
 use std::path::Path;

@@ -1,6 +1,8 @@
 //! Every fuzz target over its seeds, a few thousand changed inputs, and what was found once. The
 //! same inputs on every run; `MODELOCI_TEST_FUZZ=N` runs N times as many.
 
+#![allow(clippy::disallowed_methods)]
+
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

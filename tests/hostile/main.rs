@@ -4,7 +4,7 @@
 //! A test carries the id of its row in the list of bad inputs (`t3_…`): `t` the outer tar, `j` JSON,
 //! `d` digests, `l` layer streams, `p` paths, `k` packing, `u` unpacking, `m` mounting.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 mod digests;
 mod forge;

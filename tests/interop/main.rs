@@ -1,7 +1,7 @@
 //! What `pack` writes is read by everybody else: layers by other gzip, zstd and tar readers, the
 //! archive by other OCI tools, and the chunk tables by a second implementation of their page.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -3,7 +3,12 @@
 //! The sizes suit every run of the tests; with `MODELOCI_TEST_LONG` set (`scripts/test --long`)
 //! they are what servers meet, which takes half an hour and 20 GB of temporary files.
 
-#![allow(clippy::unwrap_used, missing_docs, unsafe_code)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    missing_docs,
+    unsafe_code
+)]
 
 mod cycles;
 mod fio;

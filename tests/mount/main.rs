@@ -4,7 +4,12 @@
 //! They fail where a mount cannot be made: `/dev/fuse` must be there, and for users fuse3's
 //! `fusermount3`. Root's run opens the device to users where it was closed.
 
-#![allow(clippy::unwrap_used, missing_docs, unsafe_code)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    missing_docs,
+    unsafe_code
+)]
 
 mod faults;
 mod harness;

@@ -1,7 +1,7 @@
 //! Archives that the original Python tool wrote: `inspect`, `unpack` and `mount` give exactly the
 //! files that `expected.json` lists.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -96,6 +96,10 @@ impl Memory {
 }
 
 impl Place {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "temporary files without names, where the system has them"
+    )]
     fn create(&self) -> io::Result<File> {
         match self {
             Place::Indexes(dir) => IndexDir::spool(dir).map_err(io::Error::other),
