@@ -23,15 +23,16 @@
 //! from the last seek point, with the checksum of the gzip member so far.
 
 use std::io::{self, Read};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Scope};
 
 use bytes::Bytes;
 
+use super::facts::Fact;
 use super::layer::Layer;
-use super::scan;
+use super::scan::{self, Content};
 use super::spans::{Blocks, Entry, Place, Span, Spans, lift, missing};
-use super::verified::{Digests, FetchedAhead, VerifiedReader};
+use super::verified::{Digests, FetchedAhead};
 use crate::codec::gzip::{Gunzip, Member};
 use crate::codec::inflate::{SLOP, WINDOW};
 use crate::codec::seek::Checkpoint;
@@ -46,6 +47,8 @@ pub(super) struct Known {
     /// Its number in the cache: what was decoded by one division into spans is no answer for
     /// another.
     layer: u32,
+    /// What the layer holds, once its digest was found right.
+    fact: OnceLock<Fact>,
     pub(super) digests: Digests,
     pub(super) frontier: Frontier,
 }
@@ -122,8 +125,9 @@ enum Decoder {
 
 impl Known {
     /// All that there is to know.
-    pub(super) fn complete(layer: u32, blocks: Blocks, spans: Spans) -> Known {
+    pub(super) fn complete(layer: u32, fact: Fact, blocks: Blocks, spans: Spans) -> Known {
         let known = Known::new(layer, Digests::complete(blocks), spans, u64::MAX);
+        let _ = known.fact.set(fact);
         known.frontier.lock().serving = true;
         known
     }
@@ -144,6 +148,7 @@ impl Known {
     fn new(layer: u32, digests: Digests, spans: Spans, covered: u64) -> Known {
         Known {
             layer,
+            fact: OnceLock::new(),
             digests,
             frontier: Frontier {
                 state: Mutex::new(State {
@@ -202,8 +207,18 @@ impl Known {
         self.start(layer, &mut self.frontier.lock())
     }
 
-    /// The digest of the blob was found right.
-    pub(super) fn serve(&self) {
+    /// What the layer holds. Whoever answers a reader asks here.
+    ///
+    /// # Errors
+    /// While that is not proven: nobody is given what is not known.
+    pub(super) fn content(&self, layer: &Layer) -> Result<&Content> {
+        let fact = self.fact.get().map(Fact::content);
+        fact.ok_or_else(|| Error::corrupt(&layer.subject, "was not verified"))
+    }
+
+    /// The digest of the blob was found right, and it holds what it was taken for.
+    pub(super) fn serve(&self, fact: Fact) {
+        let _ = self.fact.set(fact);
         self.digests.finish();
         self.frontier.lock().serving = true;
         self.frontier.orders.notify_all();
@@ -439,10 +454,6 @@ fn decode_beside<'scope>(
         let number = state.spans.spans.len().saturating_sub(1);
         (number, state.covered, state.member, state.unstored.clone())
     };
-    if at == 0 {
-        let stream = Gunzip::new(VerifiedReader::new(layer, &known.digests, 0), None);
-        scan::check_head(stream, layer.head, &layer.spec, subject)?;
-    }
     let place = frontier.place(number).ok_or_else(|| missing(subject))?;
     let (bit, checkpoint) = match unstored {
         Some(unstored) => (unstored.bit, unstored.checkpoint.clone()),

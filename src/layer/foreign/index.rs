@@ -1,14 +1,15 @@
 //! What one pass over a layer found, kept in a file for the next run: `<algorithm>-<hex>.idx`.
 //!
-//! It is written only after the blob's digest was found to be the manifest's, and read only for a
-//! blob of that digest and size, so it can save the pass and nothing else: every block that is read
+//! It is written only after the blob's digest was found to be the manifest's, with what that blob was
+//! proven to hold, and read only for a blob of that digest and size which is taken for the same, so it
+//! can save the pass and nothing else: every block that is read
 //! is still verified against it. It is as trustworthy as the directory it lies in, so one that
 //! another user owns or can write to is not used, nor is such a file, nor one that is damaged.
 //!
 //! All integers are little-endian.
 //!
 //! ```text
-//!   0   8  magic "mociidx", version 1           then 32 for each block: its BLAKE3
+//!   0   8  magic "mociidx", version 2           then 32 for each block: its BLAKE3
 //!   8   1  packaging                            then 64 for each span:
 //!   9   1  1 when the file is executable           0  8  decompressed offset
 //!  10   2  length of the digest's text             8  8  gzip: bit of the blob; zstd: byte
@@ -34,7 +35,7 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::files::calls;
 use crate::limits;
 
-const MAGIC: &[u8; 8] = b"mociidx\x01";
+const MAGIC: &[u8; 8] = b"mociidx\x02";
 const HEADER: usize = 200;
 const DIGEST_TEXT: usize = 136;
 const BLOCK_ROW: usize = 32;
@@ -43,7 +44,7 @@ const TRAILER: u64 = 32;
 /// Bytes that are written at once.
 const BUFFER: usize = 256 << 10;
 
-/// What an index must be about.
+/// What an index is about: what it was proven of when it is written, what it must say when it is read.
 pub(super) struct Identity {
     pub(super) digest: Digest,
     pub(super) size: u64,

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::advance::Advance;
+use super::facts::{Fact, Guess};
 use super::index;
 use super::pass::{self, Pass};
-use super::scan::{Head, Packaging};
+use super::scan::Packaging;
 use super::spans::{Blocks, Spans, Tuning, distance};
 use crate::codec::frames;
 use crate::error::Result;
@@ -34,8 +35,8 @@ pub(super) struct Layer {
     pub(super) tuning: Tuning,
     /// Names the layer in messages.
     pub(super) subject: String,
-    pub(super) packaging: Packaging,
-    pub(super) head: Head,
+    /// What the first bytes said. Only plans are made with it.
+    pub(super) guess: Guess,
     /// What its zstd decoders take.
     pub(super) windows: Windows,
 }
@@ -48,8 +49,7 @@ impl Layer {
             advance: &self.advance,
             spec: &self.spec,
             subject: &self.subject,
-            packaging: self.packaging,
-            head: self.head,
+            guess: self.guess,
             tuning: &self.tuning,
             dir: self.context.index_dir.clone(),
             windows: &self.windows,
@@ -61,7 +61,7 @@ impl Layer {
     /// # Errors
     /// When there is not as much, and never will be.
     pub(super) fn expect_windows(&self) -> Result<()> {
-        if self.packaging != Packaging::Zstd {
+        if self.guess.unproven().packaging != Packaging::Zstd {
             return Ok(());
         }
         let mut start = [0; 18];
@@ -78,17 +78,17 @@ impl Layer {
 
     /// True when a pass takes no time worth mentioning.
     pub(super) fn is_small(&self) -> bool {
-        pass::is_small(&*self.blob, &self.head, &self.tuning)
+        pass::is_small(&*self.blob, self.guess.unproven(), &self.tuning)
     }
 
-    /// Where the file ends in the decompressed layer.
+    /// Where the file probably ends in the decompressed layer.
     pub(super) fn data_end(&self) -> u64 {
-        self.head.data_offset.saturating_add(self.head.attr.size)
+        self.guess.unproven().data_end()
     }
 
     /// Decompressed bytes between seek points.
     pub(super) fn span(&self) -> u64 {
-        distance(self.tuning.span, self.head.attr.size)
+        distance(self.tuning.span, self.guess.attr().size)
     }
 
     /// True when the decoder goes only as far as readers do, instead of once over all of the layer.
@@ -97,15 +97,15 @@ impl Layer {
     /// spans that are not to be decoded before the digest was found right; a huge blob has blocks of
     /// which too few fit into memory.
     pub(super) fn has_frontier(&self) -> bool {
-        self.packaging == Packaging::Gzip
-            && self.head.attr.size > self.tuning.whole
+        self.guess.unproven().packaging == Packaging::Gzip
+            && self.guess.attr().size > self.tuning.whole
             && self.span() <= u64::from(limits::MAX_CHUNK_BYTES)
             && self.block() <= LARGEST_BLOCK
     }
 
     /// Compressed bytes of a block.
     pub(super) fn block(&self) -> u64 {
-        let least = match self.packaging {
+        let least = match self.guess.unproven().packaging {
             Packaging::Raw | Packaging::Tar => self.tuning.plain_block,
             Packaging::Gzip | Packaging::Zstd => self.tuning.packed_block,
         };
@@ -132,10 +132,10 @@ impl Layer {
         self.context.limiter.charge(bytes.len() as u64).hold(bytes)
     }
 
-    pub(super) fn load_index(&self) -> Option<(Blocks, Spans)> {
+    pub(super) fn load_index(&self) -> Option<(Fact, Blocks, Spans)> {
         let dir = self.context.index_dir.as_deref()?;
         match index::load(dir, &self.identity()) {
-            Ok(loaded) => loaded,
+            Ok(loaded) => loaded.map(|(blocks, spans)| (self.guess.kept_in_index(), blocks, spans)),
             Err(problem) => {
                 self.complain("used", &problem);
                 None
@@ -171,8 +171,8 @@ impl Layer {
         index::Identity {
             digest: self.spec.descriptor.digest,
             size: self.blob.len(),
-            packaging: self.packaging,
-            head: self.head,
+            packaging: self.guess.unproven().packaging,
+            head: self.guess.unproven().head,
             tuning: self.tuning,
         }
     }

@@ -40,6 +40,7 @@ use crate::oci::annotations;
 use crate::source::ReadAt;
 
 mod advance;
+mod facts;
 mod frontier;
 mod index;
 mod index_dir;
@@ -51,9 +52,10 @@ mod store;
 mod verified;
 
 use advance::Advance;
+use facts::{Fact, Opening};
 use frontier::Known;
 use layer::Layer;
-use scan::{Look, Packaging};
+use scan::{Content, Packaging};
 use spans::{Tuning, missing};
 use verified::VerifiedReader;
 
@@ -140,9 +142,9 @@ impl ForeignFile {
                 ),
             ));
         }
-        let (packaging, head) = match scan::look(&*blob, &spec, &subject, &context.opening)? {
-            Look::File(packaging, head) => (packaging, head),
-            Look::Link(target) => return Ok(Err(target)),
+        let guess = match facts::open(&*blob, &spec, &subject, &context.opening)? {
+            Opening::File(guess) => guess,
+            Opening::Link(target) => return Ok(Err(target)),
         };
         let advance = Advance::of(blob, Arc::clone(&context));
         let layer = Layer {
@@ -152,12 +154,11 @@ impl ForeignFile {
             context,
             tuning,
             subject,
-            packaging,
-            head,
+            guess,
             windows: Windows::default(),
         };
         layer.expect_windows()?;
-        Ok(Ok(ForeignFile {
+        let file = ForeignFile {
             layer: Arc::new(layer),
             known: Mutex::new(None),
             touching: Flight::new(),
@@ -165,7 +166,23 @@ impl ForeignFile {
             forgotten: AtomicBool::new(false),
             advance,
             loading: Flight::new(),
-        }))
+        };
+        file.prove_if_empty()?;
+        Ok(Ok(file))
+    }
+
+    /// Nobody reads an empty file: that it is one is verified when it is opened, or never.
+    fn prove_if_empty(&self) -> Result<()> {
+        let layer = &self.layer;
+        if layer.guess.attr().size > 0 {
+            return Ok(());
+        }
+        if !layer.context.opening.affords(layer.blob.len()) {
+            let bytes = layer.blob.len();
+            let problem = format!("its first bytes say that {bytes} bytes hold an empty file");
+            return Err(Error::corrupt(&layer.subject, problem));
+        }
+        self.known().map(drop)
     }
 
     /// The attributes of the file under a descriptor, which may be another than the layer was opened
@@ -175,9 +192,7 @@ impl ForeignFile {
     /// [`ErrorKind::Corrupt`] or [`ErrorKind::Malformed`] when it states what the layer's header does
     /// not.
     pub(super) fn attr_of(&self, spec: &LayerSpec) -> Result<FileAttr> {
-        let Layer {
-            head, packaging, ..
-        } = &*self.layer;
+        let Content { packaging, head } = self.layer.guess.unproven();
         self.confirm(spec.path.file_name())?;
         let stated = spec.descriptor.annotation(annotations::FILE_SIZE);
         if let Some(stated) = stated
@@ -254,12 +269,12 @@ impl ForeignFile {
             if self.known_by_now().is_some() {
                 return Ok(true);
             }
-            let Some((blocks, spans)) = self.layer.load_index() else {
+            let Some((fact, blocks, spans)) = self.layer.load_index() else {
                 self.forgotten.store(true, Ordering::Relaxed);
                 return Ok(false);
             };
             let number = self.layer.context.next_layer();
-            let known = Arc::new(Known::complete(number, blocks, spans));
+            let known = Arc::new(Known::complete(number, fact, blocks, spans));
             self.remember(Ok(known)).map(|_| true)
         };
         self.recalling.run((), recall).0
@@ -268,8 +283,8 @@ impl ForeignFile {
     fn begin(&self) -> Result<Arc<Known>> {
         let layer = &self.layer;
         let number = layer.context.next_layer();
-        if let Some((blocks, spans)) = layer.load_index() {
-            return Ok(Arc::new(Known::complete(number, blocks, spans)));
+        if let Some((fact, blocks, spans)) = layer.load_index() {
+            return Ok(Arc::new(Known::complete(number, fact, blocks, spans)));
         }
         if !layer.has_frontier() {
             return self.pass(None).map(|(known, _)| known);
@@ -282,8 +297,8 @@ impl ForeignFile {
         let pass = layer.pass();
         let may_hash = pass.begin_hashing()?;
         known.begin(layer)?;
-        pass.hash_blocks(&known.digests, may_hash)?;
-        hashing.done();
+        let fact = pass.hash_blocks(&known.digests, may_hash)?;
+        hashing.done(fact);
         if let Some(blocks) = known.digests.all() {
             let verified = blocks.digests.len() as u64;
             Stats::add(&layer.context.stats.chunks_verified, verified);
@@ -318,7 +333,12 @@ impl ForeignFile {
         Stats::add(&stats.chunks_verified, passed.blocks.digests.len() as u64);
         layer.save_index(&passed.blocks, &mut passed.spans);
         let number = layer.context.next_layer();
-        let known = Arc::new(Known::complete(number, passed.blocks, passed.spans));
+        let known = Arc::new(Known::complete(
+            number,
+            passed.fact,
+            passed.blocks,
+            passed.spans,
+        ));
         if let Some(whole) = passed.whole {
             Stats::add(&stats.chunks_decoded, 1);
             let whole = layer.counted(whole);
@@ -329,12 +349,12 @@ impl ForeignFile {
 
     /// The unit that holds byte `at` of the decompressed layer.
     fn unit(&self, known: &Arc<Known>, at: u64) -> Result<Unit> {
-        let layer = &self.layer;
-        if layer.head.attr.size <= layer.tuning.whole {
+        let content = known.content(&self.layer)?;
+        if content.head.attr.size <= self.layer.tuning.whole {
             return Ok(Unit {
                 number: WHOLE,
-                start: layer.head.data_offset,
-                end: layer.data_end(),
+                start: content.head.data_offset,
+                end: content.data_end(),
             });
         }
         self.part(known, at)
@@ -343,24 +363,24 @@ impl ForeignFile {
     /// The block or span that holds byte `at` of the decompressed layer; waits until it is known.
     fn part(&self, known: &Arc<Known>, at: u64) -> Result<Unit> {
         let layer = &self.layer;
-        if matches!(layer.packaging, Packaging::Gzip | Packaging::Zstd) {
+        let content = known.content(layer)?;
+        if matches!(content.packaging, Packaging::Gzip | Packaging::Zstd) {
             known.reach(layer, at)?;
         }
-        self.known_part(known, at)
+        self.known_part(known, content, at)
             .ok_or_else(|| Error::corrupt(&layer.subject, format!("no span holds byte {at}")))
     }
 
     /// The same, if it is known by now.
-    fn known_part(&self, known: &Known, at: u64) -> Option<Unit> {
-        let layer = &self.layer;
-        let (number, start, end) = match layer.packaging {
+    fn known_part(&self, known: &Known, content: &Content, at: u64) -> Option<Unit> {
+        let (number, start, end) = match content.packaging {
             Packaging::Raw | Packaging::Tar => {
                 let size = known.digests.block_size();
                 let start = at / size * size;
-                let end = start.saturating_add(size).min(layer.blob.len());
+                let end = start.saturating_add(size).min(self.layer.blob.len());
                 (usize::try_from(at / size).ok()?, start, end)
             }
-            Packaging::Gzip | Packaging::Zstd => known.frontier.locate(at, layer.data_end())?,
+            Packaging::Gzip | Packaging::Zstd => known.frontier.locate(at, content.data_end())?,
         };
         let number = u32::try_from(number).ok().filter(|n| *n != WHOLE)?;
         (at < end).then_some(Unit { number, start, end })
@@ -381,7 +401,10 @@ impl ForeignFile {
     /// Decodes one of the next units, unless every processor decodes already; true if it did.
     fn decode_next(&self, known: &Arc<Known>, unit: Unit) -> bool {
         let cache = &self.layer.context.cache;
-        let after = |unit: &Unit| self.known_part(known, unit.end);
+        let Ok(content) = known.content(&self.layer) else {
+            return false;
+        };
+        let after = |unit: &Unit| self.known_part(known, content, unit.end);
         let next = iter::successors(after(&unit), after)
             .take(cores())
             .take_while(|unit| can_wait_in(&**cache, unit.end - unit.start))
@@ -438,24 +461,28 @@ impl ForeignFile {
     }
 
     fn decode_whole(&self, known: &Arc<Known>) -> Result<Bytes> {
+        let content = known.content(&self.layer)?;
         let mut whole = Vec::new();
-        let mut at = self.layer.head.data_offset;
-        while at < self.layer.data_end() {
+        let mut at = content.head.data_offset;
+        while at < content.data_end() {
             let part = self.part(known, at)?;
             let bytes = self.decode(known, part)?;
-            let end = part.end.min(self.layer.data_end());
+            let end = part.end.min(content.data_end());
             let wanted = bytes.get((at - part.start) as usize..(end - part.start) as usize);
             whole.extend_from_slice(wanted.unwrap_or_default());
             at = end;
         }
-        self.exactly(self.layer.counted(whole), self.layer.head.attr.size)
+        self.exactly(self.layer.counted(whole), content.head.attr.size)
     }
 
     /// Reads, verifies and decodes a block or span.
     fn decode(&self, known: &Known, part: Unit) -> Result<Bytes> {
         let len = (part.end - part.start) as usize;
         let (layer, subject) = (&*self.layer, &self.layer.subject);
-        let packed = matches!(layer.packaging, Packaging::Gzip | Packaging::Zstd);
+        let packed = matches!(
+            known.content(layer)?.packaging,
+            Packaging::Gzip | Packaging::Zstd
+        );
         let beside = match packed {
             true => known.digests.block_size() + (WINDOW + SLOP) as u64,
             false => 0,
@@ -508,12 +535,13 @@ impl ForeignFile {
         offset: u64,
         len: usize,
     ) -> Result<Within> {
-        let available = self.layer.head.attr.size.saturating_sub(offset);
+        let head = known.content(&self.layer)?.head;
+        let available = head.attr.size.saturating_sub(offset);
         let len = len.min(usize::try_from(available).unwrap_or(usize::MAX));
         if len == 0 {
             return Ok(Within::Read(Bytes::new()));
         }
-        let mut at = self.layer.head.data_offset + offset;
+        let mut at = head.data_offset + offset;
         let end = at + len as u64;
         known.note(&self.layer, at, end);
         let mut joined = Vec::new();
@@ -563,8 +591,8 @@ struct Hashing<'a> {
 
 impl Hashing<'_> {
     /// The hash is right: from here on, the layer is served.
-    fn done(self) {
-        self.known.serve();
+    fn done(self, fact: Fact) {
+        self.known.serve(fact);
         std::mem::forget(self);
     }
 }
@@ -577,10 +605,11 @@ impl Drop for Hashing<'_> {
 
 impl FileReader for ForeignFile {
     fn size(&self) -> u64 {
-        self.layer.head.attr.size
+        self.layer.guess.attr().size
     }
 
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        // Also for an answer of no bytes: that a file ends here is as much to be known as a byte.
         let known = self.known()?;
         match self.serve(&known, Some(Wait::Pass), offset, len)? {
             Within::Read(bytes) => Ok(bytes),
@@ -605,7 +634,7 @@ impl FileReader for ForeignFile {
 
     fn confirm(&self, name: &str) -> Result<()> {
         let found = self.layer.spec.path.file_name();
-        if self.layer.packaging == Packaging::Raw || found == name {
+        if self.layer.guess.unproven().packaging == Packaging::Raw || found == name {
             return Ok(());
         }
         Err(Error::malformed(

@@ -7,7 +7,6 @@
 //! For a large gzip layer the pass only hashes; its decoder outlives it: see
 //! [`frontier`](super::frontier).
 
-use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,11 +14,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::{panic, thread};
 
 use super::advance::Advance;
-use super::scan::{self, Head, Packaging};
+use super::facts::{self, BUFFER, Fact, Guess};
+use super::scan::{self, Content, Packaging};
 use super::spans::{BlockHasher, Blocks, Recorder, Spans, Tuning, distance, lift};
 use super::verified::Digests;
 use crate::codec::seek::Record;
-use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::layer::file_digests::{FileDigests, FileHasher};
 use crate::layer::{Context, LayerSpec};
@@ -28,8 +27,6 @@ use crate::memory::turns::{Turn, Turns};
 use crate::memory::windows::{Decoder, Windows};
 use crate::source::ReadAt;
 
-/// Size of a buffer.
-const BUFFER: usize = 1 << 20;
 /// Buffers that the hash may be ahead of the decoder.
 const AHEAD: usize = 4;
 /// Passes at a time, in the whole process.
@@ -38,8 +35,8 @@ static PASSING: Turns = Turns::new(4);
 static PASSING_SMALL: Turns = Turns::new(2);
 
 /// True when a pass takes no time, and no memory, worth mentioning.
-pub(super) fn is_small(blob: &dyn ReadAt, head: &Head, tuning: &Tuning) -> bool {
-    blob.len().max(head.attr.size) <= tuning.whole
+pub(super) fn is_small(blob: &dyn ReadAt, content: &Content, tuning: &Tuning) -> bool {
+    blob.len().max(content.head.attr.size) <= tuning.whole
 }
 
 /// What to go over.
@@ -49,9 +46,8 @@ pub(super) struct Pass<'a> {
     pub(super) advance: &'a Advance,
     pub(super) spec: &'a LayerSpec,
     pub(super) subject: &'a str,
-    pub(super) packaging: Packaging,
     /// What the layer's first bytes said.
-    pub(super) head: Head,
+    pub(super) guess: Guess,
     pub(super) tuning: &'a Tuning,
     /// Where temporary files go.
     pub(super) dir: Option<std::path::PathBuf>,
@@ -61,6 +57,7 @@ pub(super) struct Pass<'a> {
 
 /// What a pass found out: the layer is what the manifest says.
 pub(super) struct Passed {
+    pub(super) fact: Fact,
     pub(super) blocks: Blocks,
     pub(super) spans: Spans,
     /// The file, when it is small.
@@ -85,7 +82,7 @@ struct Decoded {
 
 impl Pass<'_> {
     fn turns(&self) -> &'static Turns {
-        match is_small(self.blob, &self.head, self.tuning) {
+        match is_small(self.blob, self.guess.unproven(), self.tuning) {
             true => &PASSING_SMALL,
             false => &PASSING,
         }
@@ -110,9 +107,10 @@ impl Pass<'_> {
     /// Bytes that a pass takes, besides a zstd decoder.
     pub(super) fn memory(&self) -> u64 {
         let buffers = self.blob.len().min((AHEAD as u64 + 3) * BUFFER as u64);
-        let whole = self.head.attr.size.min(self.tuning.whole);
-        let pending = match self.packaging {
-            Packaging::Zstd => self.head.attr.size.min(self.tuning.frame as u64) + BUFFER as u64,
+        let Content { packaging, head } = self.guess.unproven();
+        let whole = head.attr.size.min(self.tuning.whole);
+        let pending = match packaging {
+            Packaging::Zstd => head.attr.size.min(self.tuning.frame as u64) + BUFFER as u64,
             Packaging::Raw | Packaging::Tar | Packaging::Gzip => 0,
         };
         buffers + whole + pending
@@ -120,7 +118,7 @@ impl Pass<'_> {
 
     fn run_within(&self, memory: &mut Decoder, digests: Option<FileHasher>) -> Result<Passed> {
         // BLAKE3 is the business of the side that has less to do.
-        let (hashing, decoding) = match self.packaging {
+        let (hashing, decoding) = match self.guess.unproven().packaging {
             Packaging::Raw | Packaging::Tar => {
                 let size = distance(self.tuning.plain_block, self.blob.len());
                 (None, Some(BlockHasher::new(size)))
@@ -151,9 +149,10 @@ impl Pass<'_> {
             }
         })?;
         // A wrong digest explains whatever the decoder met.
-        let blocks = hashed?;
+        let (fact, blocks) = hashed?;
         let decoded = decoded?;
         Ok(Passed {
+            fact,
             blocks: blocks.or(decoded.blocks).ok_or_else(|| {
                 Error::corrupt(self.subject, "no digests of its blocks were computed")
             })?,
@@ -183,14 +182,14 @@ impl Pass<'_> {
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the blob is not what the manifest
     /// says, [`ErrorKind::Environment`](crate::ErrorKind::Environment) when it cannot be read.
-    pub(super) fn hash_blocks(&self, digests: &Digests, _turn: Hashing<'_>) -> Result<()> {
+    pub(super) fn hash_blocks(&self, digests: &Digests, _turn: Hashing<'_>) -> Result<Fact> {
         let mut blocks = BlockHasher::new(digests.block_size());
-        self.read_all(|buffer| {
+        let fact = self.prove(|buffer| {
             blocks.update(buffer);
             digests.publish(blocks.take());
         })?;
         digests.publish(blocks.finish().digests);
-        Ok(())
+        Ok(fact)
     }
 
     /// Reads and hashes the blob, and sends on what it read.
@@ -198,9 +197,9 @@ impl Pass<'_> {
         &self,
         sender: SyncSender<Arc<Vec<u8>>>,
         mut blocks: Option<BlockHasher>,
-    ) -> Result<Option<Blocks>> {
+    ) -> Result<(Fact, Option<Blocks>)> {
         let mut sender = Some(sender);
-        self.read_all(|buffer| {
+        let fact = self.prove(|buffer| {
             // The decoder may have given up; the digest still decides what to say of the layer.
             if let Some(open) = &sender
                 && open.send(Arc::clone(buffer)).is_err()
@@ -211,45 +210,12 @@ impl Pass<'_> {
                 blocks.update(buffer);
             }
         })?;
-        Ok(blocks.map(BlockHasher::finish))
+        Ok((fact, blocks.map(BlockHasher::finish)))
     }
 
-    /// Reads the blob, hands it to `each`, and checks its digest.
-    fn read_all(&self, mut each: impl FnMut(&Arc<Vec<u8>>)) -> Result<()> {
-        let expected = self.spec.descriptor.digest;
-        let mut hasher = Hasher::new(expected.algorithm());
-        let mut pool: VecDeque<Arc<Vec<u8>>> = VecDeque::new();
-        let mut offset = 0;
-        while offset < self.blob.len() {
-            let len = (self.blob.len() - offset).min(BUFFER as u64) as usize;
-            let mut buffer = match pool.pop_front() {
-                Some(buffer) if Arc::strong_count(&buffer) == 1 => buffer,
-                Some(busy) => {
-                    pool.push_front(busy);
-                    Arc::default()
-                }
-                None => Arc::default(),
-            };
-            if let Some(bytes) = Arc::get_mut(&mut buffer) {
-                if bytes.is_empty() {
-                    *bytes = vec![0; len];
-                }
-                bytes.truncate(len);
-                self.blob.read_exact_at(bytes, offset)?;
-            }
-            offset += len as u64;
-            each(&buffer);
-            hasher.update(&buffer);
-            pool.push_back(buffer);
-        }
-        let found = hasher.finish();
-        if found != expected {
-            return Err(Error::corrupt(
-                self.subject,
-                format!("the layer is {found}, the manifest says {expected}"),
-            ));
-        }
-        Ok(())
+    /// Reads the blob, hands it to `each`, checks its digest, and what it was taken for.
+    fn prove(&self, each: impl FnMut(&Arc<Vec<u8>>)) -> Result<Fact> {
+        facts::prove(self.blob, self.spec, self.subject, each)?.confirm(&self.guess, self.subject)
     }
 
     /// Decodes what comes, and checks that it is the one file.
@@ -259,19 +225,20 @@ impl Pass<'_> {
         mut digests: Option<FileHasher>,
         memory: &mut Decoder,
     ) -> Result<Decoded> {
-        let (attr, subject) = (&self.head.attr, self.subject);
+        let Content { packaging, head } = *self.guess.unproven();
+        let (attr, subject) = (head.attr, self.subject);
         let mut whole = (attr.size <= self.tuning.whole).then(Vec::new);
         let limiter = Arc::clone(&self.context.limiter);
         let dir = self.dir.clone();
         let mut recorder = Recorder::new(self.tuning, attr.size, self.blob.len(), dir, limiter);
-        if self.packaging == Packaging::Gzip {
+        if packaging == Packaging::Gzip {
             recorder.start_gzip();
         }
         let record: &mut dyn Record = &mut recorder;
         let memory = Box::new(|size| memory.grow(size));
-        let stream = scan::unpack(&mut source, self.packaging, Some(record), memory)
+        let stream = scan::unpack(&mut source, packaging, Some(record), memory)
             .map_err(|error| lift(error, subject))?;
-        let walked = scan::walk(stream, self.packaging, self.spec, subject, |bytes| {
+        let walked = scan::walk(stream, packaging, self.spec, subject, |bytes| {
             if let Some(whole) = &mut whole {
                 whole.extend_from_slice(bytes);
             }
@@ -279,8 +246,8 @@ impl Pass<'_> {
                 digests.update(bytes);
             }
         })?;
-        if walked.is_some_and(|head| head != self.head) {
-            return Err(scan::changed(subject));
+        if walked.is_some_and(|walked| walked != head) {
+            return Err(facts::changed(subject));
         }
         Ok(Decoded {
             blocks: source.blocks.map(BlockHasher::finish),

@@ -9,7 +9,6 @@ use super::spans::lift;
 use crate::codec::frames::Frames;
 use crate::codec::gzip::Gunzip;
 use crate::codec::seek::Record;
-use crate::digest::Digest;
 use crate::entry_path::printable_bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::effort::Effort;
@@ -41,12 +40,26 @@ pub(super) struct Head {
     pub(super) attr: FileAttr,
 }
 
-/// What the first bytes of a layer tell.
+/// A layer's file: how it is packed, where it is, and its attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Content {
+    pub(super) packaging: Packaging,
+    pub(super) head: Head,
+}
+
+impl Content {
+    /// Where the file ends in the (decompressed) layer.
+    pub(super) fn data_end(&self) -> u64 {
+        self.head.data_offset.saturating_add(self.head.attr.size)
+    }
+}
+
+/// What the first bytes of a layer tell. As true as they are: see [`facts`](super::facts).
 pub(super) enum Look {
     /// It holds a file.
-    File(Packaging, Head),
-    /// It holds a link and nothing else.
-    Link(LinkTarget),
+    File(Content),
+    /// It holds a link.
+    Link(Packaging),
 }
 
 /// Bytes in which a tar can be told from other content.
@@ -78,7 +91,7 @@ pub(super) fn look(
         _ => Packaging::Raw,
     };
     if packaging == Packaging::Raw {
-        return Ok(Look::File(packaging, raw_head(blob, spec)));
+        return Ok(raw(blob, spec));
     }
     let stream = unpack(
         Front::new(blob, effort),
@@ -96,7 +109,7 @@ pub(super) fn look(
         Err(error) if error.kind() == ErrorKind::Environment => return Err(error),
         // A compressed file that is no layer of ours, pushed as it is (`data.csv.gz`).
         _ if !claims_compressed_tar(&spec.descriptor.media_type) => {
-            return Ok(Look::File(Packaging::Raw, raw_head(blob, spec)));
+            return Ok(raw(blob, spec));
         }
         Err(error) => return Err(error),
         Ok(_) => {
@@ -115,7 +128,7 @@ pub(super) fn look(
             return Err(no_file(subject));
         };
         if matches!(entry.kind, EntryKind::Symlink | EntryKind::HardLink) {
-            return link(blob, packaging, spec, subject, effort).map(Look::Link);
+            return Ok(Look::Link(packaging));
         }
         if let Some(head) = accept(&entry, spec, subject)? {
             break head;
@@ -136,31 +149,22 @@ pub(super) fn look(
             ),
         ));
     }
-    Ok(Look::File(packaging, head))
+    Ok(Look::File(Content { packaging, head }))
 }
 
-/// The link that is the only member of a layer: verified and read as a whole, now, since it decides
-/// what the model's tree is.
-fn link(
-    blob: &dyn ReadAt,
+/// The link that is the only member of the layer `bytes`, which were proven.
+///
+/// # Errors
+/// As [`walk`].
+pub(super) fn link(
+    bytes: &[u8],
     packaging: Packaging,
     spec: &LayerSpec,
     subject: &str,
     effort: &Effort,
 ) -> Result<LinkTarget> {
-    if blob.len() > limits::MAX_LINK_LAYER_BYTES {
-        let rule = format!("holds a link, and has {} bytes", blob.len());
-        return Err(Error::malformed(subject, rule));
-    }
-    effort.spend(blob.len())?;
-    let mut bytes = vec![0; blob.len() as usize];
-    blob.read_exact_at(&mut bytes, 0)?;
-    let found = Digest::of(spec.descriptor.digest.algorithm(), &bytes);
-    if found != spec.descriptor.digest {
-        return Err(Error::corrupt(subject, format!("the layer is {found}")));
-    }
     let stream =
-        unpack(&bytes[..], packaging, None, Box::new(|_| Ok(()))).map_err(|e| lift(e, subject))?;
+        unpack(bytes, packaging, None, Box::new(|_| Ok(()))).map_err(|e| lift(e, subject))?;
     let stream = Counted { stream, effort };
     let mut members = Members::new(stream.take(limits::MAX_HEAD_BYTES), subject);
     let mut target = None;
@@ -201,15 +205,19 @@ pub(super) fn stated_executable(spec: &LayerSpec) -> bool {
     mode.is_some_and(|mode| mode & 0o111 != 0)
 }
 
-fn raw_head(blob: &dyn ReadAt, spec: &LayerSpec) -> Head {
-    Head {
-        data_offset: 0,
-        attr: FileAttr {
-            size: blob.len(),
-            executable: stated_executable(spec),
-            mtime: 0,
+/// The blob as the file.
+fn raw(blob: &dyn ReadAt, spec: &LayerSpec) -> Look {
+    Look::File(Content {
+        packaging: Packaging::Raw,
+        head: Head {
+            data_offset: 0,
+            attr: FileAttr {
+                size: blob.len(),
+                executable: stated_executable(spec),
+                mtime: 0,
+            },
         },
-    }
+    })
 }
 
 /// The decompressed stream of a layer. `memory` is asked for what a zstd decoder takes.
@@ -315,27 +323,6 @@ pub(super) fn walk(
     }
 }
 
-/// Checks that the tar in `stream` begins with the file that was found when the layer was opened.
-///
-/// # Errors
-/// As [`look`].
-pub(super) fn check_head(
-    stream: impl Read,
-    expected: Head,
-    spec: &LayerSpec,
-    subject: &str,
-) -> Result<()> {
-    let mut members = Members::new(stream.take(limits::MAX_HEAD_BYTES), subject);
-    while let Some(entry) = members.next_member()? {
-        match accept(&entry, spec, subject)? {
-            None => {}
-            Some(head) if head == expected => return Ok(()),
-            Some(_) => return Err(changed(subject)),
-        }
-    }
-    Err(no_file(subject))
-}
-
 /// Checks that nothing follows the file in its tar: `stream` starts where the file ends.
 ///
 /// # Errors
@@ -353,14 +340,6 @@ pub(super) fn check_tail(
         }
     }
     members.finish()
-}
-
-/// The error when a header is another than before.
-pub(super) fn changed(subject: &str) -> Error {
-    Error::corrupt(
-        subject,
-        "the layer's tar header changed since the layer was opened",
-    )
 }
 
 fn no_file(subject: &str) -> Error {
@@ -419,7 +398,8 @@ impl Read for Front<'_> {
                 ),
             ));
         }
-        let left = self.blob.len().saturating_sub(self.at).min(Front::STEP);
+        let end = self.blob.len().min(limits::MAX_HEAD_BYTES);
+        let left = end.saturating_sub(self.at).min(Front::STEP);
         let n = buf.len().min(left as usize);
         let buf = buf.get_mut(..n).unwrap_or_default();
         self.effort.spend(n as u64).map_err(io::Error::other)?;

@@ -253,7 +253,9 @@ fn who_waits_decodes_what_comes_next() {
         kept.open().1.verify(&[]).unwrap();
         let (_, file) = open_fickle(&kept.blob, 4 << 20, Some(kept.dir()));
         let known = file.known().unwrap();
-        let first = file.part(&known, file.layer.head.data_offset).unwrap();
+        let first = file
+            .part(&known, file.layer.guess.unproven().head.data_offset)
+            .unwrap();
         let decoded = || {
             let stats = &file.layer.context.stats;
             stats.chunks_decoded.load(Ordering::Relaxed)
@@ -262,7 +264,8 @@ fn who_waits_decodes_what_comes_next() {
         while file.decode_next(&known, first) {}
         let mut next = first;
         let mut ahead = 0;
-        while let Some(unit) = file.known_part(&known, next.end)
+        while let Some(unit) =
+            file.known_part(&known, known.content(&file.layer).unwrap(), next.end)
             && ahead < cores() as u64
         {
             assert!(

@@ -80,7 +80,7 @@ fn every_producer_is_read_byte_for_byte() {
         let file = open_small(&blob);
         assert_reads(&file, &data, &name);
         let spans = file.known().unwrap().frontier.span_count();
-        match file.layer.packaging {
+        match file.layer.guess.unproven().packaging {
             Packaging::Gzip => assert!(spans >= 13, "{name}: {spans} spans"),
             Packaging::Zstd => assert!(spans >= 5, "{name}: {spans} spans"),
             Packaging::Tar | Packaging::Raw => assert_eq!(spans, 0),
@@ -92,7 +92,7 @@ fn every_producer_is_read_byte_for_byte() {
 fn attributes_come_from_the_layer_itself() {
     let blob = gzip(&tar_of(b"data"), 6);
     let file = open_small(&blob);
-    let attr = file.layer.head.attr;
+    let attr = file.layer.guess.attr();
     assert_eq!(
         (attr.size, attr.executable, attr.mtime),
         (4, true, 1_700_000_000)
@@ -111,7 +111,7 @@ fn l6_owner_and_set_id_bits_are_not_taken() {
     tar.resize(1024, 0);
     tar.extend_from_slice(&END_OF_ARCHIVE);
     let file = open_small(&gzip(&tar, 6));
-    assert!(!file.layer.head.attr.executable);
+    assert!(!file.layer.guess.attr().executable);
     assert_eq!(file.read_at(0, 10).unwrap(), &b"data"[..]);
 }
 
