@@ -41,6 +41,14 @@ pub const MAX_TAR_EXTENSION_BYTES: u64 = 64 << 10;
 /// Most bytes of padding and zero blocks accepted after the end of a tar (GNU tar's `-b` records).
 pub const MAX_TAR_TAIL_BYTES: u64 = 16 << 20;
 
+/// Most bytes of a layer's tar that belong to no file, such as directories and extension headers,
+/// before a file and behind the last one. An image of one file has a directory for each component
+/// of its path.
+pub const MAX_TAR_OVERHEAD_BYTES: u64 = 1 << 20;
+/// Most members of a gzip stream, or frames of a zstd stream, in a row that hold nothing. The largest
+/// chunk table takes 34,000 of them.
+pub const MAX_EMPTY_MEMBERS: u32 = 1 << 16;
+
 /// Largest layer that holds a link, in bytes: it is read as a whole when the model is opened.
 pub const MAX_LINK_LAYER_BYTES: u64 = 64 << 10;
 /// Most links from one to the next until a file (what Linux follows).

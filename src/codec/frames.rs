@@ -2,7 +2,8 @@
 //!
 //! Guarantees: content checksums are checked where frames have them; a window over
 //! [`limits::MAX_ZSTD_WINDOW_LOG`](crate::limits::MAX_ZSTD_WINDOW_LOG) is refused. Refuses: bytes
-//! behind a frame that are no further frame, and a frame cut short.
+//! behind a frame that are no further frame, a frame cut short, and more than
+//! [`limits::MAX_EMPTY_MEMBERS`](crate::limits::MAX_EMPTY_MEMBERS) frames in a row without content.
 
 use std::io::{self, Read};
 
@@ -32,6 +33,8 @@ pub(crate) struct Frames<'r, R> {
     /// Offset in the output.
     total: u64,
     between_frames: bool,
+    /// Frames in a row that held nothing.
+    empty: u32,
     record: Option<&'r mut dyn Record>,
 }
 
@@ -61,6 +64,7 @@ impl<'r, R: Read> Frames<'r, R> {
             offset: 0,
             total: 0,
             between_frames: true,
+            empty: 0,
             record,
         })
     }
@@ -118,6 +122,7 @@ impl<R: Read> Read for Frames<'_, R> {
             self.total += written as u64;
             self.between_frames = hint == 0;
             if written > 0 {
+                self.empty = 0;
                 if let Some(record) = &mut self.record {
                     record.output(buf.get(..written).unwrap_or_default())?;
                 }
@@ -125,6 +130,11 @@ impl<R: Read> Read for Frames<'_, R> {
             }
             if !more && !self.between_frames {
                 return Err(invalid(CodecError::Truncated));
+            }
+            // A frame's end that comes without output may be one of a frame that had some.
+            self.empty = self.empty.saturating_add(u32::from(self.between_frames));
+            if self.empty > limits::MAX_EMPTY_MEMBERS {
+                return Err(invalid(CodecError::Endless("zstd")));
             }
         }
     }

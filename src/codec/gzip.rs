@@ -3,13 +3,15 @@
 //! Guarantees: every CRC-32 and length that stands behind a member decoded from its start is
 //! checked, and so are header flags and header checksums; memory is bounded whatever the stream
 //! says. Refuses: bytes behind a member that are no further member, a missing trailer, reserved
-//! flags, headers of more than 1 MiB.
+//! flags, headers of more than 1 MiB, more than
+//! [`limits::MAX_EMPTY_MEMBERS`](crate::limits::MAX_EMPTY_MEMBERS) empty members in a row.
 
 use std::io::{self, Read};
 
 use super::CodecError;
 use super::inflate::{Inflate, Output, Position, SLOP, Stop, WINDOW};
 use super::seek::{Checkpoint, Record, Resume};
+use crate::limits;
 
 /// Input that is asked for at once.
 const INPUT: usize = 256 << 10;
@@ -30,6 +32,8 @@ pub(crate) struct Gunzip<'r, R> {
     crc: Option<crc32fast::Hasher>,
     /// Bytes of the member so far, counting a window it was entered with.
     member_bytes: u64,
+    /// Members in a row that held nothing.
+    empty: u32,
     /// Offset in the output.
     total: u64,
     record: Option<&'r mut dyn Record>,
@@ -67,6 +71,7 @@ impl<'r, R: Read> Gunzip<'r, R> {
             inflate: Inflate::new(),
             crc: None,
             member_bytes: 0,
+            empty: 0,
             total: 0,
             record,
             buffer: Vec::new(),
@@ -327,6 +332,13 @@ impl<'r, R: Read> Gunzip<'r, R> {
         }
         self.input.skip(TRAILER);
         self.at = At::Header(false);
+        self.empty = match self.member_bytes {
+            0 => self.empty.saturating_add(1),
+            _ => 0,
+        };
+        if self.empty > limits::MAX_EMPTY_MEMBERS {
+            return Err(invalid(CodecError::Endless("gzip")));
+        }
         Ok(false)
     }
 }

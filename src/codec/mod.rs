@@ -152,6 +152,9 @@ pub enum CodecError {
     /// The stream ends before its last block.
     #[error("is truncated")]
     Truncated,
+    /// Members or frames without content follow each other without end.
+    #[error("the {0} stream has more than {most} empty members in a row", most = crate::limits::MAX_EMPTY_MEMBERS)]
+    Endless(&'static str),
 }
 
 #[cfg(test)]

@@ -3,13 +3,16 @@
 //! The same parser as [`outer`](super::outer), so the same reading and the same refusals; only a
 //! missing end of the archive is forgiven, because some image builders write none and the stream
 //! around the tar has an end of its own. Nothing is allocated for what a header declares.
+//!
+//! What a few bytes of a compressed layer expand to must not keep a reader busy for ever: headers
+//! that lead to no file, and zeros behind the end, are refused beyond a bound, while they are read.
 
 use std::io::{self, Read};
 use std::sync::Arc;
 
 use super::header::{Block, Parser, Step, padded};
 use super::outer::after_end;
-use super::{BLOCK, Entry};
+use super::{BLOCK, Entry, EntryKind};
 use crate::entry_path::printable;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -27,6 +30,8 @@ pub struct Members<R> {
     /// Data of the current member not yet read, and the padding behind it.
     data: u64,
     padding: u64,
+    /// Bytes of blocks since the last file.
+    overhead: u64,
     end: End,
     failure: Option<Error>,
 }
@@ -51,6 +56,7 @@ impl<R: Read> Members<R> {
             parser: Parser::new(None),
             data: 0,
             padding: 0,
+            overhead: 0,
             end: End::NotReached,
             failure: None,
         }
@@ -121,11 +127,24 @@ impl<R: Read> Members<R> {
                 self.end = End::Stream;
                 break;
             };
+            self.overhead = self.overhead.saturating_add(BLOCK);
+            if self.overhead > limits::MAX_TAR_OVERHEAD_BYTES {
+                return Err(Error::malformed(
+                    format!("offset {}", self.parser.offset()),
+                    format!(
+                        "more than {} bytes of headers belong to no file",
+                        limits::MAX_TAR_OVERHEAD_BYTES
+                    ),
+                ));
+            }
             match self.parser.feed(&block)? {
                 Step::More => {}
                 Step::End => self.end = End::Archive,
                 Step::Entry(entry) => {
                     self.data = entry.size;
+                    if entry.kind == EntryKind::File {
+                        self.overhead = 0;
+                    }
                     self.padding = padded(entry.size).unwrap_or(entry.size) - entry.size;
                     return Ok(Some(entry));
                 }

@@ -132,6 +132,54 @@ fn t9_only_zeros_follow_the_end() {
 }
 
 #[test]
+fn l12_headers_without_a_file_end_at_a_bound() {
+    let most = limits::MAX_TAR_OVERHEAD_BYTES as usize / 512;
+    let directory = RawHeader::new(b'5', b"d/", 0).finish();
+    let comment = RawTar::new()
+        .pax(b'g', &[("comment", &"x".repeat(60_000))])
+        .0;
+    let file = RawTar::new().file("f", b"data").0;
+    let end = [0; 1024];
+    // Before the file, behind it, and both: its own header and the end count, too.
+    for (before, behind) in [(most - 1, 0), (0, most - 2), (most - 1, most - 2)] {
+        let (before, behind) = (directory.repeat(before), directory.repeat(behind));
+        let tar = [&before[..], &file, &behind, &end].concat();
+        assert!(paths(&tar[..]).is_ok());
+        for tar in [
+            [&directory[..], &directory, &before, &file].concat(),
+            [&file[..], &directory, &behind, &end, &directory].concat(),
+        ] {
+            if let Ok(paths) = paths(&tar[..]) {
+                assert!(paths.len() < most, "{} members", paths.len());
+            }
+        }
+    }
+    // Without end.
+    for endless in [&directory[..], &comment] {
+        for front in [&file[..], &[]] {
+            let stream = front.chain(Endless(endless, 0));
+            let error = paths(stream).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Malformed);
+            assert!(error.to_string().contains("belong to no file"), "{error}");
+        }
+    }
+    let zeros = file.chain(io::repeat(0));
+    let error = paths(zeros).unwrap_err();
+    assert!(error.to_string().contains("follow the end"), "{error}");
+}
+
+/// The same bytes over and over.
+struct Endless<'a>(&'a [u8], usize);
+
+impl Read for Endless<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = (&self.0[self.1..]).read(buf)?;
+        self.1 = (self.1 + n) % self.0.len();
+        Ok(n)
+    }
+}
+
+#[test]
 fn l8_a_9_gib_member_is_skipped_in_bounded_memory() {
     let size = 9u64 << 30;
     let head = file_header("big", size, 0o644, 0);
