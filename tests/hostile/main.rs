@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+mod attributes;
 mod digests;
 mod forge;
 mod indexes;
