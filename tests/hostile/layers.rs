@@ -262,9 +262,12 @@ fn l12_empty_members_and_frames_without_end() {
     ] {
         let blob = [&stream[..], &empty.repeat(MANY)].concat();
         damaged(what, &beside(blob));
-        // In front of the file they are found when the layer is looked at.
-        let blob = [&empty.repeat(MANY), &stream[..]].concat();
-        damaged(what, &beside(blob));
+        // In front of the file they are found when the layer is looked at. (What begins with a
+        // skippable frame is taken for a raw file.)
+        if empty != skippable {
+            let blob = [&empty.repeat(MANY), &stream[..]].concat();
+            damaged(what, &beside(blob));
+        }
         let few = [&stream[..], &empty.repeat(MANY / 2)].concat();
         served(what, few, &content());
     }
