@@ -186,7 +186,7 @@ impl ReadAt for Blob {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let number = self.reads.fetch_add(1, Ordering::SeqCst);
         let bad = match self.turns.load(Ordering::SeqCst) {
-            true => number % 2 == 0,
+            true => number.is_multiple_of(2),
             false => self.is_bad.load(Ordering::SeqCst),
         };
         let bytes = if bad { &self.bad } else { &self.good };
