@@ -295,3 +295,57 @@ fn who_waits_decodes_what_comes_next() {
         assert!(!file.decode_next(&known, first));
     }
 }
+
+/// An index is a convenience: whatever call about it fails, the bytes are exact, and what is left is
+/// a whole index or none.
+#[test]
+fn r17_every_call_about_an_index_fails() {
+    use crate::files::faults::{Fault, Plan, Reach};
+    use rustix::io::Errno;
+    let packs: [Pack; 2] = [
+        |t| t.to_vec(),
+        |t| t.chunks(9_000).flat_map(|c| zstd(c, 3)).collect(),
+    ];
+    let faults = [
+        (Fault::Fails(Errno::IO), Reach::Once),
+        (Fault::Fails(Errno::NOSPC), Reach::Kind),
+        (Fault::Fails(Errno::IO), Reach::All),
+        (Fault::Fails(Errno::INTR), Reach::Once),
+        (Fault::Short, Reach::All),
+    ];
+    for pack in packs {
+        for (fault, reach) in faults {
+            for with_index in [false, true] {
+                let mut hits = 0;
+                loop {
+                    let kept = Kept::new(pack);
+                    if with_index {
+                        assert!(!kept.is_used());
+                    }
+                    let plan = Plan::new(fault, reach, hits, &[]);
+                    plan.run(|| {
+                        let (_, file) = kept.open();
+                        let bytes = file.read_at(200_000, 10).unwrap();
+                        assert!(bytes == kept.data[200_000..200_010], "{plan:?}");
+                        file.finish().unwrap();
+                    });
+                    let names = fs::read_dir(kept.dir().join("seek-tables"));
+                    let temporary = names.into_iter().flatten().any(|entry| {
+                        let name = entry.unwrap().file_name();
+                        name.as_encoded_bytes().starts_with(b".tmp-")
+                    });
+                    assert!(!temporary || reach != Reach::Once, "{plan:?}");
+                    // Whole, or not there: the next run says so by reading.
+                    kept.is_used();
+                    assert!(kept.is_used(), "{plan:?}");
+                    if plan.hit().is_none() {
+                        break;
+                    }
+                    hits += 1;
+                }
+                let least = if fault == Fault::Short { 1 } else { 15 };
+                assert!(hits >= least, "{hits} calls");
+            }
+        }
+    }
+}
