@@ -216,13 +216,19 @@ impl Limiter {
     ///
     /// # Errors
     /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when a unit of `bytes` does not fit
-    /// even if there is nothing else.
+    /// even if there is nothing else but what is kept.
     pub(crate) fn check(&self, bytes: u64, subject: &str) -> Result<()> {
         let state = self.lock();
-        match bytes > state.limit {
+        match bytes > state.limit.saturating_sub(state.kept) {
             true => Err(state.too_much(bytes, subject)),
             false => Ok(()),
         }
+    }
+
+    /// What a unit can have when nothing else is in flight.
+    pub(crate) fn room(&self) -> u64 {
+        let state = self.lock();
+        state.limit.saturating_sub(state.kept)
     }
 
     /// Counts `bytes` that are there before anything is read: the tree.

@@ -41,7 +41,9 @@ impl Windows {
         mut work: impl FnMut(&mut Unit, &mut Decoder) -> Result<T>,
     ) -> Result<T> {
         loop {
-            let granted = self.expected();
+            // What is expected is rounded up; what is needed may fit all the same.
+            let room = limiter.room().saturating_sub(bytes);
+            let granted = self.expected().min(room);
             let mut unit = limiter.take(bytes.saturating_add(granted), subject)?;
             let mut decoder = Decoder {
                 limiter: Arc::clone(limiter),
@@ -53,9 +55,9 @@ impl Windows {
             match decoder.refused {
                 // Windows grow in small steps; a layer that takes them all must not begin anew for each.
                 Some(size) => {
+                    limiter.check(bytes.saturating_add(size), subject)?;
                     let next = size.checked_next_power_of_two().unwrap_or(size);
-                    let most = LARGEST_DECODER.min(limiter.limit().saturating_sub(bytes));
-                    self.expect(next.min(most).max(size));
+                    self.expect(next.min(LARGEST_DECODER).max(size));
                 }
                 None => return result,
             }
