@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::IoSliceMut;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -21,6 +21,7 @@ use crate::limits;
 use crate::memory::cache::ChunkKey;
 use crate::memory::flight::Flight;
 use crate::memory::limiter::Unit;
+use crate::memory::tables::Forget;
 use crate::oci::annotations;
 use crate::source::ReadAt;
 use crate::tar::{EntryKind, Members};
@@ -125,8 +126,7 @@ pub(super) struct ChunkedFile {
     shared: Arc<Shared>,
     pinned: Pinned,
     spec: LayerSpec,
-    /// How the file is read, once the first touch has found out.
-    access: Mutex<Option<Access>>,
+    loaded: Arc<Loaded>,
     opening: Flight<(), Access>,
     readahead: Arc<Readahead>,
 }
@@ -154,6 +154,26 @@ struct Table {
     name: Option<Box<[u8]>>,
 }
 
+/// How a file is read, once the first touch has found out; and again after its table was forgotten.
+#[derive(Default)]
+struct Loaded(Mutex<Option<Access>>);
+
+impl Loaded {
+    fn lock(&self) -> MutexGuard<'_, Option<Access>> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Forget for Loaded {
+    fn forget(&self) {
+        // Dropped after the lock.
+        let _table = self
+            .lock()
+            .take_if(|access| matches!(access, Access::Table(_)));
+    }
+}
+
 impl ChunkedFile {
     pub(super) fn new(
         blob: Arc<dyn ReadAt>,
@@ -173,21 +193,16 @@ impl ChunkedFile {
             }),
             pinned,
             spec,
-            access: Mutex::new(None),
+            loaded: Arc::default(),
             opening: Flight::new(),
             readahead: Arc::default(),
         }
     }
 
-    /// How to read the file: loads and checks the table on the first touch. A failure is not
-    /// kept, so that storage may recover.
+    /// How to read the file: loads and checks the table when there is none. A failure is not kept, so
+    /// that storage may recover.
     fn access(&self) -> Result<Access> {
-        let known = || {
-            self.access
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone()
-        };
+        let known = || self.loaded.lock().clone();
         if let Some(access) = known() {
             return Ok(access);
         }
@@ -200,7 +215,11 @@ impl ChunkedFile {
                 Some(table) => Access::Table(Arc::new(table)),
                 None => Access::Foreign(self.open_foreign()?),
             };
-            *self.access.lock().unwrap_or_else(PoisonError::into_inner) = Some(access.clone());
+            *self.loaded.lock() = Some(access.clone());
+            if let Access::Table(_) = access {
+                let loaded: Arc<dyn Forget> = Arc::<Loaded>::clone(&self.loaded);
+                self.shared.context.tables.loaded(Arc::downgrade(&loaded));
+            }
             Ok(access)
         };
         self.opening.run((), open).0
@@ -210,6 +229,8 @@ impl ChunkedFile {
     /// in the blob any more, because a tool recompressed the layer and kept the annotations.
     fn load_table(&self) -> Result<Option<Table>> {
         let shared = &self.shared;
+        // Kept until the table is checked: nothing below waits for more.
+        let mut unit = None;
         let found = match (self.pinned.place, &self.spec.table) {
             // Recompressed to fewer bytes.
             (Place::Members(offset, length), _)
@@ -218,12 +239,14 @@ impl ChunkedFile {
                 None
             }
             (Place::Members(offset, length), _) => {
+                unit = Some(self.table_memory(length)?);
                 let members = read(&*shared.blob, offset, length)?;
                 let gzip = members.starts_with(&GZIP_HEADER[..2]);
                 let framing = if gzip { Framing::Gzip } else { Framing::Zstd };
                 table::unwrap(framing, &members).map(|bytes| (bytes, framing, offset))
             }
             (Place::Blob, Some(blob)) if blob.len() <= limits::MAX_CHUNK_TABLE_BYTES => {
+                unit = Some(self.table_memory(blob.len())?);
                 let bytes = read(&**blob, 0, blob.len())?;
                 Some((bytes, Framing::Plain, self.spec.descriptor.size))
             }
@@ -234,7 +257,11 @@ impl ChunkedFile {
         }) else {
             return Ok(None);
         };
-        let table = ChunkTable::parse(bytes.into(), self.spec.descriptor.size, &shared.subject)?;
+        let bytes = match &mut unit {
+            Some(unit) => unit.part(bytes.len() as u64).hold(bytes),
+            None => bytes.into(),
+        };
+        let table = ChunkTable::parse(bytes, self.spec.descriptor.size, &shared.subject)?;
         let header = table.header();
         if header.framing != framing || header.data_size != data_size {
             return Err(shared.lies(format!(
@@ -263,7 +290,7 @@ impl ChunkedFile {
         if header.framing == Framing::Plain && header.tar_size == header.file_size {
             return Ok(None); // a raw layer: the file alone
         }
-        let (head, _) = shared.decode(table, 0)?;
+        let head = shared.decode_head(table)?;
         let lies = |rule: String| Error::corrupt(&shared.subject, format!("tar header: {rule}"));
         // The members after the head are cut off, so only the first one can be read.
         let entry = Members::new(&head[..], &*shared.subject)
@@ -281,6 +308,28 @@ impl ChunkedFile {
         }
         shared.check_name(&entry.path, self.spec.path.file_name())?;
         Ok(Some(entry.path.into()))
+    }
+
+    /// Says no to a table for which there can be no memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Environment`](crate::ErrorKind::Environment), with the cache size that would do.
+    pub(super) fn check_table_fits(&self) -> Result<()> {
+        let length = match (self.pinned.place, &self.spec.table) {
+            (Place::Members(_, length), _) => length.min(self.spec.descriptor.size),
+            (Place::Blob, blob) => blob.as_ref().map_or(0, |blob| blob.len()),
+        };
+        let length = length.min(limits::MAX_CHUNK_TABLE_BYTES);
+        let shared = &self.shared;
+        let limiter = &shared.context.limiter;
+        limiter.check(length.saturating_mul(2), &shared.subject)
+    }
+
+    /// Waits for memory for a table of `length` bytes in the blob: these, and what they hold.
+    fn table_memory(&self, length: u64) -> Result<Unit> {
+        let shared = &self.shared;
+        let bytes = length.saturating_mul(2);
+        shared.context.limiter.take(bytes, &shared.subject)
     }
 
     /// Has the pool decode the next chunks when this read continues a sequence of them.
@@ -435,7 +484,7 @@ impl FileReader for ChunkedFile {
     }
 
     fn advance(&self) -> u64 {
-        let access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+        let access = self.loaded.lock();
         match &*access {
             Some(Access::Foreign(file)) => file.advance(),
             Some(Access::Table(_)) | None => 0,
@@ -589,13 +638,33 @@ impl Shared {
             buffers.take_unit(decoded_len, scratch, &self.subject)?;
         let compressed = scratch.as_mut().get_mut(..length).unwrap_or_default();
         self.read(compressed, &row)?;
-        DECODING
-            .with_borrow_mut(|decoder| {
-                decoder.decode(row.kind, &row.sub_offsets, compressed, out.as_mut())
-            })
-            .map_err(|e| self.lies(format!("segment at offset {}: {e}", row.offset)))?;
+        self.decode_row(&row, compressed, out.as_mut())?;
         Stats::add(&self.context.stats.chunks_decoded, 1);
         Ok((out.freeze(), unit))
+    }
+
+    /// The same for the few bytes before the file, for one who has a unit.
+    fn decode_head(&self, table: &ChunkTable) -> Result<Bytes> {
+        let row = table
+            .row(0)
+            .ok_or_else(|| self.lies("has no row 0".into()))?;
+        let buffers = &self.context.buffers;
+        let mut head = buffers.take(table.decoded_len(0) as usize);
+        if row.kind == ChunkKind::Plain {
+            self.read(head.as_mut(), &row)?;
+        } else {
+            let mut compressed = buffers.take(row.length as usize);
+            self.read(compressed.as_mut(), &row)?;
+            self.decode_row(&row, compressed.as_mut(), head.as_mut())?;
+        }
+        Stats::add(&self.context.stats.chunks_decoded, 1);
+        Ok(head.freeze())
+    }
+
+    fn decode_row(&self, row: &Row, compressed: &[u8], out: &mut [u8]) -> Result<()> {
+        DECODING
+            .with_borrow_mut(|decoder| decoder.decode(row.kind, &row.sub_offsets, compressed, out))
+            .map_err(|e| self.lies(format!("segment at offset {}: {e}", row.offset)))
     }
 
     /// Reads a segment's compressed bytes and compares them with their digest, each piece hashed

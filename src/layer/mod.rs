@@ -21,6 +21,7 @@ use crate::memory::cache::{ChunkCache, ChunkKey};
 use crate::memory::limiter::{Limiter, Reclaim};
 use crate::memory::pool::Pool;
 use crate::memory::promise::Promise;
+use crate::memory::tables::Tables;
 use crate::oci::Descriptor;
 use crate::source::ReadAt;
 
@@ -63,6 +64,8 @@ pub struct Context {
     buffers: Arc<Buffers>,
     /// Who grants memory for whatever is decoded or kept.
     pub(crate) limiter: Arc<Limiter>,
+    /// Chunk tables that were loaded.
+    tables: Arc<Tables>,
     /// Foreign layers that are decoded as far as their readers got.
     frontiers: Live,
     /// Decodes ahead of sequential readers; `None` when something else reads ahead.
@@ -97,7 +100,10 @@ impl Context {
         let buffers = Arc::new(Buffers::new(Arc::clone(&limiter)));
         let unused: Arc<dyn Reclaim> = Arc::<Buffers>::clone(&buffers);
         let cached: Arc<dyn Reclaim> = Arc::<dyn ChunkCache>::clone(&cache);
-        limiter.reclaims_from(vec![Arc::downgrade(&unused), Arc::downgrade(&cached)]);
+        let tables = Arc::<Tables>::default();
+        let loaded: Arc<dyn Reclaim> = Arc::<Tables>::clone(&tables);
+        let givers = [unused, cached, loaded];
+        limiter.reclaims_from(givers.iter().map(Arc::downgrade).collect());
         Context {
             cache,
             stats: Stats::default(),
@@ -105,6 +111,7 @@ impl Context {
             opening: Effort::default(),
             buffers,
             limiter,
+            tables,
             frontiers: Live::default(),
             pool: (readahead_bytes > 0).then(|| Pool::new(cores().saturating_sub(1).max(1))),
             readahead_bytes,

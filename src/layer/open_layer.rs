@@ -74,12 +74,12 @@ impl OpenLayer {
     ) -> Result<OpenLayer> {
         let damaged = OnceLock::new();
         let content = match Pinned::of(spec)? {
-            Some(pinned) => Content::Chunked(Arc::new(ChunkedFile::new(
-                Arc::clone(&blob),
-                spec.clone(),
-                pinned,
-                Arc::clone(context),
-            ))),
+            Some(pinned) => {
+                let (blob, context) = (Arc::clone(&blob), Arc::clone(context));
+                let file = ChunkedFile::new(blob, spec.clone(), pinned, context);
+                file.check_table_fits()?;
+                Content::Chunked(Arc::new(file))
+            }
             None => match foreign::look(Arc::clone(&blob), spec.clone(), Arc::clone(context)) {
                 Ok(Ok(file)) => Content::Foreign(Arc::new(file)),
                 Ok(Err(target)) => Content::Link(target),

@@ -273,7 +273,8 @@ impl Limiter {
         }
     }
 
-    fn reclaim(&self, bytes: u64) -> bool {
+    /// Has the first of the givers that can let go of something; false when none can.
+    pub(crate) fn reclaim(&self, bytes: u64) -> bool {
         let givers = self.givers.get().map(Vec::as_slice).unwrap_or_default();
         let mut alive = givers.iter().filter_map(Weak::upgrade);
         alive.any(|giver| giver.reclaim(bytes))

@@ -11,6 +11,7 @@ mod pages;
 pub(crate) mod pool;
 pub mod promise;
 mod sync;
+pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 pub(crate) mod turns;

@@ -231,6 +231,15 @@ impl Model {
         limiter.settle(bytes, "serving this model")
     }
 
+    /// Lets go of all that it can load again, as it must when memory is short. Returns the bytes that
+    /// are left.
+    #[cfg(test)]
+    pub(crate) fn forget(&self) -> u64 {
+        let limiter = &self.context.limiter;
+        while limiter.reclaim(u64::MAX) {}
+        limiter.taken()
+    }
+
     /// Names the archive in messages.
     pub fn name(&self) -> String {
         self.source.name()

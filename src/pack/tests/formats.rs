@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use flate2::read::{GzDecoder, MultiGzDecoder};
 
 use super::*;
+use crate::Model;
 use crate::layer::table::{ChunkTable, Framing, unwrap};
+use crate::model::OpenOptions;
 
 const C: usize = limits::MIN_CHUNK_BYTES as usize;
 
@@ -376,5 +378,53 @@ fn the_model_reads_back_every_byte() {
             let digest = model.verify(file.inode).unwrap();
             assert_eq!(digest, Digest::sha256(&content));
         }
+    }
+}
+
+/// r9: what is kept of a layer is counted, and can be read again.
+#[test]
+fn r9_a_chunk_table_that_was_forgotten_is_read_and_checked_again() {
+    let content = noise(700_000, 3);
+    let dir = scratch(&[("one.bin", &content), ("two.bin", &content[..300_000])]);
+    for compression in [Compression::Auto, Compression::Zstd(1)] {
+        let options = PackOptions {
+            compression,
+            force: true,
+            ..options()
+        };
+        pack_in(dir.path(), &options).unwrap();
+        let archive = dir.path().join("out.tar");
+        let open = OpenOptions {
+            readahead: false,
+            ..OpenOptions::default()
+        };
+        let model = Model::open(&archive, &open).unwrap();
+        let files: Vec<_> = model.files().map(|file| (file.inode, file.size)).collect();
+        for _ in 0..3 {
+            for (inode, size) in &files {
+                let read = model.read_at(*inode, 0, *size as usize).unwrap();
+                assert!(read == content[..*size as usize]);
+            }
+            assert_eq!(
+                model.forget(),
+                0,
+                "nothing is kept that is not counted, or in use"
+            );
+        }
+        // A table that has changed since is not believed.
+        let bytes = fs::read(&archive).unwrap();
+        let file = model.files().next().unwrap();
+        let range = file.layer.annotation("io.modeloci.chunks.range").unwrap();
+        let (offset, _) = range.split_once('+').unwrap();
+        let hex = file.layer.digest.to_string();
+        let name = format!("blobs/sha256/{}", hex.split_once(':').unwrap().1);
+        let header = bytes.windows(name.len()).position(|w| w == name.as_bytes());
+        let at = header.unwrap() + 512 + offset.parse::<usize>().unwrap() + 40;
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        fs::write(&archive, &changed).unwrap();
+        let error = model.read_at(files[0].0, 0, 1000).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Corrupt, "{error}");
+        fs::write(&archive, &bytes).unwrap();
     }
 }
