@@ -22,4 +22,5 @@ mod packing;
 mod paths;
 mod sandbox;
 mod stopping;
+mod tails;
 mod unpacking;
