@@ -106,7 +106,11 @@ pub(crate) fn read(file: &File, buf: &mut [u8]) -> Result<usize> {
 pub(crate) fn read_at(file: &File, buf: &mut [u8], offset: u64) -> Result<usize> {
     let length = faults::length(Op::Read, buf.len());
     let buf = buf.get_mut(..length).unwrap_or_default();
-    call(Op::Read, || rustix::io::pread(file, &mut *buf, offset))
+    // Through the C library, where tests of whole processes put a faulty storage.
+    let read = |buf: &mut [u8]| std::os::unix::fs::FileExt::read_at(file, buf, offset);
+    call(Op::Read, || {
+        read(buf).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    })
 }
 
 /// Fills `buf`, by as many reads as it takes.
