@@ -1,5 +1,6 @@
 //! What waits for what in this room, with threads of the system and under a scheduler.
 
 mod flight;
+mod limiter;
 mod scheduled;
 mod turns;

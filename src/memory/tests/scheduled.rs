@@ -8,12 +8,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::thread;
 use shuttle::{Config, Runner};
 
 use crate::error::ErrorKind;
+// What the limiter imports as `super::promise`.
+use crate::memory::promise::{self, Promise};
 
 /// What the files import as `super::sync`.
 mod sync {
@@ -24,10 +27,14 @@ mod sync {
 #[path = "../flight.rs"]
 mod flight;
 #[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
+#[path = "../limiter.rs"]
+mod limiter;
+#[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
 #[path = "../turns.rs"]
 mod turns;
 
 use flight::Flight;
+use limiter::{Grant, Limiter, Reclaim};
 use turns::Turns;
 
 /// Schedules of each test: half of them at random, half with few changes of thread at the worst
@@ -156,5 +163,53 @@ fn turns_are_never_more_than_there_are_and_none_is_lost() {
         }
         assert!(crowd.most() <= 2 && crowd.came() == 5);
         assert_eq!(turns.waiting(), 0);
+    });
+}
+
+/// Parts of units that are kept until somebody wants them: a cache.
+#[derive(Default)]
+struct Cache(sync::Mutex<Vec<Grant>>);
+
+impl Reclaim for Cache {
+    fn reclaim(&self, _: u64) -> bool {
+        let one = self.0.lock().unwrap().pop();
+        one.is_some()
+    }
+}
+
+#[test]
+fn r16_memory_is_never_more_than_there_is_and_nobody_waits_for_ever() {
+    in_any_order(|| {
+        let promise = Promise::new(16 << 20, 2, 0);
+        let limiter = Limiter::new(promise, Duration::ZERO);
+        let cache = Arc::<Cache>::default();
+        let giver: Arc<dyn Reclaim> = Arc::<Cache>::clone(&cache);
+        limiter.reclaims_from(vec![Arc::downgrade(&giver)]);
+        let limit = limiter.limit();
+        let workers = (0..4u64).map(|n| {
+            let (limiter, cache) = (Arc::clone(&limiter), Arc::clone(&cache));
+            thread::spawn(move || {
+                for round in 0..2 {
+                    // All of it, most, or some.
+                    let bytes = limit / 8 * [8, 5, 3, 1][((n + round) % 4) as usize];
+                    let mut unit = limiter.take(bytes, "a test").unwrap();
+                    assert!(limiter.taken() <= limit);
+                    if n == 1 {
+                        // A decoder that finds out that it needs more.
+                        unit.grow(limit / 4);
+                    }
+                    let part = unit.part(bytes / 2);
+                    cache.0.lock().unwrap().push(part);
+                    assert!(limiter.taken() <= limit);
+                }
+            })
+        });
+        let workers: Vec<_> = workers.collect();
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        assert_eq!(limiter.counts(), (0, 0));
+        while limiter.reclaim(1) {}
+        assert_eq!(limiter.taken(), 0);
     });
 }
