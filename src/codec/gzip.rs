@@ -4,7 +4,7 @@
 //! checked, and so are header flags and header checksums; memory is bounded whatever the stream
 //! says. Refuses: bytes behind a member that are no further member, a missing trailer, reserved
 //! flags, headers of more than 1 MiB, more than
-//! [`limits::MAX_EMPTY_MEMBERS`](crate::limits::MAX_EMPTY_MEMBERS) empty members in a row.
+//! [`limits::MAX_EMPTY_MEMBERS`] empty members in a row.
 
 use std::io::{self, Read};
 

@@ -3,7 +3,7 @@
 //! Everything that grows with what is read is granted here before it is taken: buffers of decoders,
 //! cached chunks, windows, passes over foreign layers, tables, spools. Guarantees:
 //!
-//! - What is granted stays within the limit, except for answers: see [`Limiter::charge`].
+//! - What is granted stays within the limit, except for answers: see `Limiter::charge`.
 //! - Who finds too little waits, in order of arrival; the first one has others give back what is kept
 //!   only for speed (see [`Reclaim`]). Who does not need to wait pays for one uncontended lock.
 //! - The first one that waits always gets on. A *unit* of work asks once, for all that it needs, and
@@ -13,7 +13,7 @@
 //! - What can never fit is an error that names the cache size that would do.
 //!
 //! A unit that finds out on the way that it needs more asks without waiting; refused, it gives
-//! everything back and begins anew with more: see [`windows`](super::windows).
+//! everything back and begins anew with more: see `windows.rs`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
