@@ -95,6 +95,20 @@ pub(crate) fn next_entry(dir: &mut Dir) -> Option<Result<DirEntry>> {
     }
 }
 
+/// The names in an open directory, but for itself and the one above.
+pub(crate) fn names(dir: impl AsFd) -> Result<Vec<CString>> {
+    let mut names = Vec::new();
+    let mut entries = list(dir)?;
+    while let Some(entry) = next_entry(&mut entries) {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
 /// Reads up to `buf`'s length. 0 is the end of the file.
 pub(crate) fn read(file: &File, buf: &mut [u8]) -> Result<usize> {
     let length = faults::length(Op::Read, buf.len());

@@ -258,7 +258,7 @@ impl Staging {
             return Err(refused(&self.output, "is no longer empty"));
         }
         let mut moved = Vec::new();
-        let result = names(&tree.dir).map_err(create()).and_then(|names| {
+        let result = calls::names(&tree.dir).map_err(create()).and_then(|names| {
             for name in names {
                 let known = node(&calls::statat(&tree.dir, &*name).map_err(create())?);
                 move_free(&tree.dir, &name, &self.base, &name).map_err(|e| match e {
@@ -367,23 +367,9 @@ fn existing(parent: &OwnedFd, name: &CStr, output: &Path, force: bool) -> Result
     }
 }
 
-/// The names in a directory.
-fn names(dir: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
-    let mut names = Vec::new();
-    let mut entries = calls::list(dir)?;
-    while let Some(entry) = calls::next_entry(&mut entries) {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name != c"." && name != c".." {
-            names.push(name.to_owned());
-        }
-    }
-    Ok(names)
-}
-
 /// True when there is nothing but `ours` and what a file system begins with.
 fn is_empty(dir: &OwnedFd, ours: Option<&CString>) -> rustix::io::Result<bool> {
-    let names = names(dir)?;
+    let names = calls::names(dir)?;
     let counts = |name: &CString| Some(name) != ours && name.as_c_str() != LOST_FOUND;
     Ok(!names.iter().any(counts))
 }

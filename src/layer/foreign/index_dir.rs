@@ -185,23 +185,10 @@ impl IndexDir {
         Ok(())
     }
 
-    fn names(&self) -> rustix::io::Result<Vec<CString>> {
-        let mut names = Vec::new();
-        let mut entries = calls::list(&self.dir)?;
-        while let Some(entry) = calls::next_entry(&mut entries) {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name != c"." && name != c".." {
-                names.push(name.to_owned());
-            }
-        }
-        Ok(names)
-    }
-
     /// True for a directory that a killed process, or another one just now, is making.
     fn holds_only_ours(&self) -> rustix::io::Result<bool> {
         let is_ours = |name: &CString| name.as_c_str() == MARKER || Ours::of(name).is_some();
-        Ok(self.names()?.iter().all(is_ours))
+        Ok(calls::names(&self.dir)?.iter().all(is_ours))
     }
 
     /// Removes the oldest indexes, but for `keep`, when there is too much of them, and what killed
@@ -215,7 +202,7 @@ impl IndexDir {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0, |now| now.as_secs() as i64);
         let mut indexes = Vec::new();
-        for name in self.names().unwrap_or_default() {
+        for name in calls::names(&self.dir).unwrap_or_default() {
             let (Some(kind), Ok(stat)) = (Ours::of(&name), calls::statat(&self.dir, &*name)) else {
                 continue;
             };
