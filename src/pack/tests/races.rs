@@ -42,9 +42,15 @@ fn while_exchanging<T>(pairs: &[(PathBuf, PathBuf)], work: impl FnOnce() -> T) -
                 }
             }
         });
-        let done = work();
-        stop.store(true, Ordering::Relaxed);
-        done
+        // Also when it panics: the scope waits for the thread.
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let _stop = Stop(&stop);
+        work()
     })
 }
 
