@@ -13,6 +13,8 @@ mod add;
 mod calls;
 mod faults;
 mod formats;
+#[path = "../../tests/support/meanwhile.rs"]
+mod meanwhile;
 mod names;
 mod races;
 mod reproducible;

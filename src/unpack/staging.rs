@@ -98,14 +98,14 @@ impl Staging {
         };
         let parent = calls::open(above, OFlags::DIRECTORY | OFlags::RDONLY)
             .map_err(|e| Error::io("open directory", above)(e.into()))?;
-        let (base, base_path, place) = match existing(&parent, &name, output, force)? {
+        let (base, place) = match existing(&parent, &name, output, force)? {
             Some(empty) if is_empty(&empty.dir, None).map_err(failed("list", output))? => {
-                (empty.dir, output, Place::Base)
+                (empty.dir, Place::Base)
             }
             Some(_) if !force => return Err(exists(output)),
-            old => (parent, above, Place::Name { name, old }),
+            old => (parent, Place::Name { name, old }),
         };
-        let failed = failed("create a temporary directory in", base_path);
+        let failed = failed("create a temporary directory for", output);
         let (temporary, private) = match private(&base) {
             Ok(made) => made,
             Err(errno) => return Err(failed(errno)),

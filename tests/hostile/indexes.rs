@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::forge::{Layout, noise};
+use crate::meanwhile::meanwhile;
 use crate::mounted::Mounted;
 use crate::sandbox::{Sandbox, available, names, needs_root};
 
@@ -183,33 +183,26 @@ fn r17_swapped_for_a_link_while_it_is_used() {
     }
     let before = names(&outside);
     let idx = sandbox.path("idx");
-    let stop = AtomicBool::new(false);
     let rounds = match std::env::var_os("MODELOCI_TEST_LONG") {
         Some(_) => 200,
         None => 12,
     };
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let (aside, below) = (sandbox.path("aside"), idx.join("seek-tables"));
-            while !stop.load(Ordering::Relaxed) {
-                for (name, target) in [(&idx, "outside"), (&below, "../outside")] {
-                    if fs::rename(name, &aside).is_ok() {
-                        let _ = symlink(target, name);
-                        thread::yield_now();
-                        let _ = fs::remove_file(name);
-                        let _ = fs::rename(&aside, name);
-                    }
-                }
+    let (aside, below) = (sandbox.path("aside"), idx.join("seek-tables"));
+    let swap = || {
+        for (name, target) in [(&idx, "outside"), (&below, "../outside")] {
+            if fs::rename(name, &aside).is_ok() {
+                let _ = symlink(target, name);
+                thread::yield_now();
+                let _ = fs::remove_file(name);
+                let _ = fs::rename(&aside, name);
             }
-        });
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for _ in 0..rounds {
-                reads(&sandbox, &bytes);
-                let kept = names(&outside);
-                assert!(kept == before, "touched outside: {kept:?}");
-            }
-        }));
-        stop.store(true, Ordering::Relaxed);
-        result.unwrap();
+        }
+    };
+    meanwhile([swap], || {
+        for _ in 0..rounds {
+            reads(&sandbox, &bytes);
+            let kept = names(&outside);
+            assert!(kept == before, "touched outside: {kept:?}");
+        }
     });
 }

@@ -14,6 +14,8 @@ mod json;
 mod layers;
 #[path = "../support/machine.rs"]
 mod machine;
+#[path = "../support/meanwhile.rs"]
+mod meanwhile;
 mod mounted;
 mod mounting;
 mod mutations;

@@ -4,15 +4,15 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::forge::noise;
+use crate::meanwhile::meanwhile;
 use crate::sandbox::{Sandbox, assert_tree, available, finish, needs_root};
 
 pub(crate) const PACK: [&str; 8] = [
@@ -69,26 +69,22 @@ fn k1_a_file_that_changes_while_it_is_packed() {
         "model",
         &[("w.bin", versions[0].clone()), ("z", b"z".to_vec())],
     );
-    let stop = AtomicBool::new(false);
     let mut refusals = 0;
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let file = OpenOptions::new()
-                .write(true)
-                .open(sandbox.path("model/w.bin"));
-            let file = file.unwrap();
-            let mut n = 0;
-            while !stop.load(Ordering::Relaxed) {
-                use std::os::unix::fs::FileExt as _;
-                n += 1;
-                match n % 3 {
-                    0 => file.write_all_at(&versions[n / 3 % 2], 0).unwrap(),
-                    1 => file.set_len((4 << 20) + 1).unwrap(),
-                    _ => file.set_len((4 << 20) - 1).unwrap(),
-                }
-                thread::sleep(Duration::from_millis(3));
-            }
-        });
+    let file = OpenOptions::new()
+        .write(true)
+        .open(sandbox.path("model/w.bin"));
+    let file = file.unwrap();
+    let mut n = 0;
+    let change = || {
+        n += 1;
+        match n % 3 {
+            0 => file.write_all_at(&versions[n / 3 % 2], 0).unwrap(),
+            1 => file.set_len((4 << 20) + 1).unwrap(),
+            _ => file.set_len((4 << 20) - 1).unwrap(),
+        }
+        thread::sleep(Duration::from_millis(3));
+    };
+    meanwhile([change], || {
         for _ in 0..8 {
             let run = pack(&sandbox, &[]).sober();
             if run.code == Some(0) {
@@ -99,7 +95,6 @@ fn k1_a_file_that_changes_while_it_is_packed() {
             run.fails(1, &["model/w.bin", "while it was packed"]);
             assert_eq!(sandbox.names(), ["model"]);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(refusals > 0);
 }
@@ -300,24 +295,19 @@ fn k5_a_file_swapped_for_a_link_while_it_is_packed() {
     for n in 0..30 {
         sandbox.write(&format!("model/d{n:02}/file"), noise(n + 1, 20_000));
     }
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            // A directory and a file take turns with links to the secret.
-            let (file, spare) = (sandbox.path("model/d15/file"), sandbox.path("spare"));
-            let (dir, spare_dir) = (sandbox.path("model/d20"), sandbox.path("spare-dir"));
-            while !stop.load(Ordering::Relaxed) {
-                for (at, spare, target) in
-                    [(&file, &spare, "secret/file"), (&dir, &spare_dir, "secret")]
-                {
-                    fs::rename(at, spare).unwrap();
-                    symlink(sandbox.path(target), at).unwrap();
-                    thread::yield_now();
-                    fs::remove_file(at).unwrap();
-                    fs::rename(spare, at).unwrap();
-                }
-            }
-        });
+    // A directory and a file take turns with links to the secret.
+    let (file, spare) = (sandbox.path("model/d15/file"), sandbox.path("spare"));
+    let (dir, spare_dir) = (sandbox.path("model/d20"), sandbox.path("spare-dir"));
+    let swap = || {
+        for (at, spare, target) in [(&file, &spare, "secret/file"), (&dir, &spare_dir, "secret")] {
+            fs::rename(at, spare).unwrap();
+            symlink(sandbox.path(target), at).unwrap();
+            thread::yield_now();
+            fs::remove_file(at).unwrap();
+            fs::rename(spare, at).unwrap();
+        }
+    };
+    meanwhile([swap], || {
         for _ in 0..25 {
             let run = pack(&sandbox, &["--compression", "none"]).sober();
             if run.code == Some(0) {
@@ -328,7 +318,6 @@ fn k5_a_file_swapped_for_a_link_while_it_is_packed() {
                 run.fails(1, &["model/d"]);
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 

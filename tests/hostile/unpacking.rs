@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::forge::{Layout, Random, noise, sample_files};
+use crate::meanwhile::meanwhile;
 use crate::sandbox::{Sandbox, assert_tree, available, names, needs_root};
 
 const UNPACK: [&str; 3] = ["unpack", "m.tar", "out"];
@@ -35,30 +36,27 @@ fn u1_links_swapped_in_while_it_runs_lead_nowhere() {
     let sandbox = Sandbox::new();
     let files = archive(&sandbox);
     let outside = sandbox.mkdir("outside");
-    let stop = AtomicBool::new(false);
     let swapped = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            // Whatever directory appears is replaced by a link to a place outside.
-            while !stop.load(Ordering::Relaxed) {
-                for name in names(sandbox.root()) {
-                    if !name.starts_with(".modeloci-") {
-                        continue;
-                    }
-                    let staging = sandbox.path(&name);
-                    let below = fs::read_dir(staging.join("tree"));
-                    let beside = fs::read_dir(&staging);
-                    for entry in below.into_iter().chain(beside).flatten().flatten() {
-                        let path = entry.path();
-                        if fs::rename(&path, sandbox.path("moved")).is_ok() {
-                            let _ = symlink(&outside, &path);
-                            swapped.fetch_add(1, Ordering::Relaxed);
-                            let _ = fs::remove_dir_all(sandbox.path("moved"));
-                        }
-                    }
+    // Whatever directory appears is replaced by a link to a place outside.
+    let swap = || {
+        for name in names(sandbox.root()) {
+            if !name.starts_with(".modeloci-") {
+                continue;
+            }
+            let staging = sandbox.path(&name);
+            let below = fs::read_dir(staging.join("tree"));
+            let beside = fs::read_dir(&staging);
+            for entry in below.into_iter().chain(beside).flatten().flatten() {
+                let path = entry.path();
+                if fs::rename(&path, sandbox.path("moved")).is_ok() {
+                    let _ = symlink(&outside, &path);
+                    swapped.fetch_add(1, Ordering::Relaxed);
+                    let _ = fs::remove_dir_all(sandbox.path("moved"));
                 }
             }
-        });
+        }
+    };
+    meanwhile([swap], || {
         for _ in 0..10 {
             let run = sandbox.run_bounded(&UNPACK).sober();
             assert_eq!(names(&outside), [""; 0], "written outside");
@@ -72,7 +70,6 @@ fn u1_links_swapped_in_while_it_runs_lead_nowhere() {
                 assert!(!sandbox.path("out").exists());
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(swapped.load(Ordering::Relaxed) > 0, "nothing was swapped");
     for name in names(sandbox.root()) {

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::harness::{Mounted, Packaging, Scene, kill, lives, mounts_at, until};
+use crate::meanwhile::meanwhile;
 use crate::size;
 use crate::support;
 
@@ -119,21 +120,19 @@ fn r6_a_thousand_kills_under_load() {
     for packaging in EACH {
         let scene = scene(packaging);
         let mut leaks = Leaks::new();
-        let (stop, reads) = (AtomicBool::new(false), AtomicU64::new(0));
+        let reads = AtomicU64::new(0);
         let left = Mounted(scene.path("mnt"));
-        thread::scope(|scope| {
-            for (name, bytes) in &scene.files {
-                let (path, stop, reads) = (left.path(name), &stop, &reads);
-                scope.spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        // Errors while the process is dead, and then the bytes again.
-                        if let Ok(found) = fs::read(&path) {
-                            assert!(&found == bytes);
-                            reads.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                });
+        let readers = scene.files.iter().map(|(name, bytes)| {
+            let (path, reads) = (left.path(name), &reads);
+            move || {
+                // Errors while the process is dead, and then the bytes again.
+                if let Ok(found) = fs::read(&path) {
+                    assert!(&found == bytes);
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
             }
+        });
+        meanwhile(readers, || {
             for round in 0..rounds() {
                 // Over what the last round left.
                 let mount = scene.mount(&[]);
@@ -153,7 +152,6 @@ fn r6_a_thousand_kills_under_load() {
                 until("it is dead", || !lives(pid));
                 std::mem::forget(mount);
             }
-            stop.store(true, Ordering::Relaxed);
         });
         // What writers of seek tables left is removed a day later.
         for name in index(&scene) {

@@ -17,6 +17,8 @@ mod fio;
 mod harness;
 mod large;
 mod many;
+#[path = "../support/meanwhile.rs"]
+mod meanwhile;
 mod memory;
 mod storage;
 #[path = "../support/mod.rs"]

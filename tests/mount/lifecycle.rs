@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use crate::harness::{
     BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, kill, lives, mounts_at, shell,
     until,
 };
+use crate::meanwhile::meanwhile;
 use crate::support;
 
 #[test]
@@ -136,24 +136,11 @@ fn a_starter_that_dies_leaves_no_mount() {
 
 /// Readers that read files anew, uncached, until told to stop.
 fn with_readers(mount: &Mounted, names: &[&str], act: impl FnOnce()) {
-    /// Also when `act` panics: the scope would wait for the readers for ever.
-    struct Stop<'a>(&'a AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _stop = Stop(&stop);
-        for name in names {
-            let (path, stop) = (mount.path(name), &stop);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let _ = fs::read(&path);
-                }
-            });
-        }
+    let readers = names.iter().map(|name| {
+        let path = mount.path(name);
+        move || drop(fs::read(&path))
+    });
+    meanwhile(readers, || {
         thread::sleep(Duration::from_millis(100));
         act();
     });

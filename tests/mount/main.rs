@@ -14,6 +14,8 @@
 mod faults;
 mod harness;
 mod lifecycle;
+#[path = "../support/meanwhile.rs"]
+mod meanwhile;
 mod places;
 mod reading;
 mod starting;

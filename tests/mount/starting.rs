@@ -8,7 +8,6 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use crate::harness::{
     BINARY, Done, Mounted, Scene, Server, is_root, kill, lives, mounts_at, needs_root, shell, until,
 };
+use crate::meanwhile::meanwhile;
 
 /// How often a race is run: a thousand times in long tests.
 fn rounds(few: usize) -> usize {
@@ -41,17 +41,12 @@ fn models_below(dir: &Path) -> Vec<String> {
 /// Mounts while two names are exchanged with each other again and again.
 fn mount_while_swapped(scene: &Scene, mountpoint: &str, swapped: [&str; 2]) -> Done {
     let [a, b] = swapped.map(|name| scene.path(name));
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                // Refused while something is mounted on it.
-                let _ = rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE);
-            }
-        });
-        let done = scene.run(&["mount", "m.tar", mountpoint, "--no-index"]);
-        stop.store(true, Ordering::Relaxed);
-        done
+    // Refused while something is mounted on it.
+    let swap = || {
+        let _ = rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE);
+    };
+    meanwhile([swap], || {
+        scene.run(&["mount", "m.tar", mountpoint, "--no-index"])
     })
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags};
 
+use super::meanwhile::meanwhile;
 use super::*;
 use crate::files::faults::{Fault, Op, Plan, Reach};
 
@@ -22,36 +23,23 @@ fn runs(few: u64) -> u64 {
 
 /// Exchanges pairs of names without a rest, while `work` is done.
 fn while_exchanging<T>(pairs: &[(PathBuf, PathBuf)], work: impl FnOnce() -> T) -> T {
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut state = 1_u64;
-            while !stop.load(Ordering::Relaxed) {
-                for (a, b) in pairs {
-                    rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
-                }
-                // Shorter than a step of packing, or longer than all of it, and all between: some
-                // runs succeed, and each step meets each state.
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
-                let pause = Duration::from_micros(1 << ((state >> 33) % 14));
-                let began = Instant::now();
-                while began.elapsed() < pause && !stop.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            }
-        });
-        // Also when it panics: the scope waits for the thread.
-        struct Stop<'a>(&'a AtomicBool);
-        impl Drop for Stop<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
+    let mut state = 1_u64;
+    let exchange = || {
+        for (a, b) in pairs {
+            rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
         }
-        let _stop = Stop(&stop);
-        work()
-    })
+        // Shorter than a step of packing, or longer than all of it, and all between: some runs
+        // succeed, and each step meets each state.
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let pause = Duration::from_micros(1 << ((state >> 33) % 17));
+        let began = Instant::now();
+        while began.elapsed() < pause {
+            std::hint::spin_loop();
+        }
+    };
+    meanwhile([exchange], work)
 }
 
 /// On a kernel as this one is, and on one that lacks openat2(2).
