@@ -449,7 +449,7 @@ impl Model {
 
     /// The same number for all files that are read from one layer, links among them; another for
     /// every other file.
-    fn content_key(&self, inode: Inode) -> Option<usize> {
+    pub(crate) fn content_key(&self, inode: Inode) -> Option<usize> {
         Some(Arc::as_ptr(&self.node(inode)?.reader).addr())
     }
 

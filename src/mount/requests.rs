@@ -359,6 +359,11 @@ impl Files for Shared {
         })
     }
 
+    fn blob(&self, inode: u64) -> u64 {
+        let key = self.model.content_key(Inode(inode));
+        key.map_or(0, |key| key as u64)
+    }
+
     fn advance(&self, inode: u64) -> u64 {
         self.model.advance(Inode(inode))
     }

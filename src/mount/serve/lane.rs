@@ -1,8 +1,11 @@
-//! A few threads for many files: fair turns.
+//! A few threads for many blobs: fair turns.
 //!
-//! - Files take turns, whatever the number of reads that wait for each.
-//! - Of one file, reads get on in the order of their offsets; and no more than a given number of them
+//! - Blobs take turns, whatever the number of reads that wait for each, and of files that are read
+//!   from it.
+//! - Of one blob, reads get on in the order of their offsets; and no more than a given number of them
 //!   have a thread.
+//! - Some threads are spared for blobs that have none: one whose storage stands still, and that has all
+//!   the threads it may have, leaves others what they need.
 //! - What waits for its turn has no thread, and holds nothing but its entry here.
 //! - Threads are started when they are needed, and end when they have been idle for a while.
 
@@ -26,9 +29,11 @@ pub(super) trait Job: Send + 'static {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) threads: usize,
-    /// For one file.
+    /// For one blob.
     pub(super) for_one: usize,
-    /// A file gets another thread only for what lies before all that its threads are at.
+    /// Of all, those that only a blob gets which has none.
+    pub(super) spare: usize,
+    /// A blob gets another thread only for what lies before all that its threads are at.
     pub(super) only_before: bool,
 }
 
@@ -42,19 +47,21 @@ pub(super) struct Lane<J> {
 }
 
 struct Queue<J> {
-    files: HashMap<u64, File<J>>,
-    /// The files that have a job which may run, by turns.
+    blobs: HashMap<u64, Blob<J>>,
+    /// The blobs that have a job which may run, by turns.
     turns: VecDeque<u64>,
-    /// Jobs in all files that do not run yet.
+    /// Jobs of all blobs that do not run yet.
     waiting: usize,
+    /// Those that run.
+    running: usize,
     came: u64,
     threads: usize,
     idle: usize,
     closed: bool,
 }
 
-/// Jobs of one file.
-struct File<J> {
+/// Jobs of one blob.
+struct Blob<J> {
     /// By offset, and in the order in which they came.
     jobs: BTreeMap<(u64, u64), J>,
     /// The offsets of those that run.
@@ -68,9 +75,10 @@ impl<J: Job> Lane<J> {
             name,
             limits,
             queue: Mutex::new(Queue {
-                files: HashMap::new(),
+                blobs: HashMap::new(),
                 turns: VecDeque::new(),
                 waiting: 0,
+                running: 0,
                 came: 0,
                 threads: 0,
                 idle: 0,
@@ -80,8 +88,8 @@ impl<J: Job> Lane<J> {
         })
     }
 
-    /// Queues a job, or gives it back when there is no thread to be had.
-    pub(super) fn push(self: &Arc<Lane<J>>, file: u64, offset: u64, job: J) -> Result<(), J> {
+    /// Queues a job that reads a blob, or gives it back when there is no thread to be had.
+    pub(super) fn push(self: &Arc<Lane<J>>, blob: u64, offset: u64, job: J) -> Result<(), J> {
         let mut queue = self.lock();
         if queue.closed {
             return Err(job);
@@ -89,12 +97,12 @@ impl<J: Job> Lane<J> {
         let key = (offset, queue.came);
         queue.came += 1;
         queue.waiting += 1;
-        queue.files.entry(file).or_default().jobs.insert(key, job);
-        if queue.offer(file, &self.limits) && queue.waiting > queue.idle {
+        queue.blobs.entry(blob).or_default().jobs.insert(key, job);
+        if queue.offer(blob, &self.limits) && queue.waiting > queue.idle {
             self.start(&mut queue);
         }
         if queue.threads == 0
-            && let Some(job) = queue.take_back(file, key)
+            && let Some(job) = queue.take_back(blob, key)
         {
             return Err(job);
         }
@@ -121,12 +129,12 @@ impl<J: Job> Lane<J> {
     fn work(&self) {
         let mut queue = self.lock();
         loop {
-            if let Some((file, offset, job)) = queue.next(&self.limits) {
+            if let Some((blob, offset, job)) = queue.next(&self.limits) {
                 drop(queue);
                 // A panic is reported by the hook.
                 let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| job.run()));
                 queue = self.lock();
-                queue.done(file, offset, &self.limits);
+                queue.done(blob, offset, &self.limits);
                 continue;
             }
             if queue.closed {
@@ -151,10 +159,10 @@ impl<J: Job> Lane<J> {
         let mut queue = self.lock();
         let mut waiting = 0;
         // What stays in `turns` without a job is skipped there.
-        queue.files.retain(|_, file| {
-            file.jobs.retain(|_, job| !job.is_over());
-            waiting += file.jobs.len();
-            !(file.jobs.is_empty() && file.running.is_empty())
+        queue.blobs.retain(|_, blob| {
+            blob.jobs.retain(|_, job| !job.is_over());
+            waiting += blob.jobs.len();
+            !(blob.jobs.is_empty() && blob.running.is_empty())
         });
         queue.waiting = waiting;
     }
@@ -164,16 +172,16 @@ impl<J: Job> Lane<J> {
         let mut queue = self.lock();
         queue.closed = true;
         queue.waiting = 0;
-        let files = std::mem::take(&mut queue.files);
+        let blobs = std::mem::take(&mut queue.blobs);
         queue.turns.clear();
         drop(queue);
         self.more.notify_all();
-        drop(files);
+        drop(blobs);
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().files.is_empty()
+        self.lock().blobs.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue<J>> {
@@ -183,50 +191,59 @@ impl<J: Job> Lane<J> {
 }
 
 impl<J> Queue<J> {
-    /// Gives a file a turn, if one of its jobs may run; true when it has one now.
+    /// Gives a blob a turn, if one of its jobs may run; true when it has one now.
     fn offer(&mut self, number: u64, limits: &Limits) -> bool {
-        let Some(file) = self.files.get_mut(&number) else {
+        let Some(blob) = self.blobs.get_mut(&number) else {
             return false;
         };
-        let may = file.may_run(limits);
-        if may && !file.in_turns {
-            file.in_turns = true;
+        let may = blob.may_run(limits);
+        if may && !blob.in_turns {
+            blob.in_turns = true;
             self.turns.push_back(number);
         }
         may
     }
 
-    /// The next job, with its file and its offset.
+    /// The next job, with its blob and its offset.
     fn next(&mut self, limits: &Limits) -> Option<(u64, u64, J)> {
-        while let Some(number) = self.turns.pop_front() {
-            let Some(file) = self.files.get_mut(&number) else {
+        let all_but_spare = self.running >= limits.threads.saturating_sub(limits.spare);
+        // Those that are passed over have a thread, so they are few.
+        for _ in 0..self.turns.len() {
+            let number = self.turns.pop_front()?;
+            let Some(blob) = self.blobs.get_mut(&number) else {
                 continue;
             };
-            file.in_turns = false;
-            if !file.may_run(limits) {
+            if all_but_spare && !blob.running.is_empty() {
+                self.turns.push_back(number);
                 continue;
             }
-            let Some(((offset, _), job)) = file.jobs.pop_first() else {
+            blob.in_turns = false;
+            if !blob.may_run(limits) {
+                continue;
+            }
+            let Some(((offset, _), job)) = blob.jobs.pop_first() else {
                 continue;
             };
             self.waiting -= 1;
-            file.running.push(offset);
+            self.running += 1;
+            blob.running.push(offset);
             self.offer(number, limits);
             return Some((number, offset, job));
         }
         None
     }
 
-    /// A job of a file has run.
+    /// A job of a blob has run.
     fn done(&mut self, number: u64, offset: u64, limits: &Limits) {
-        let Some(file) = self.files.get_mut(&number) else {
+        self.running -= 1;
+        let Some(blob) = self.blobs.get_mut(&number) else {
             return;
         };
-        if let Some(place) = file.running.iter().position(|other| *other == offset) {
-            file.running.swap_remove(place);
+        if let Some(place) = blob.running.iter().position(|other| *other == offset) {
+            blob.running.swap_remove(place);
         }
-        if file.jobs.is_empty() && file.running.is_empty() {
-            self.files.remove(&number);
+        if blob.jobs.is_empty() && blob.running.is_empty() {
+            self.blobs.remove(&number);
         } else {
             self.offer(number, limits);
         }
@@ -234,13 +251,13 @@ impl<J> Queue<J> {
 
     /// Takes back what nobody would run.
     fn take_back(&mut self, number: u64, key: (u64, u64)) -> Option<J> {
-        let job = self.files.get_mut(&number)?.jobs.remove(&key)?;
+        let job = self.blobs.get_mut(&number)?.jobs.remove(&key)?;
         self.waiting -= 1;
         Some(job)
     }
 }
 
-impl<J> File<J> {
+impl<J> Blob<J> {
     fn may_run(&self, limits: &Limits) -> bool {
         let Some(((first, _), _)) = self.jobs.first_key_value() else {
             return false;
@@ -250,9 +267,9 @@ impl<J> File<J> {
     }
 }
 
-impl<J> Default for File<J> {
-    fn default() -> File<J> {
-        File {
+impl<J> Default for Blob<J> {
+    fn default() -> Blob<J> {
+        Blob {
             jobs: BTreeMap::new(),
             running: Vec::new(),
             in_turns: false,

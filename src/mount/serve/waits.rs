@@ -3,8 +3,9 @@
 //!
 //! - A read is tried where it came in. What would have to wait is put aside and holds no event loop;
 //!   so reads of other files, and look-ups, are answered at once, however many wait.
-//! - What waits is in one of three [`Lane`]s, by what it waits for. Each has a few threads, and files
-//!   take turns: what has an end in sight never stands behind a pass.
+//! - What waits is in one of three [`Lane`]s, by what it waits for. Each has a few threads, and what is
+//!   read takes turns: what has an end in sight never stands behind a pass, and a slow blob is one,
+//!   whatever the number of files, descriptors and links that lead to it.
 //! - A wait ends when the bytes are there; when nothing that it waits for has got on for as long as
 //!   `stall_timeout` (EIO), never while it gets on; when who asked is gone or was killed (EINTR); or
 //!   at once when [`MAX_WAITING`] others wait (EBUSY).
@@ -39,18 +40,23 @@ struct Times {
 const LOOKS: usize = 512;
 
 /// Threads for each thing to wait for. No more than four layers are passed over at a time, and fewer
-/// decoders are at work; some threads more, since those of one file may be waited for at several
+/// decoders are at work; some threads more, since those of one blob may be waited for at several
 /// places.
 const PASS: Limits = Limits {
     threads: 4,
     for_one: 1,
+    spare: 0,
     only_before: false,
 };
 const DECODER: Limits = Limits {
     threads: 12,
     for_one: 3,
+    spare: 6,
     only_before: true,
 };
+/// Threads for work whose end is in sight, beyond those that one blob may have: work may take long all
+/// the same, where storage does.
+const SPARE: usize = 4;
 
 /// What reads are made of.
 pub(in crate::mount) trait Files: Send + Sync + 'static {
@@ -60,7 +66,10 @@ pub(in crate::mount) trait Files: Send + Sync + 'static {
     /// Makes the first pass over a file's layer, or waits until another thread has.
     fn touch(&self, read: &Read) -> Result<(), Errno>;
 
-    /// Changes as long as what reads of a file wait for gets on.
+    /// The same number for all files that are read from one blob.
+    fn blob(&self, inode: u64) -> u64;
+
+    /// Changes as long as what reads of a file wait for gets on: the same for all files of a blob.
     fn advance(&self, inode: u64) -> u64;
 
     /// Says what to answer to a read for which nothing got on for `time`.
@@ -138,7 +147,7 @@ struct Step<F: Files> {
 }
 
 impl<F: Files> Waits<F> {
-    /// With `threads` for work whose end is in sight.
+    /// With `threads` for the work on one blob whose end is in sight.
     pub(in crate::mount) fn new(
         files: Arc<F>,
         threads: usize,
@@ -154,8 +163,9 @@ impl<F: Files> Waits<F> {
 
     fn with(files: Arc<F>, threads: usize, times: Times) -> Waits<F> {
         let work = Limits {
-            threads,
+            threads: threads + SPARE,
             for_one: threads,
+            spare: SPARE,
             only_before: false,
         };
         Waits {
@@ -244,7 +254,8 @@ impl<F: Files> Inner<F> {
             ticket,
             wait,
         };
-        if let Err(step) = lane.push(read.inode, read.offset, step) {
+        let blob = self.files.blob(read.inode);
+        if let Err(step) = lane.push(blob, read.offset, step) {
             self.finish(&step.ticket, Err(Errno::EIO));
         }
     }
@@ -344,7 +355,7 @@ impl<'a, F: Files> Watch<'a, F> {
         for ticket in all {
             let inode = ticket.read.inode;
             let advance = *advances
-                .entry(inode)
+                .entry(inner.files.blob(inode))
                 .or_insert_with(|| inner.files.advance(inode));
             let stalled = match before.get(&ticket.number) {
                 Some((seen, stalled)) if *seen == advance => *stalled + elapsed,

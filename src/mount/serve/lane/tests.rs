@@ -39,8 +39,13 @@ impl Scene {
         let limits = Limits {
             threads,
             for_one,
+            spare: 0,
             only_before,
         };
+        Scene::with(limits)
+    }
+
+    fn with(limits: Limits) -> Scene {
         let (sender, begun) = channel();
         let (allow, may) = channel();
         Scene {
@@ -134,6 +139,42 @@ fn there_are_no_more_threads_than_allowed() {
     for _ in 0..5 {
         scene.next();
     }
+    scene.until_empty();
+}
+
+#[test]
+fn r15_some_threads_are_spared_for_what_has_none() {
+    let scene = Scene::with(Limits {
+        threads: 5,
+        for_one: 3,
+        spare: 2,
+        only_before: false,
+    });
+    for offset in 0..10 {
+        scene.push(1, offset, false);
+    }
+    let mut first = [scene.next(), scene.next(), scene.next()];
+    first.sort_unstable();
+    assert_eq!(first, [(1, 0), (1, 1), (1, 2)]);
+    for offset in 0..10 {
+        scene.push(2, offset, false);
+    }
+    assert_eq!(scene.next(), (2, 0));
+    scene.nothing_runs();
+    scene.push(3, 0, false);
+    assert_eq!(scene.next(), (3, 0));
+    scene.push(4, 0, false);
+    scene.nothing_runs();
+    // Whichever ends: the other two have a thread.
+    scene.allow.send(()).unwrap();
+    assert_eq!(scene.next(), (4, 0));
+    for _ in 0..21 {
+        scene.allow.send(()).unwrap();
+    }
+    let mut rest: Vec<_> = (0..16).map(|_| scene.next()).collect();
+    rest.sort_unstable();
+    let all = (3..10).map(|n| (1, n)).chain((1..10).map(|n| (2, n)));
+    assert!(rest.into_iter().eq(all));
     scene.until_empty();
 }
 

@@ -4,6 +4,8 @@ use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
 
+mod slow;
+
 const LONG: Duration = Duration::from_secs(20);
 const TIMES: Times = Times {
     patience: Duration::from_millis(50),
@@ -72,6 +74,10 @@ impl Files for Fake {
     fn touch(&self, _read: &Read) -> Result<(), Errno> {
         self.until_open(Wait::Pass);
         Ok(())
+    }
+
+    fn blob(&self, inode: u64) -> u64 {
+        inode
     }
 
     fn advance(&self, _inode: u64) -> u64 {
