@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::limits;
@@ -12,7 +13,7 @@ use crate::limits;
 /// (but see [`of_original`](EntryPath::of_original)), no component over [`limits::MAX_NAME_BYTES`], no path over [`limits::MAX_PATH_BYTES`] or deeper
 /// than [`limits::MAX_PATH_DEPTH`]. A backslash is an ordinary character.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EntryPath(Box<str>);
+pub struct EntryPath(Arc<str>);
 
 impl EntryPath {
     /// Checks `path` against every rule above.

@@ -13,15 +13,20 @@ pub const MAX_PATH_DEPTH: usize = 64;
 pub const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 /// What every registry must accept, in bytes (distribution specification, "Pushing Manifests").
 pub const REGISTRY_MANIFEST_BYTES: u64 = 4 << 20;
-/// Largest model config, in bytes.
-pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
+/// Largest model config, in bytes: what registries accept of a manifest, and read as a whole.
+pub const MAX_CONFIG_BYTES: u64 = 4 << 20;
 /// Deepest nesting of a JSON document.
 pub const MAX_JSON_DEPTH: usize = 128;
-/// Most values of a JSON document: a parsed value takes 32 bytes, its text as little as two.
-pub const MAX_JSON_VALUES: usize = 1 << 19;
-/// Most objects of a JSON document: a parsed object takes some 600 bytes, its text as little as
-/// seven. The largest manifest of real descriptors stays below.
-pub const MAX_JSON_OBJECTS: usize = 1 << 16;
+/// Most values of a JSON document, the layers of a manifest and the manifests of an index not
+/// counted: a parsed value takes 32 bytes, a field of an object 130, its text as little as two.
+pub const MAX_JSON_VALUES: usize = 1 << 17;
+/// Most objects of a JSON document, counted alike: a parsed object takes some 600 bytes, its text as
+/// little as seven.
+pub const MAX_JSON_OBJECTS: usize = 1 << 14;
+/// Most values of one layer of a manifest, or of one manifest of an index.
+pub const MAX_JSON_ITEM_VALUES: usize = 1 << 12;
+/// Most objects of one.
+pub const MAX_JSON_ITEM_OBJECTS: usize = 1 << 6;
 /// Most manifests of one index, and most documents read to find the model's.
 pub const MAX_MANIFESTS: usize = 1_000;
 /// Deepest nesting of indexes.

@@ -207,7 +207,7 @@ fn packed(content: &[u8]) -> (Vec<u8>, Descriptor) {
     .unwrap();
     let source = modeloci::source::open(&archive).unwrap();
     let model = Model::from_source(source.clone(), &OpenOptions::default()).unwrap();
-    let mut layer = model.manifest().layers[0].clone();
+    let mut layer = model.documents().unwrap().manifest.layers[0].clone();
     layer.annotations.remove(annotations::MODELPACK_FILEPATH);
     let blob = source.blob(&layer.digest).unwrap().unwrap();
     let mut bytes = vec![0; blob.len() as usize];

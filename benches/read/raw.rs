@@ -10,7 +10,7 @@ use std::time::Instant;
 use modeloci::codec::{ChunkKind, Decoder};
 use modeloci::layer::table::{self, ChunkTable, Framing};
 use modeloci::model::OpenOptions;
-use modeloci::oci::annotations;
+use modeloci::oci::stated::TablePlace;
 use modeloci::source::ReadAt;
 use modeloci::{Digest, Model};
 use serde_json::{Value, json};
@@ -67,18 +67,17 @@ fn largest(archive: &str) -> Result<(Arc<dyn ReadAt>, ChunkTable)> {
     let layer = &file.ok_or("the archive has no files")?.layer;
     let source = modeloci::source::open(archive.as_ref())?;
     let blob = source.blob(&layer.digest)?.ok_or("the blob is missing")?;
-    let pinned = layer.annotation(annotations::CHUNKS).ok_or("no table")?;
-    let bytes = match layer.annotation(annotations::CHUNKS_RANGE) {
-        Some(range) => {
-            let (offset, length) = range.split_once('+').ok_or("the range has no +")?;
-            let mut members = vec![0; length.parse()?];
-            blob.read_exact_at(&mut members, offset.parse()?)?;
+    let stated = layer.chunks.ok_or("no table")?;
+    let bytes = match stated.place {
+        TablePlace::Members(offset, length) => {
+            let mut members = vec![0; usize::try_from(length)?];
+            blob.read_exact_at(&mut members, offset)?;
             let gzip = members.starts_with(&[0x1f, 0x8b]);
             let framing = if gzip { Framing::Gzip } else { Framing::Zstd };
             table::unwrap(framing, &members).ok_or("the table is missing")?
         }
-        None => {
-            let own = source.blob(&pinned.parse()?)?.ok_or("no table blob")?;
+        TablePlace::Blob => {
+            let own = source.blob(&stated.digest)?.ok_or("no table blob")?;
             let mut bytes = vec![0; usize::try_from(own.len())?];
             own.read_exact_at(&mut bytes, 0)?;
             bytes

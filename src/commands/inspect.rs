@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use modeloci::entry_path::printable;
 use modeloci::model::verify::{LayerReport, verify};
 use modeloci::model::{FileInfo, OpenOptions};
-use modeloci::oci::{Descriptor, annotations, media_type};
+use modeloci::oci::{Descriptor, OciManifest, media_type};
 use modeloci::{ErrorKind, Model, Result};
 use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr as _;
@@ -29,14 +29,16 @@ pub(crate) fn run(args: &InspectArgs, verbosity: Verbosity) -> anyhow::Result<Ex
         })
     });
 
+    // Before anything is printed: the manifest is read once more.
+    let manifest = model.documents()?.manifest;
     let printed = if args.json {
-        output::print_json(&document(args, &model, reports.as_deref()))
+        output::print_json(&document(args, &model, &manifest, reports.as_deref()))
     } else {
         for note in model.notes() {
             output::report_line(&format!("warning: {note}"));
         }
         let mut text = summary(&model);
-        text.push_str(&listing(&model));
+        text.push_str(&listing(&model, &manifest));
         if let Some(reports) = &reports {
             text.push_str(&verification(reports));
         }
@@ -113,11 +115,8 @@ pub(crate) fn summary(model: &Model) -> String {
             text.push_str(&output::line("Metadata", &metadata));
         }
         None => {
-            let manifest = model.manifest();
-            let kind = manifest.artifact_type.as_ref();
-            let kind = kind.unwrap_or(&manifest.config.media_type);
             let _ = writeln!(text, "{:<9}: -", "Model");
-            text.push_str(&output::line("Type", kind));
+            text.push_str(&output::line("Type", model.artifact()));
         }
     }
     text + &output::line("Digest", &model.manifest_digest().to_string())
@@ -125,8 +124,8 @@ pub(crate) fn summary(model: &Model) -> String {
 
 /// One line per file: path, size of the file, digest of its layer. Where a layer holds several
 /// files, one line per layer with its files below.
-fn listing(model: &Model) -> String {
-    let layers = layers(model);
+fn listing(model: &Model, manifest: &OciManifest) -> String {
+    let layers = layers(manifest);
     let mut text = format!("\nLayers ({}):\n", layers.len());
     let files: Vec<&FileInfo> = model.files().collect();
     if files.len() == layers.len() {
@@ -165,24 +164,29 @@ fn table(text: &mut String, indent: &str, rows: Vec<(String, u64, String)>) {
 }
 
 /// The manifest's layers, without the placeholder of a model that has none.
-fn layers(model: &Model) -> Vec<&Descriptor> {
-    let layers = model.manifest().layers.iter();
+fn layers(manifest: &OciManifest) -> Vec<&Descriptor> {
+    let layers = manifest.layers.iter();
     layers
         .filter(|layer| layer.media_type != media_type::EMPTY)
         .collect()
 }
 
-fn document(args: &InspectArgs, model: &Model, reports: Option<&[LayerReport]>) -> Value {
+fn document(
+    args: &InspectArgs,
+    model: &Model,
+    manifest: &OciManifest,
+    reports: Option<&[LayerReport]>,
+) -> Value {
     let files: Vec<Value> = model
         .files()
         .enumerate()
         .map(|(i, file)| {
             let report = reports.and_then(|reports| reports.get(i));
-            entry(model, file, report.map(|report| &report.outcome))
+            let layer = manifest.layers.get(file.layer_number);
+            entry(model, file, layer, report.map(|report| &report.outcome))
         })
         .collect();
-    let manifest = model.manifest();
-    let stored = layers(model)
+    let stored = layers(manifest)
         .iter()
         .fold(0u64, |sum, l| sum.saturating_add(l.size));
     json!({
@@ -202,16 +206,21 @@ fn document(args: &InspectArgs, model: &Model, reports: Option<&[LayerReport]>) 
     })
 }
 
-fn entry(model: &Model, file: &FileInfo, outcome: Option<&Result<modeloci::Digest>>) -> Value {
+fn entry(
+    model: &Model,
+    file: &FileInfo,
+    layer: Option<&Descriptor>,
+    outcome: Option<&Result<modeloci::Digest>>,
+) -> Value {
     let found = outcome.and_then(|outcome| outcome.as_ref().ok().copied());
     json!({
         "path": file.path.as_str(),
         "size": file.size,
         "digest": found.or(file.digest),
         "executable": model.attr(file.inode).is_some_and(|attr| attr.mode & 0o111 != 0),
-        "layer": file.layer,
+        "layer": layer,
         "compression": compression(&file.layer.media_type),
-        "seekable": file.layer.annotation(annotations::CHUNKS).is_some(),
+        "seekable": file.layer.chunks.is_some(),
         "ratio": ratio(file.layer.size, file.size),
         "verified": outcome.map(Result::is_ok),
         "error": outcome.and_then(|outcome| outcome.as_ref().err()).map(ToString::to_string),

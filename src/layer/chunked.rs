@@ -22,7 +22,7 @@ use crate::memory::cache::ChunkKey;
 use crate::memory::flight::Flight;
 use crate::memory::limiter::Unit;
 use crate::memory::tables::Forget;
-use crate::oci::annotations;
+use crate::oci::stated::TablePlace;
 use crate::source::ReadAt;
 use crate::tar::{EntryKind, Members};
 
@@ -33,73 +33,24 @@ mod verify;
 pub(super) struct Pinned {
     /// SHA-256 of the table's bytes.
     table: Digest,
-    place: Place,
+    place: TablePlace,
     file_size: u64,
     executable: bool,
 }
 
-/// Where the table is.
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    /// Its members stand in the layer's blob: offset and length, in bytes.
-    Members(u64, u64),
-    /// It is a blob of its own.
-    Blob,
-}
-
 impl Pinned {
-    /// Reads a layer's annotations; `None` when they state no table, or one that is not there.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when one of them makes no sense.
-    pub(super) fn of(spec: &LayerSpec) -> Result<Option<Pinned>> {
-        let annotation = |key| spec.descriptor.annotation(key);
-        let refuse = |key: &str, value: &str, rule: &str| {
-            Error::malformed(
-                format!("layer {} ({})", spec.path, spec.descriptor.digest),
-                format!("annotation {key} \"{value}\" {rule}"),
-            )
-        };
-        let (Some(table), Some(size)) = (
-            annotation(annotations::CHUNKS),
-            annotation(annotations::FILE_SIZE),
-        ) else {
-            return Ok(None);
-        };
-        let table: Digest = table
-            .parse()
-            .map_err(|_| refuse(annotations::CHUNKS, table, "is not a digest"))?;
-        let file_size = decimal(size)
-            .filter(|n| *n <= limits::MAX_FILE_BYTES)
-            .ok_or_else(|| refuse(annotations::FILE_SIZE, size, "is not a size in bytes"))?;
-        let place = match annotation(annotations::CHUNKS_RANGE) {
-            Some(range) => range
-                .split_once('+')
-                .and_then(|(offset, length)| Some((decimal(offset)?, decimal(length)?)))
-                .filter(|(offset, length)| {
-                    *length <= limits::MAX_CHUNK_TABLE_BYTES
-                        && offset.checked_add(*length).is_some()
-                })
-                .map(|(offset, length)| Place::Members(offset, length))
-                .ok_or_else(|| {
-                    let rule = "is not a range of the layer";
-                    refuse(annotations::CHUNKS_RANGE, range, rule)
-                })?,
-            None if spec.table.is_some() => Place::Blob,
-            None => return Ok(None),
-        };
-        let executable = match annotation(annotations::FILE_MODE) {
-            None => false,
-            Some(mode) => u32::from_str_radix(mode, 8)
-                .map(|mode| mode & 0o111 != 0)
-                .map_err(|_| refuse(annotations::FILE_MODE, mode, "is not an octal mode"))?,
-        };
-        Ok(Some(Pinned {
-            table,
-            place,
-            file_size,
-            executable,
-        }))
+    /// What a layer's annotations state; `None` when they state no table, or one that is not there.
+    pub(super) fn of(spec: &LayerSpec) -> Option<Pinned> {
+        let table = spec.stated.chunks?;
+        if table.place == TablePlace::Blob && spec.table.is_none() {
+            return None;
+        }
+        Some(Pinned {
+            table: table.digest,
+            place: table.place,
+            file_size: spec.stated.file_size?,
+            executable: spec.stated.executable == Some(true),
+        })
     }
 }
 
@@ -112,13 +63,6 @@ impl Pinned {
             mtime: 0,
         }
     }
-}
-
-/// A number in decimal digits alone: no sign, no leading zero, no space.
-fn decimal(text: &str) -> Option<u64> {
-    text.parse()
-        .ok()
-        .filter(|number: &u64| number.to_string() == text)
 }
 
 /// A file read through its chunk table; through the whole layer when the table is gone.
@@ -181,7 +125,7 @@ impl ChunkedFile {
         pinned: Pinned,
         context: Arc<Context>,
     ) -> ChunkedFile {
-        let subject = format!("{} ({})", spec.path, spec.descriptor.digest);
+        let subject = format!("{} ({})", spec.path, spec.stated.digest);
         let layer = context.next_layer();
         ChunkedFile {
             shared: Arc::new(Shared {
@@ -233,24 +177,24 @@ impl ChunkedFile {
         let mut unit = None;
         let found = match (self.pinned.place, &self.spec.table) {
             // Recompressed to fewer bytes.
-            (Place::Members(offset, length), _)
-                if offset.saturating_add(length) > self.spec.descriptor.size =>
+            (TablePlace::Members(offset, length), _)
+                if offset.saturating_add(length) > self.spec.stated.size =>
             {
                 None
             }
-            (Place::Members(offset, length), _) => {
+            (TablePlace::Members(offset, length), _) => {
                 unit = Some(self.table_memory(length)?);
                 let members = read(&*shared.blob, offset, length)?;
                 let gzip = members.starts_with(&GZIP_HEADER[..2]);
                 let framing = if gzip { Framing::Gzip } else { Framing::Zstd };
                 table::unwrap(framing, &members).map(|bytes| (bytes, framing, offset))
             }
-            (Place::Blob, Some(blob)) if blob.len() <= limits::MAX_CHUNK_TABLE_BYTES => {
+            (TablePlace::Blob, Some(blob)) if blob.len() <= limits::MAX_CHUNK_TABLE_BYTES => {
                 unit = Some(self.table_memory(blob.len())?);
                 let bytes = read(&**blob, 0, blob.len())?;
-                Some((bytes, Framing::Plain, self.spec.descriptor.size))
+                Some((bytes, Framing::Plain, self.spec.stated.size))
             }
-            (Place::Blob, _) => None,
+            (TablePlace::Blob, _) => None,
         };
         let Some((bytes, framing, data_size)) = found.filter(|(bytes, ..)| {
             Digest::of(self.pinned.table.algorithm(), bytes) == self.pinned.table
@@ -261,7 +205,7 @@ impl ChunkedFile {
             Some(unit) => unit.part(bytes.len() as u64).hold(bytes),
             None => bytes.into(),
         };
-        let table = ChunkTable::parse(bytes, self.spec.descriptor.size, &shared.subject)?;
+        let table = ChunkTable::parse(bytes, self.spec.stated.size, &shared.subject)?;
         let header = table.header();
         if header.framing != framing || header.data_size != data_size {
             return Err(shared.lies(format!(
@@ -316,8 +260,8 @@ impl ChunkedFile {
     /// [`ErrorKind::Environment`](crate::ErrorKind::Environment), with the cache size that would do.
     pub(super) fn check_table_fits(&self) -> Result<()> {
         let length = match (self.pinned.place, &self.spec.table) {
-            (Place::Members(_, length), _) => length.min(self.spec.descriptor.size),
-            (Place::Blob, blob) => blob.as_ref().map_or(0, |blob| blob.len()),
+            (TablePlace::Members(_, length), _) => length.min(self.spec.stated.size),
+            (TablePlace::Blob, blob) => blob.as_ref().map_or(0, |blob| blob.len()),
         };
         let length = length.min(limits::MAX_CHUNK_TABLE_BYTES);
         let shared = &self.shared;

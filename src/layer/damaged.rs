@@ -40,11 +40,11 @@ pub(super) fn open(
     effort: &Effort,
 ) -> Result<DamagedFile> {
     if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Malformed)
-        || blob.len() != spec.descriptor.size
+        || blob.len() != spec.stated.size
     {
         return Err(error);
     }
-    let digest = spec.descriptor.digest;
+    let digest = spec.stated.digest;
     let subject = format!("{} ({digest})", spec.path);
     let proven = effort.affords(blob.len());
     let error = if !proven {

@@ -22,7 +22,7 @@ use crate::memory::limiter::{Limiter, Reclaim};
 use crate::memory::pool::Pool;
 use crate::memory::promise::Promise;
 use crate::memory::tables::Tables;
-use crate::oci::Descriptor;
+use crate::oci::Stated;
 use crate::source::ReadAt;
 
 mod chunked;
@@ -41,8 +41,8 @@ pub use open_layer::{LayerKey, OpenLayer};
 /// What the manifest says about one layer and the file in it.
 #[derive(Clone)]
 pub struct LayerSpec {
-    /// The layer's descriptor, annotations included.
-    pub descriptor: Descriptor,
+    /// What the layer's descriptor states.
+    pub stated: Arc<Stated>,
     /// The path of the file, for messages and to check the layer's own header.
     pub path: EntryPath,
     /// The blob that the annotations name as the chunk table, of layers that do not carry it

@@ -28,15 +28,12 @@ pub struct LayerKey {
 
 impl LayerKey {
     /// The key of a layer.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when an annotation breaks a rule.
-    pub fn of(spec: &LayerSpec) -> Result<LayerKey> {
-        Ok(LayerKey {
-            digest: spec.descriptor.digest,
-            chunked: Pinned::of(spec)?.is_some(),
-            claims_tar: foreign::claims_tar(&spec.descriptor.media_type),
-        })
+    pub fn of(spec: &LayerSpec) -> LayerKey {
+        LayerKey {
+            digest: spec.stated.digest,
+            chunked: Pinned::of(spec).is_some(),
+            claims_tar: foreign::claims_tar(&spec.stated.media_type),
+        }
     }
 }
 
@@ -73,7 +70,7 @@ impl OpenLayer {
         context: &Arc<Context>,
     ) -> Result<OpenLayer> {
         let damaged = OnceLock::new();
-        let content = match Pinned::of(spec)? {
+        let content = match Pinned::of(spec) {
             Some(pinned) => {
                 let (blob, context) = (Arc::clone(&blob), Arc::clone(context));
                 let file = ChunkedFile::new(blob, spec.clone(), pinned, context);
@@ -107,7 +104,7 @@ impl OpenLayer {
     pub fn entry(&self, spec: &LayerSpec) -> Result<Opened> {
         match &self.content {
             Content::Chunked(file) => {
-                let Some(pinned) = Pinned::of(spec)? else {
+                let Some(pinned) = Pinned::of(spec) else {
                     return Err(Error::malformed(&spec.path, "states no chunk table"));
                 };
                 Ok(Opened::File(
@@ -122,7 +119,7 @@ impl OpenLayer {
             Content::Link(target) => match self.has_name_of(spec) {
                 true => Ok(Opened::Link(target.clone())),
                 false => Err(Error::malformed(
-                    format!("{} ({})", spec.path, spec.descriptor.digest),
+                    format!("{} ({})", spec.path, spec.stated.digest),
                     format!("the layer holds a link of another name, \"{}\"", self.name),
                 )),
             },

@@ -6,39 +6,44 @@ use std::sync::atomic::AtomicBool;
 
 use super::links::{self, Node};
 use super::opening::OpenedFile;
+use super::resolve::{Layer, name_of};
 use super::tree::by_path;
 use super::{File, FileInfo, Inode};
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::layer::Opened;
-use crate::oci::{Descriptor, OciManifest, annotations};
+use crate::oci::{Stated, annotations};
 
 /// A layer that holds a file.
 #[derive(Debug, Clone)]
 pub(super) struct FileLayer {
     pub(super) path: EntryPath,
-    pub(super) descriptor: Descriptor,
-    /// Digest of the file where the manifest states it.
-    pub(super) digest: Option<Digest>,
-    /// The blob that holds the chunk table, when it does not stand in the layer itself.
-    pub(super) table: Option<Digest>,
+    /// Its place in the manifest's list.
+    pub(super) number: usize,
+    pub(super) stated: Arc<Stated>,
 }
 
-/// The files of a manifest, sorted by path. `original` says that the original tool wrote it, whose
-/// names are not ours to refuse.
+/// The files of a manifest's layers, sorted by path. `original` says that the original tool wrote
+/// it, whose names are not ours to refuse.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the layer.
-pub(super) fn files(manifest: &OciManifest, original: bool) -> Result<Vec<FileLayer>> {
-    let mut files = Vec::with_capacity(manifest.layers.len());
-    let mut readings = HashMap::new();
-    for (number, descriptor) in manifest.layers.iter().enumerate() {
-        if descriptor.is_empty() {
-            continue;
-        }
-        let subject = || format!("layer {number} ({})", descriptor.digest);
-        let path = path_annotation(descriptor).ok_or_else(|| {
+pub(super) fn files(layers: Vec<Layer>, original: bool) -> Result<Vec<FileLayer>> {
+    let parse = match original {
+        true => EntryPath::of_original,
+        false => EntryPath::new,
+    };
+    let mut files = Vec::with_capacity(layers.len());
+    let mut readings: HashMap<Digest, Arc<Stated>> = HashMap::new();
+    for Layer {
+        number,
+        path,
+        stated,
+    } in layers
+    {
+        let subject = || name_of(number, None, &stated.digest);
+        let path = path.ok_or_else(|| {
             Error::malformed(
                 subject(),
                 format!(
@@ -48,31 +53,14 @@ pub(super) fn files(manifest: &OciManifest, original: bool) -> Result<Vec<FileLa
                 ),
             )
         })?;
-        let parse = if original {
-            EntryPath::of_original
-        } else {
-            EntryPath::new
-        };
-        let path = parse(path).map_err(|e| e.within(subject()))?;
-        check_reading(&mut readings, descriptor).map_err(|e| e.within(subject()))?;
-        let digest = |key: &str| match descriptor.annotation(key) {
-            None => Ok(None),
-            Some(text) => match text.parse::<Digest>() {
-                Ok(digest) => Ok(Some(digest)),
-                Err(error) => Err(error.within(format!("{}: {key}", subject()))),
-            },
-        };
-        let (file, table) = (
-            digest(annotations::FILE_DIGEST)?,
-            digest(annotations::CHUNKS)?,
-        );
-        let table = table.filter(|_| descriptor.annotation(annotations::CHUNKS_RANGE).is_none());
-        let descriptor = descriptor.clone();
+        let path = parse(&path).map_err(|e| e.within(subject()))?;
+        let stated = Arc::new(stated);
+        check_reading(&mut readings, &stated)
+            .map_err(|e| e.within(name_of(number, None, &stated.digest)))?;
         files.push(FileLayer {
             path,
-            descriptor,
-            digest: file,
-            table,
+            number,
+            stated,
         });
     }
     files.sort_by(|a, b| by_path(&a.path, &b.path));
@@ -82,26 +70,20 @@ pub(super) fn files(manifest: &OciManifest, original: bool) -> Result<Vec<FileLa
 /// One blob can be read in one way only: descriptors that name it must not state different chunk
 /// tables, or different sizes of its file. One of them would be a lie, readers would differ about it,
 /// and each table would have to be kept.
-fn check_reading<'a>(
-    readings: &mut HashMap<&'a Digest, &'a Descriptor>,
-    descriptor: &'a Descriptor,
-) -> Result<()> {
-    let first = *readings.entry(&descriptor.digest).or_insert(descriptor);
-    let table = |d: &'a Descriptor| {
-        let digest = d.annotation(annotations::CHUNKS)?;
-        Some((digest, d.annotation(annotations::CHUNKS_RANGE)))
-    };
-    let size = |d: &'a Descriptor| d.annotation(annotations::FILE_SIZE);
-    let differ = match (table(first), table(descriptor)) {
+fn check_reading(readings: &mut HashMap<Digest, Arc<Stated>>, stated: &Arc<Stated>) -> Result<()> {
+    let first = readings
+        .entry(stated.digest)
+        .or_insert_with(|| Arc::clone(stated));
+    let differ = match (first.chunks, stated.chunks) {
         (Some(a), Some(b)) if a != b => Some("chunk table"),
-        _ => match (size(first), size(descriptor)) {
+        _ => match (first.file_size, stated.file_size) {
             (Some(a), Some(b)) if a != b => Some("file size"),
             _ => None,
         },
     };
     // What states nothing itself leaves the place to the next.
-    if table(first).is_none() && table(descriptor).is_some() {
-        readings.insert(&descriptor.digest, descriptor);
+    if first.chunks.is_none() && stated.chunks.is_some() {
+        *first = Arc::clone(stated);
     }
     match differ {
         None => Ok(()),
@@ -150,7 +132,7 @@ pub(super) fn link(
                     continue;
                 }
                 Err(problem) => {
-                    let subject = format!("layer {} ({})", layer.path, layer.descriptor.digest);
+                    let subject = format!("layer {} ({})", layer.path, layer.stated.digest);
                     return Err(Error::malformed(subject, problem));
                 }
             },
@@ -167,8 +149,9 @@ pub(super) fn link(
                 inode: Inode::ROOT, // until the tree is built
                 path: layer.path.clone(),
                 size: attr.size,
-                layer: layer.descriptor.clone(),
-                digest: held.digest,
+                layer: Arc::clone(&layer.stated),
+                layer_number: layer.number,
+                digest: held.stated.file_digest,
             },
             attr: *attr,
             reader: Arc::clone(reader),
@@ -178,16 +161,4 @@ pub(super) fn link(
         });
     }
     Ok(files)
-}
-
-/// The annotation that names a layer's file, by the reading rules: ModelPack's key, its older
-/// spelling, then the title.
-pub(super) fn path_annotation(descriptor: &Descriptor) -> Option<&str> {
-    [
-        annotations::MODELPACK_FILEPATH,
-        annotations::MODELPACK_OLD_FILEPATH,
-        annotations::TITLE,
-    ]
-    .into_iter()
-    .find_map(|key| descriptor.annotation(key))
 }

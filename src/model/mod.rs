@@ -18,7 +18,7 @@ use crate::limits;
 use crate::memory::cache::LruChunkCache;
 use crate::memory::limiter::Limiter;
 use crate::memory::promise::Promise;
-use crate::oci::{Descriptor, OciConfig, OciManifest};
+use crate::oci::{OciConfig, Stated};
 use crate::source::BlobSource;
 
 mod builder;
@@ -29,7 +29,7 @@ mod tree;
 pub mod verify;
 
 use opening::Opening;
-use resolve::Resolved;
+use resolve::{Documents, Resolved};
 use tree::Tree;
 
 /// The number of a file or directory. The root is [`Inode::ROOT`].
@@ -122,8 +122,10 @@ pub struct FileInfo {
     pub path: EntryPath,
     /// Size in bytes.
     pub size: u64,
-    /// The layer that holds it.
-    pub layer: Descriptor,
+    /// What the manifest states about the layer that holds it.
+    pub layer: Arc<Stated>,
+    /// The layer's place in the manifest's list.
+    pub layer_number: usize,
     /// SHA-256 of the file where the manifest states it (`io.modeloci.file.digest`).
     pub digest: Option<Digest>,
 }
@@ -182,7 +184,8 @@ impl Model {
     pub fn from_source(source: Arc<dyn BlobSource>, options: &OpenOptions) -> Result<Model> {
         let within = |e: Error| e.within(source.name());
         let mut resolved = resolve::resolve(&*source, options.pin.as_ref()).map_err(within)?;
-        let layers = builder::files(&resolved.manifest, resolved.original).map_err(within)?;
+        let layers = std::mem::take(&mut resolved.layers);
+        let layers = builder::files(layers, resolved.original).map_err(within)?;
         let limiter = match options.served_by {
             None => Limiter::new(Promise::unmounted(options.cache_bytes), Duration::ZERO),
             Some(threads) => Limiter::new(Promise::new(options.cache_bytes, threads, 0), PATIENCE),
@@ -198,8 +201,7 @@ impl Model {
                 0
             },
         ));
-        let manifest_bytes = resolved.manifest_bytes.len() as u64;
-        let mut opening = Opening::new(&*source, &context, manifest_bytes);
+        let mut opening = Opening::new(&*source, &context, resolved.manifest_bytes);
         let opened = layers.iter().map(|layer| opening.open(layer));
         let opened = opened.collect::<Result<Vec<_>>>().map_err(within)?;
         drop(opening);
@@ -250,9 +252,19 @@ impl Model {
         &self.resolved.manifest_digest
     }
 
-    /// The manifest.
-    pub fn manifest(&self) -> &OciManifest {
-        &self.resolved.manifest
+    /// The model's documents, which are read again: what is needed of them to read files is known.
+    ///
+    /// # Errors
+    /// As [`open`](Model::open), when they cannot be read any more, or are others.
+    pub fn documents(&self) -> Result<Documents> {
+        let documents = self.resolved.documents(&*self.source);
+        documents.map_err(|e| e.within(self.source.name()))
+    }
+
+    /// What the artifact is, where it has no [`config`](Model::config): its artifact type, or else
+    /// its config's media type.
+    pub fn artifact(&self) -> &str {
+        &self.resolved.artifact
     }
 
     /// The model's config; `None` when the archive is of a system that has none.

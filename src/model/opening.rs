@@ -8,6 +8,7 @@ use super::builder::FileLayer;
 use crate::error::{Error, Result};
 use crate::layer::{Context, LayerKey, LayerSpec, OpenLayer, Opened};
 use crate::limits;
+use crate::oci::stated::TablePlace;
 use crate::source::BlobSource;
 
 /// Layers opened so far.
@@ -45,19 +46,19 @@ impl<'a> Opening<'a> {
     /// Opens the layer of one file, unless it is open.
     pub(super) fn open(&mut self, layer: &FileLayer) -> Result<OpenedFile> {
         // A plain layer's table is a blob of its own; without it the layer is foreign.
-        let table = match &layer.table {
-            Some(digest) => self.source.blob(digest)?,
-            None => None,
+        let table = match &layer.stated.chunks {
+            Some(table) if table.place == TablePlace::Blob => self.source.blob(&table.digest)?,
+            _ => None,
         };
         let spec = LayerSpec {
-            descriptor: layer.descriptor.clone(),
+            stated: Arc::clone(&layer.stated),
             path: layer.path.clone(),
             table,
         };
-        let open = match self.layers.entry(LayerKey::of(&spec)?) {
+        let open = match self.layers.entry(LayerKey::of(&spec)) {
             Entry::Occupied(open) => open.into_mut(),
             Entry::Vacant(slot) => {
-                let digest = &layer.descriptor.digest;
+                let digest = &layer.stated.digest;
                 let blob = self.source.blob(digest)?.ok_or_else(|| {
                     let subject = format!("layer {} ({digest})", layer.path);
                     Error::malformed(subject, "is not in the archive")

@@ -11,35 +11,59 @@
 
 use std::collections::HashSet;
 
-use super::builder::path_annotation;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::oci::{Descriptor, Index, OciConfig, OciManifest, annotations, json, media_type};
+use crate::oci::stated::{MediaTypes, path_of};
+use crate::oci::{
+    Descriptor, Index, OciConfig, OciManifest, Stated, annotations, json, media_type,
+};
 use crate::source::BlobSource;
 
-/// The documents of a model.
+/// The documents of a model, whole.
 #[derive(Debug, Clone)]
-pub struct Resolved {
+pub struct Documents {
     /// The manifest.
     pub manifest: OciManifest,
-    /// Its digest: the pinned one, or else the one that the index names.
-    pub manifest_digest: Digest,
-    /// Its bytes.
-    pub manifest_bytes: Vec<u8>,
-    /// The config, when it is one of this project or of the original tool.
-    pub config: Option<OciConfig>,
     /// The config blob's bytes, whatever they are.
     pub config_bytes: Vec<u8>,
+}
+
+/// What a model's documents say, as far as it is needed as long as the model is open.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The manifest's layers but for placeholders, in order; taken by who opens them.
+    pub(super) layers: Vec<Layer>,
+    /// The manifest's digest: the pinned one, or else the one that the index names.
+    pub manifest_digest: Digest,
+    /// The manifest's length.
+    pub(super) manifest_bytes: u64,
+    /// What the artifact is, where it has no config of ours: its artifact type, or else its
+    /// config's media type.
+    pub artifact: String,
+    /// The config, when it is one of this project or of the original tool.
+    pub config: Option<OciConfig>,
     /// True for an archive of the original Python tool: no index, and a manifest in its spelling.
     /// That tool took any file name and stored symbolic links as they were.
     pub original: bool,
     /// What `inspect` should tell, one sentence each.
     pub notes: Vec<String>,
+    place: Place,
+}
+
+/// One layer of a manifest.
+#[derive(Debug, Clone)]
+pub(super) struct Layer {
+    /// Its place in the manifest's list.
+    pub(super) number: usize,
+    /// The name of its file, as stated.
+    pub(super) path: Option<Box<str>>,
+    pub(super) stated: Stated,
 }
 
 /// Finds the manifest of the model in `source` and checks everything that its documents say. Errors
-/// name the document, not the source.
+/// name the document, not the source. Of large documents one is held at a time, and not longer than
+/// it takes to read it.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when a document breaks a rule, is missing, or leaves a choice;
@@ -52,38 +76,105 @@ pub fn resolve(source: &dyn BlobSource, pin: Option<&Digest>) -> Result<Resolved
         notes: Vec::new(),
     };
     resolver.check_layout()?;
-    let root = source.document("manifest.json", limits::MAX_MANIFEST_BYTES)?;
-    let index = source.document("index.json", limits::MAX_MANIFEST_BYTES)?;
-    let found = match (index, root) {
-        (Some(index), root) => resolver.manifest_of_index(&index, root)?,
-        (None, Some(root)) => resolver.root_manifest(root)?,
-        (None, None) => {
-            return Err(Error::malformed(
-                "index.json",
-                "is missing, and so is manifest.json; expected an OCI image layout \
-                 or an archive of the original tool",
-            ));
+    let place = resolver.locate()?;
+    let mut layers = Vec::new();
+    let mut media_types = MediaTypes::default();
+    let found = resolver.read_manifest(&place, &mut |number, layer| {
+        if layer.is_empty() {
+            return Ok(());
         }
-    };
-    resolver.check_layers(&found.manifest)?;
-    let (config, config_bytes) = resolver.config(&found.manifest.config)?;
+        let path = path_of(&layer).map(Box::from);
+        let within = |e: Error| e.within(name_of(number, path.as_deref(), &layer.digest));
+        let stated = Stated::of(&layer, &mut media_types).map_err(within)?;
+        layers.push(Layer {
+            number,
+            path,
+            stated,
+        });
+        Ok(())
+    })?;
+    resolver.check_layers(&layers)?;
+    let config = resolver.config(&found.manifest.config)?;
+    let artifact = found.manifest.artifact_type;
     Ok(Resolved {
-        manifest: found.manifest,
-        manifest_digest: found.digest,
+        layers,
+        manifest_digest: place.digest,
         manifest_bytes: found.bytes,
+        artifact: artifact.unwrap_or(found.manifest.config.media_type),
         config,
-        config_bytes,
         original: found.original,
         notes: resolver.notes,
+        place,
     })
 }
 
-/// A manifest that was read, verified and parsed.
-struct Found {
-    manifest: OciManifest,
+impl Resolved {
+    /// Reads the documents again, as wholes.
+    ///
+    /// # Errors
+    /// As [`resolve`].
+    pub fn documents(&self, source: &dyn BlobSource) -> Result<Documents> {
+        let resolver = Resolver {
+            source,
+            pin: None,
+            notes: Vec::new(),
+        };
+        let mut layers = Vec::new();
+        let found = resolver.read_manifest(&self.place, &mut |_, layer| {
+            layers.push(layer);
+            Ok(())
+        })?;
+        let manifest = OciManifest {
+            layers,
+            ..found.manifest
+        };
+        let config_bytes = resolver.config_bytes(&manifest.config)?;
+        Ok(Documents {
+            manifest,
+            config_bytes,
+        })
+    }
+}
+
+/// Names a layer in messages.
+pub(super) fn name_of(number: usize, path: Option<&str>, digest: &Digest) -> String {
+    match path {
+        Some(path) => format!("layer {path} ({digest})"),
+        None => format!("layer {number} ({digest})"),
+    }
+}
+
+/// Where the manifest of the model is.
+#[derive(Debug, Clone)]
+struct Place {
+    /// The pinned digest, or else the one that names it.
     digest: Digest,
-    bytes: Vec<u8>,
+    /// The descriptor of its blob; without one it is the root document.
+    listed: Option<Descriptor>,
+    /// It is the only one that is listed, and nothing more is known of it.
+    only: bool,
+}
+
+/// A manifest that was read and verified.
+struct Found {
+    /// All but its layers.
+    manifest: OciManifest,
+    /// Its length.
+    bytes: u64,
     original: bool,
+    /// All of its layers are chunk tables.
+    only_tables: bool,
+}
+
+/// What decides whether a manifest is the model's.
+struct Candidate {
+    descriptor: Descriptor,
+    /// It accompanies a model instead of being one: a referrer (chunk tables, signatures, bills of
+    /// material) or a build attestation.
+    companion: bool,
+    tables: bool,
+    /// It is a container image, which comes once per platform.
+    image: bool,
 }
 
 struct Resolver<'a> {
@@ -113,46 +204,45 @@ impl Resolver<'_> {
         }
     }
 
+    /// Finds the manifest, reading no more than it takes to tell it from others.
+    fn locate(&mut self) -> Result<Place> {
+        let limit = limits::MAX_MANIFEST_BYTES;
+        if let Some(index) = self.source.document("index.json", limit)? {
+            let index = Index::parse_named(&index, "index.json")?;
+            let listed = self.manifests_of(index)?;
+            self.check_root_copy(&listed)?;
+            return match self.pin {
+                Some(pin) => self.pinned(pin, &listed),
+                None => self.choose(listed),
+            };
+        }
+        match self.source.document("manifest.json", limit)? {
+            Some(root) => self.root_manifest(&root),
+            None => Err(Error::malformed(
+                "index.json",
+                "is missing, and so is manifest.json; expected an OCI image layout \
+                 or an archive of the original tool",
+            )),
+        }
+    }
+
     /// The original tool's archives have no index: the root manifest is the manifest.
-    fn root_manifest(&self, bytes: Vec<u8>) -> Result<Found> {
+    fn root_manifest(&self, bytes: &[u8]) -> Result<Place> {
         let algorithm = self.pin.map_or(crate::Algorithm::Sha256, Digest::algorithm);
-        let digest = Digest::of(algorithm, &bytes);
+        let digest = Digest::of(algorithm, bytes);
         if let Some(pin) = self.pin.filter(|pin| **pin != digest) {
             return Err(mismatch(pin, digest));
         }
-        let subject = "manifest.json";
-        let document = json::parse(&bytes, subject)?;
-        if document.is_array() {
+        if is_image_list(bytes)? {
             let rule = "is a docker-archive's list of images, and there is no index.json; \
                         save the image as an OCI archive";
-            return Err(Error::malformed(subject, rule));
+            return Err(Error::malformed("manifest.json", rule));
         }
-        let manifest = OciManifest::parse_named(&bytes, subject)?;
-        Ok(Found {
-            manifest,
+        Ok(Place {
             digest,
-            bytes,
-            original: document.get("schema_version").is_some(),
+            listed: None,
+            only: true,
         })
-    }
-
-    fn manifest_of_index(&mut self, index: &[u8], root: Option<Vec<u8>>) -> Result<Found> {
-        let index = Index::parse_named(index, "index.json")?;
-        let listed = self.manifests_of(index)?;
-        self.check_root_copy(root, &listed)?;
-        if let Some(pin) = self.pin {
-            return self.pinned(pin, &listed);
-        }
-        let mut choices = Vec::new();
-        let mut missing = None;
-        for descriptor in listed {
-            match self.manifest(&descriptor)? {
-                Some(found) => choices.push((descriptor, found)),
-                // Tools save one platform of an image and keep the index of all.
-                None => missing = missing.or(Some(descriptor)),
-            }
-        }
-        self.choose(choices, missing)
     }
 
     /// The manifests below an index, each digest once; those of nested indexes come last.
@@ -199,14 +289,20 @@ impl Resolver<'_> {
     /// The root `manifest.json` must be a copy of a manifest that the index names: other tools read
     /// it instead of the index, and must not see another model. The list of images that
     /// docker-archives keep under this name is not ours to judge.
-    fn check_root_copy(&mut self, root: Option<Vec<u8>>, listed: &[Descriptor]) -> Result<()> {
+    fn check_root_copy(&mut self, listed: &[Descriptor]) -> Result<()> {
+        let subject = "manifest.json";
+        let root = self.source.document(subject, limits::MAX_MANIFEST_BYTES)?;
         let Some(root) = root else { return Ok(()) };
-        let is_copy = |d: &Descriptor| Digest::of(d.digest.algorithm(), &root) == d.digest;
-        if listed.iter().any(is_copy) {
+        let mut digests: Vec<Digest> = Vec::new();
+        for algorithm in listed.iter().map(|d| d.digest.algorithm()) {
+            if !digests.iter().any(|d| d.algorithm() == algorithm) {
+                digests.push(Digest::of(algorithm, &root));
+            }
+        }
+        if listed.iter().any(|d| digests.contains(&d.digest)) {
             return Ok(());
         }
-        let subject = "manifest.json";
-        if json::parse(&root, subject)?.is_array() {
+        if is_image_list(&root)? {
             self.notes
                 .push("manifest.json is a docker-archive's list of images; ignored".into());
             return Ok(());
@@ -225,11 +321,14 @@ impl Resolver<'_> {
     }
 
     /// The pinned manifest. Its digest is compared before anything of it is parsed.
-    fn pinned(&self, pin: &Digest, listed: &[Descriptor]) -> Result<Found> {
+    fn pinned(&self, pin: &Digest, listed: &[Descriptor]) -> Result<Place> {
+        let place = |descriptor: &Descriptor| Place {
+            digest: *pin,
+            listed: Some(descriptor.clone()),
+            only: false,
+        };
         if let Some(descriptor) = listed.iter().find(|d| d.digest == *pin) {
-            return self
-                .manifest(descriptor)?
-                .ok_or_else(|| self.missing(descriptor, "manifest"));
+            return Ok(place(descriptor));
         }
         // The pin may be another algorithm's digest of a listed manifest.
         for descriptor in listed
@@ -237,13 +336,8 @@ impl Resolver<'_> {
             .filter(|d| d.digest.algorithm() != pin.algorithm())
         {
             let bytes = self.read(descriptor, "manifest", limits::MAX_MANIFEST_BYTES)?;
-            if bytes.is_some_and(|bytes| Digest::of(pin.algorithm(), &bytes) == *pin)
-                && let Some(found) = self.manifest(descriptor)?
-            {
-                return Ok(Found {
-                    digest: *pin,
-                    ..found
-                });
+            if bytes.is_some_and(|bytes| Digest::of(pin.algorithm(), &bytes) == *pin) {
+                return Ok(place(descriptor));
             }
         }
         match listed.first() {
@@ -252,36 +346,88 @@ impl Resolver<'_> {
         }
     }
 
-    /// Reads, verifies and parses a manifest; `None` when the source does not have its blob.
-    fn manifest(&self, descriptor: &Descriptor) -> Result<Option<Found>> {
+    /// Reads, verifies and parses a manifest, whose layers go to `each`.
+    fn read_manifest(
+        &self,
+        place: &Place,
+        each: &mut dyn FnMut(usize, Descriptor) -> Result<()>,
+    ) -> Result<Found> {
+        let Some(descriptor) = &place.listed else {
+            return self.read_root_manifest(&place.digest, each);
+        };
+        let found = self.read_listed(descriptor, each)?;
+        let found = found.ok_or_else(|| self.missing(descriptor, "manifest"))?;
+        match place.only && holds_chunk_tables(&found) {
+            true => Err(self.no_manifest()),
+            false => Ok(found),
+        }
+    }
+
+    fn read_root_manifest(
+        &self,
+        expected: &Digest,
+        each: &mut dyn FnMut(usize, Descriptor) -> Result<()>,
+    ) -> Result<Found> {
+        let subject = "manifest.json";
+        let bytes = self.source.document(subject, limits::MAX_MANIFEST_BYTES)?;
+        let bytes = bytes.unwrap_or_default();
+        if Digest::of(expected.algorithm(), &bytes) != *expected {
+            return Err(Error::corrupt(subject, "was changed while it was read"));
+        }
+        let read = OciManifest::read(&bytes, subject, each)?;
+        Ok(Found {
+            manifest: read.manifest,
+            bytes: bytes.len() as u64,
+            original: read.original_spelling,
+            only_tables: false,
+        })
+    }
+
+    /// `None` when the source does not have the blob.
+    fn read_listed(
+        &self,
+        descriptor: &Descriptor,
+        each: &mut dyn FnMut(usize, Descriptor) -> Result<()>,
+    ) -> Result<Option<Found>> {
         let Some(bytes) = self.read(descriptor, "manifest", limits::MAX_MANIFEST_BYTES)? else {
             return Ok(None);
         };
         let subject = format!("manifest {}", descriptor.digest);
-        let manifest = OciManifest::parse_named(&bytes, &subject)?;
-        check_declared(manifest.media_type.as_deref(), descriptor, &subject)?;
+        let (mut layers, mut tables) = (0, 0);
+        let read = OciManifest::read(&bytes, &subject, &mut |number, layer| {
+            layers += 1;
+            tables += usize::from(is_chunk_table(&layer.media_type));
+            each(number, layer)
+        })?;
+        check_declared(read.manifest.media_type.as_deref(), descriptor, &subject)?;
         Ok(Some(Found {
-            manifest,
-            digest: descriptor.digest,
-            bytes,
+            manifest: read.manifest,
+            bytes: bytes.len() as u64,
             original: false,
+            only_tables: layers > 0 && layers == tables,
         }))
     }
 
     /// The one manifest that is a model.
-    fn choose(
-        &mut self,
-        found: Vec<(Descriptor, Found)>,
-        missing: Option<Descriptor>,
-    ) -> Result<Found> {
+    fn choose(&mut self, mut listed: Vec<Descriptor>) -> Result<Place> {
+        if listed.len() == 1 {
+            return Ok(Place::of(listed.remove(0), true));
+        }
+        let mut choices = Vec::new();
+        let mut missing = None;
+        for descriptor in listed {
+            match self.read_listed(&descriptor, &mut |_, _| Ok(()))? {
+                Some(found) => choices.push(Candidate::new(descriptor, &found)),
+                // Tools save one platform of an image and keep the index of all.
+                None => missing = missing.or(Some(descriptor)),
+            }
+        }
         let (companions, mut choices): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|(d, f)| is_companion(d, f));
-        if choices.len() > 1 {
-            let own = choices
-                .iter()
-                .filter(|(d, f)| is_image(f) && is_for_this_machine(d));
-            if choices.iter().all(|(_, f)| is_image(f)) && own.count() == 1 {
-                choices.retain(|(d, _)| is_for_this_machine(d));
+            choices.into_iter().partition(|c| c.companion);
+        if choices.len() > 1 && choices.iter().all(|c| c.image) {
+            let own = |c: &Candidate| is_for_this_machine(&c.descriptor);
+            if choices.iter().filter(|c| own(c)).count() == 1 {
+                choices.retain(own);
                 self.notes
                     .push("the image for this machine's platform was chosen".into());
             }
@@ -289,28 +435,18 @@ impl Resolver<'_> {
         if choices.is_empty() {
             // A model may refer to something itself, say to the model it was tuned from.
             choices = companions;
-            choices.retain(|(_, f)| !holds_chunk_tables(&f.manifest));
+            choices.retain(|c| !c.tables);
         }
         if choices.len() > 1 {
-            let shown = 10;
-            let mut list: Vec<_> = choices.iter().take(shown).map(label).collect();
-            if choices.len() > shown {
-                list.push(format!("and {} more", choices.len() - shown));
-            }
-            let rule = format!(
-                "lists {} manifests, choose one by its digest: {}",
-                choices.len(),
-                list.join(", ")
-            );
-            return Err(Error::malformed("index.json", rule));
+            return Err(several(&choices));
         }
         match (choices.pop(), missing) {
-            (Some((_, found)), missing) => {
+            (Some(chosen), missing) => {
                 if missing.is_some() {
                     self.notes
                         .push("index.json lists manifests that are not in the archive".into());
                 }
-                Ok(found)
+                Ok(Place::of(chosen.descriptor, false))
             }
             (None, Some(missing)) => Err(self.missing(&missing, "manifest")),
             (None, None) => Err(self.no_manifest()),
@@ -321,32 +457,34 @@ impl Resolver<'_> {
         Error::malformed("index.json", "names no manifest of a model")
     }
 
-    /// Every layer's blob must be there, with the size that its descriptor states. Costs no data.
-    fn check_layers(&self, manifest: &OciManifest) -> Result<()> {
-        for (n, layer) in manifest.layers.iter().enumerate() {
-            if layer.is_empty() {
+    /// Every layer's blob must be there, with the size that its descriptor states. Costs no data, and
+    /// each blob is asked for once: all descriptors of one give the same size.
+    fn check_layers(&self, layers: &[Layer]) -> Result<()> {
+        let mut checked = HashSet::new();
+        for Layer {
+            number,
+            path,
+            stated,
+        } in layers
+        {
+            if !checked.insert(stated.digest) {
                 continue;
             }
-            let what = match path_annotation(layer) {
+            let what = match path {
                 Some(path) => format!("layer \"{path}\""),
-                None => format!("layer {n}"),
+                None => format!("layer {number}"),
             };
-            let Some(blob) = self.source.blob(&layer.digest)? else {
-                return Err(self.missing(layer, &what));
+            let Some(blob) = self.source.blob(&stated.digest)? else {
+                return Err(missing(&stated.digest, &what));
             };
-            self.check_size(layer, blob.len(), &what)?;
+            check_size(&stated.digest, stated.size, blob.len(), &what)?;
         }
         Ok(())
     }
 
-    /// The config: its bytes, and what they say when it is the config of a model.
-    fn config(&mut self, descriptor: &Descriptor) -> Result<(Option<OciConfig>, Vec<u8>)> {
-        if descriptor.is_empty() {
-            return Ok((None, crate::oci::EMPTY_JSON.to_vec()));
-        }
-        let bytes = self
-            .read(descriptor, "config", limits::MAX_CONFIG_BYTES)?
-            .ok_or_else(|| self.missing(descriptor, "config"))?;
+    /// What the config says, when it is that of a model.
+    fn config(&mut self, descriptor: &Descriptor) -> Result<Option<OciConfig>> {
+        let bytes = self.config_bytes(descriptor)?;
         let subject = format!("config {}", descriptor.digest);
         let config = match descriptor.media_type.as_str() {
             media_type::MODEL_CONFIG => Some(OciConfig::parse_named(&bytes, &subject)?),
@@ -367,7 +505,15 @@ impl Resolver<'_> {
                     .push("config.json differs from the config blob; ignored".into());
             }
         }
-        Ok((config, bytes))
+        Ok(config)
+    }
+
+    fn config_bytes(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        if descriptor.is_empty() {
+            return Ok(crate::oci::EMPTY_JSON.to_vec());
+        }
+        self.read(descriptor, "config", limits::MAX_CONFIG_BYTES)?
+            .ok_or_else(|| self.missing(descriptor, "config"))
     }
 
     /// The bytes of a small blob, verified; `None` when the source does not have it and the
@@ -377,7 +523,7 @@ impl Resolver<'_> {
             return Ok(descriptor.data.clone());
         };
         let subject = || format!("{what} {}", descriptor.digest);
-        self.check_size(descriptor, blob.len(), what)?;
+        check_size(&descriptor.digest, descriptor.size, blob.len(), what)?;
         if descriptor.size > limit {
             let rule = format!("has {} bytes, the limit is {limit}", descriptor.size);
             return Err(Error::malformed(subject(), rule));
@@ -393,22 +539,53 @@ impl Resolver<'_> {
         Ok(Some(bytes))
     }
 
-    fn check_size(&self, descriptor: &Descriptor, found: u64, what: &str) -> Result<()> {
-        if descriptor.size == found {
-            return Ok(());
-        }
-        let rule = format!(
-            "the blob has {found} bytes, its descriptor says {}",
-            descriptor.size
-        );
-        let subject = format!("{what} {}", descriptor.digest);
-        Err(Error::malformed(subject, rule))
-    }
-
     fn missing(&self, descriptor: &Descriptor, what: &str) -> Error {
-        let subject = format!("{what} {}", descriptor.digest);
-        Error::malformed(subject, "the blob is missing")
+        missing(&descriptor.digest, what)
     }
+}
+
+impl Place {
+    fn of(descriptor: Descriptor, only: bool) -> Place {
+        Place {
+            digest: descriptor.digest,
+            listed: Some(descriptor),
+            only,
+        }
+    }
+}
+
+impl Candidate {
+    fn new(descriptor: Descriptor, found: &Found) -> Candidate {
+        const ATTESTATION: &str = "vnd.docker.reference.type";
+        const IMAGES: [&str; 2] = [media_type::IMAGE_CONFIG, media_type::DOCKER_CONFIG];
+        let tables = holds_chunk_tables(found);
+        Candidate {
+            companion: found.manifest.subject.is_some()
+                || tables
+                || descriptor.annotation(ATTESTATION).is_some(),
+            tables,
+            image: IMAGES.contains(&found.manifest.config.media_type.as_str()),
+            descriptor,
+        }
+    }
+}
+
+fn missing(digest: &Digest, what: &str) -> Error {
+    Error::malformed(format!("{what} {digest}"), "the blob is missing")
+}
+
+fn check_size(digest: &Digest, stated: u64, found: u64, what: &str) -> Result<()> {
+    if stated == found {
+        return Ok(());
+    }
+    let rule = format!("the blob has {found} bytes, its descriptor says {stated}");
+    Err(Error::malformed(format!("{what} {digest}"), rule))
+}
+
+/// True for the list of images that docker-archives keep as `manifest.json`.
+fn is_image_list(bytes: &[u8]) -> Result<bool> {
+    let document = json::parse_with_list(bytes, "manifest.json", "layers", &mut |_, _| Ok(()))?;
+    Ok(document.is_array())
 }
 
 fn mismatch(expected: &Digest, found: Digest) -> Error {
@@ -432,25 +609,17 @@ fn check_declared(own: Option<&str>, descriptor: &Descriptor, subject: &str) -> 
     }
 }
 
-/// True for manifests that accompany a model instead of being one: referrers (chunk tables,
-/// signatures, bills of material) and build attestations.
-fn is_companion(descriptor: &Descriptor, found: &Found) -> bool {
-    const ATTESTATION: &str = "vnd.docker.reference.type";
-    found.manifest.subject.is_some()
-        || holds_chunk_tables(&found.manifest)
-        || descriptor.annotation(ATTESTATION).is_some()
+fn is_chunk_table(media_type: &str) -> bool {
+    media_type == media_type::CHUNK_TABLE
 }
 
-fn holds_chunk_tables(manifest: &OciManifest) -> bool {
-    let is_table = |media_type: &str| media_type == media_type::CHUNK_TABLE;
-    manifest.artifact_type.as_deref().is_some_and(is_table)
-        || (!manifest.layers.is_empty() && manifest.layers.iter().all(|l| is_table(&l.media_type)))
-}
-
-/// True for container images, which come once per platform.
-fn is_image(found: &Found) -> bool {
-    [media_type::IMAGE_CONFIG, media_type::DOCKER_CONFIG]
-        .contains(&found.manifest.config.media_type.as_str())
+fn holds_chunk_tables(found: &Found) -> bool {
+    found.only_tables
+        || found
+            .manifest
+            .artifact_type
+            .as_deref()
+            .is_some_and(is_chunk_table)
 }
 
 fn is_for_this_machine(descriptor: &Descriptor) -> bool {
@@ -465,12 +634,26 @@ fn is_for_this_machine(descriptor: &Descriptor) -> bool {
         .is_some_and(|p| p.os == "linux" && p.architecture == architecture)
 }
 
-/// A manifest in a list of choices.
-fn label((descriptor, _): &(Descriptor, Found)) -> String {
-    match descriptor.annotation(annotations::REF_NAME) {
-        Some(name) => format!("{} ({name})", descriptor.digest),
-        None => descriptor.digest.to_string(),
+/// Lists the manifests between which nothing decides.
+fn several(choices: &[Candidate]) -> Error {
+    let shown = 10;
+    let label = |Candidate { descriptor, .. }: &Candidate| {
+        let name = descriptor.annotation(annotations::REF_NAME);
+        match name {
+            Some(name) => format!("{} ({name})", descriptor.digest),
+            None => descriptor.digest.to_string(),
+        }
+    };
+    let mut list: Vec<_> = choices.iter().take(shown).map(label).collect();
+    if choices.len() > shown {
+        list.push(format!("and {} more", choices.len() - shown));
     }
+    let rule = format!(
+        "lists {} manifests, choose one by its digest: {}",
+        choices.len(),
+        list.join(", ")
+    );
+    Error::malformed("index.json", rule)
 }
 
 #[cfg(test)]

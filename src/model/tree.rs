@@ -1,7 +1,7 @@
 //! The inode table: built once from the paths of the files, never changed.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::ops::Range;
 
 use super::{Attr, DirEntry, Inode, NodeKind};
 use crate::entry_path::EntryPath;
@@ -16,83 +16,144 @@ pub(super) struct Tree {
     nodes: Vec<Node>,
     /// How many of the nodes are directories.
     directories: usize,
+    /// The names of all nodes, one after the other.
+    names: String,
+    /// The nodes in each directory, one directory after the other, sorted by name bytes.
+    children: Vec<u32>,
 }
 
+/// Small, because a model may have a million of them.
 #[derive(Debug)]
 struct Node {
     parent: u32,
-    name: Box<str>,
-    /// Of directories, sorted by name bytes.
-    children: Vec<u32>,
+    /// Where the name begins.
+    name: u32,
+    name_bytes: u8,
     /// 1, and for directories 2 (itself and its `.`) and the `..` of each sub-directory.
     links: u32,
-}
-
-impl Node {
-    fn new(parent: u32, name: &str, links: u32) -> Node {
-        Node {
-            parent,
-            name: name.into(),
-            children: Vec::new(),
-            links,
-        }
-    }
+    /// Of directories: where its children begin, and how many there are.
+    children: (u32, u32),
 }
 
 impl Tree {
     /// Builds the tree of `paths`, which are sorted by their bytes; file `n` is the `n`-th of them.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming both paths, when a path is
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the path, when a path is
     /// there twice, or is a file and a directory; or when there are too many.
     pub(super) fn build<'a>(paths: impl Iterator<Item = &'a EntryPath> + Clone) -> Result<Tree> {
-        let mut nodes = vec![Node::new(0, "", 2)];
-        let mut directories: HashMap<&str, u32> = HashMap::from([("", 0)]);
+        let mut tree = Tree {
+            nodes: Vec::new(),
+            directories: 0,
+            names: String::new(),
+            children: Vec::new(),
+        };
+        tree.add(0, "", 2)?;
+        let mut parents = Vec::with_capacity(paths.size_hint().0);
+        // In this order all that is below a directory stands together: the directories that lead to
+        // one path are those of the path before, as far as the two agree, and new ones.
+        let mut above: Vec<(&str, u32)> = Vec::new();
         for path in paths.clone() {
-            for (end, _) in path.as_str().match_indices('/') {
-                let directory = &path.as_str()[..end];
-                if directories.contains_key(directory) {
-                    continue;
+            let (directory, _) = split(path.as_str());
+            let mut names = directory.split('/').filter(|name| !name.is_empty());
+            let mut depth = 0;
+            let mut parent = 0;
+            for name in names.by_ref() {
+                match above.get(depth) {
+                    Some((known, node)) if *known == name => parent = *node,
+                    _ => {
+                        above.truncate(depth);
+                        parent = tree.add(parent, name, 2)?;
+                        above.push((name, parent));
+                    }
                 }
-                let (parent, name) = split(directory);
-                let parent = directories.get(parent).copied().unwrap_or(0);
-                let number = node_number(nodes.len())?;
-                nodes.push(Node::new(parent, name, 2));
-                directories.insert(directory, number);
+                depth += 1;
             }
+            above.truncate(depth);
+            parents.push(parent);
         }
-        let directory_count = nodes.len();
-        let mut previous: Option<&EntryPath> = None;
-        for path in paths {
-            if previous == Some(path) {
-                return Err(conflict(path.as_str(), "is the path of two layers"));
-            }
-            previous = Some(path);
-            if directories.contains_key(path.as_str()) {
-                return Err(conflict(
-                    path.as_str(),
-                    format!("is a file, but \"{}/…\" is there too", path.as_str()),
-                ));
-            }
-            let (parent, name) = split(path.as_str());
-            let parent = directories.get(parent).copied().unwrap_or(0);
-            node_number(nodes.len())?;
-            nodes.push(Node::new(parent, name, 1));
+        tree.directories = tree.nodes.len();
+        for (path, parent) in paths.clone().zip(parents) {
+            tree.add(parent, path.file_name(), 1)?;
         }
-        for number in 1..nodes.len() {
-            let parent = nodes[number].parent as usize;
-            nodes[parent].children.push(number as u32);
-            nodes[parent].links += u32::from(number < directory_count);
+        tree.link_children();
+        match tree.twice() {
+            None => Ok(tree),
+            Some((first, second)) => Err(tree.conflict(first, second)),
         }
-        for directory in 0..directory_count {
-            let mut children = std::mem::take(&mut nodes[directory].children);
-            children.sort_unstable_by(|a, b| nodes[*a as usize].name.cmp(&nodes[*b as usize].name));
-            nodes[directory].children = children;
+    }
+
+    fn add(&mut self, parent: u32, name: &str, links: u32) -> Result<u32> {
+        let number = node_number(self.nodes.len())?;
+        let (Ok(at), Ok(name_bytes)) = (u32::try_from(self.names.len()), name.len().try_into())
+        else {
+            return Err(Error::malformed("model", "has too many names"));
+        };
+        self.names.push_str(name);
+        self.nodes.push(Node {
+            parent,
+            name: at,
+            name_bytes,
+            links,
+            children: (0, 0),
+        });
+        Ok(number)
+    }
+
+    /// Finds the children of every directory, and counts sub-directories.
+    fn link_children(&mut self) {
+        for number in 1..self.nodes.len() {
+            let parent = self.nodes[number].parent as usize;
+            self.nodes[parent].children.1 += 1;
+            self.nodes[parent].links += u32::from(number < self.directories);
         }
-        Ok(Tree {
-            nodes,
-            directories: directory_count,
+        let mut begin = 0;
+        for directory in &mut self.nodes[..self.directories] {
+            let count = directory.children.1;
+            directory.children = (begin, 0);
+            begin += count;
+        }
+        self.children = vec![0; begin as usize];
+        for number in 1..self.nodes.len() {
+            let parent = self.nodes[number].parent as usize;
+            let parent = &mut self.nodes[parent].children;
+            self.children[(parent.0 + parent.1) as usize] = number as u32;
+            parent.1 += 1;
+        }
+        let mut children = std::mem::take(&mut self.children);
+        for directory in &self.nodes[..self.directories] {
+            children[range(directory)].sort_unstable_by_key(|child| self.name(*child));
+        }
+        self.children = children;
+    }
+
+    /// Two nodes of the same name in one directory.
+    fn twice(&self) -> Option<(u32, u32)> {
+        let directories = self.nodes.get(..self.directories).unwrap_or_default();
+        directories.iter().find_map(|directory| {
+            let pairs = self.children_of(directory).windows(2);
+            let mut pairs = pairs.filter_map(|pair| Some((*pair.first()?, *pair.last()?)));
+            pairs.find(|(a, b)| self.name(*a) == self.name(*b))
         })
+    }
+
+    /// What to say of them.
+    fn conflict(&self, first: u32, second: u32) -> Error {
+        let mut names = vec![self.name(first)];
+        let mut number = first;
+        while let Some(node) = self.nodes.get(number as usize)
+            && node.parent != 0
+        {
+            number = node.parent;
+            names.push(self.name(number));
+        }
+        names.reverse();
+        let path = names.join("/");
+        let rule = match (first.min(second) as usize) < self.directories {
+            true => format!("is a file, but \"{path}/…\" is there too"),
+            false => "is the path of two layers".into(),
+        };
+        Error::malformed(format!("path \"{path}\""), rule)
     }
 
     /// The inode of file `number`.
@@ -120,12 +181,12 @@ impl Tree {
         match name {
             "." if self.is_directory(parent) => Some(parent),
             ".." if self.is_directory(parent) => Some(Inode(u64::from(directory.parent) + 1)),
-            _ => directory
-                .children
-                .binary_search_by(|child| self.name(*child).cmp(name))
-                .ok()
-                .and_then(|at| directory.children.get(at))
-                .map(|child| Inode(u64::from(*child) + 1)),
+            _ => {
+                let children = self.children_of(directory);
+                let at = children.binary_search_by(|child| self.name(*child).cmp(name));
+                let child = children.get(at.ok()?)?;
+                Some(Inode(u64::from(*child) + 1))
+            }
         }
     }
 
@@ -149,9 +210,9 @@ impl Tree {
         let parent = Inode(u64::from(directory.parent) + 1);
         let dots = [(inode, "."), (parent, "..")];
         let skip = usize::try_from(offset).unwrap_or(usize::MAX);
-        let children = directory
-            .children
-            .get(skip.saturating_sub(2).min(directory.children.len())..)
+        let children = self.children_of(directory);
+        let children = children
+            .get(skip.saturating_sub(2).min(children.len())..)
             .unwrap_or_default();
         let named = children
             .iter()
@@ -175,11 +236,24 @@ impl Tree {
         (index < self.nodes.len()).then_some(index)
     }
 
-    fn name(&self, number: u32) -> &str {
-        self.nodes
-            .get(number as usize)
-            .map_or("", |node| &node.name)
+    fn children_of(&self, directory: &Node) -> &[u32] {
+        self.children.get(range(directory)).unwrap_or_default()
     }
+
+    fn name(&self, number: u32) -> &str {
+        let Some(node) = self.nodes.get(number as usize) else {
+            return "";
+        };
+        let begin = node.name as usize;
+        let name = self.names.get(begin..begin + usize::from(node.name_bytes));
+        name.unwrap_or_default()
+    }
+}
+
+/// Where the children of a directory are listed.
+fn range(directory: &Node) -> Range<usize> {
+    let (begin, count) = directory.children;
+    begin as usize..(begin + count) as usize
 }
 
 /// Attributes of a directory.
@@ -211,10 +285,6 @@ fn node_number(count: usize) -> Result<u32> {
             format!("has more than {} files and directories", limits::MAX_NODES),
         )),
     }
-}
-
-fn conflict(path: &str, rule: impl std::fmt::Display) -> Error {
-    Error::malformed(format!("path \"{path}\""), rule)
 }
 
 #[cfg(test)]

@@ -2,15 +2,15 @@
 //! about it.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::{FileInfo, Model};
 use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
-use crate::oci::Descriptor;
+use crate::oci::Stated;
 use crate::progress::Progress;
 
 /// What verification found about one file and the layer that holds it.
@@ -19,7 +19,7 @@ pub struct LayerReport {
     /// The file's path.
     pub path: EntryPath,
     /// The layer that holds it.
-    pub layer: Descriptor,
+    pub layer: Arc<Stated>,
     /// Size of the file, in bytes.
     pub size: u64,
     /// SHA-256 of the file; or why its layer cannot be trusted
@@ -112,7 +112,7 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
         })
         .map(|(file, outcome)| LayerReport {
             path: file.path.clone(),
-            layer: file.layer.clone(),
+            layer: Arc::clone(&file.layer),
             size: file.size,
             outcome: outcome.unwrap_or_else(|| Err(Error::corrupt(&file.path, "was not verified"))),
         })

@@ -3,6 +3,7 @@
 //! Everything here can be asked without a mount. Attributes and names never change, so every
 //! answer, also that a name is absent, may be kept for ever.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -34,9 +35,40 @@ const PREFIX: &str = "user.modeloci.";
 /// Answers [`status`](super::status); not listed, because its value is never the same twice.
 pub(super) const STATUS_XATTR: &str = "user.modeloci.status";
 
+/// An extended attribute: what follows the prefix in its name, and its value if that is not too
+/// large for one.
+type Xattr = (&'static str, Option<String>);
+
+fn xattr(name: &'static str, value: String) -> Xattr {
+    (
+        name,
+        Some(value).filter(|value| value.len() <= MAX_XATTR_BYTES),
+    )
+}
+
+/// The extended attributes of the mount's root. They may take long to write down, and never change.
+fn root_xattrs(model: &Model) -> Box<[Xattr]> {
+    let mut all = vec![xattr(
+        "manifest-digest",
+        model.manifest_digest().to_string(),
+    )];
+    if let Some(config) = model.config() {
+        let metadata = serde_json::to_string(&config.metadata).unwrap_or_default();
+        all.extend([
+            xattr("name", config.model_name.clone()),
+            xattr("version", config.version.clone()),
+            xattr("framework", config.framework.clone()),
+            xattr("architecture", config.architecture.clone()),
+            xattr("metadata", metadata),
+        ]);
+    }
+    all.into()
+}
+
 /// A mounted model and what it has done: shared by event loops, prefetch and signals.
 pub(super) struct Shared {
     pub(super) model: Model,
+    root_xattrs: Box<[Xattr]>,
     pub(super) counters: Counters,
     pub(super) mountpoint: PathBuf,
     pub(super) cache_bytes: u64,
@@ -117,6 +149,7 @@ impl Shared {
         owner: (u32, u32),
     ) -> Shared {
         Shared {
+            root_xattrs: root_xattrs(&model),
             model,
             counters: Counters::default(),
             mountpoint,
@@ -237,13 +270,10 @@ impl Shared {
             return serde_json::to_vec(&self.status()).map_err(|_| Errno::EIO);
         }
         let name = name.strip_prefix(PREFIX).ok_or(Errno::NO_XATTR)?;
-        let found = self
-            .xattrs(Inode(inode.0))?
-            .into_iter()
-            .find(|(known, _)| *known == name);
-        match found {
-            Some((_, value)) if value.len() > MAX_XATTR_BYTES => Err(Errno::E2BIG),
-            Some((_, value)) => Ok(value.into_bytes()),
+        let all = self.xattrs(Inode(inode.0))?;
+        match all.iter().find(|(known, _)| *known == name) {
+            Some((_, Some(value))) => Ok(value.clone().into_bytes()),
+            Some((_, None)) => Err(Errno::E2BIG),
             None => Err(Errno::NO_XATTR),
         }
     }
@@ -251,8 +281,8 @@ impl Shared {
     /// The names of all extended attributes, each with a zero byte after it.
     pub(super) fn xattr_names(&self, inode: INodeNo) -> Result<Vec<u8>, Errno> {
         let mut names = Vec::new();
-        for (name, value) in self.xattrs(Inode(inode.0))? {
-            if value.len() <= MAX_XATTR_BYTES {
+        for (name, value) in self.xattrs(Inode(inode.0))?.iter() {
+            if value.is_some() {
                 names.extend_from_slice(PREFIX.as_bytes());
                 names.extend_from_slice(name.as_bytes());
                 names.push(0);
@@ -261,33 +291,23 @@ impl Shared {
         Ok(names)
     }
 
-    fn xattrs(&self, inode: Inode) -> Result<Vec<(&'static str, String)>, Errno> {
+    fn xattrs(&self, inode: Inode) -> Result<Cow<'_, [Xattr]>, Errno> {
         let model = &self.model;
         if inode == Inode::ROOT {
-            let mut all = vec![("manifest-digest", model.manifest_digest().to_string())];
-            if let Some(config) = model.config() {
-                let metadata = serde_json::to_string(&config.metadata).map_err(|_| Errno::EIO)?;
-                all.extend([
-                    ("name", config.model_name.clone()),
-                    ("version", config.version.clone()),
-                    ("framework", config.framework.clone()),
-                    ("architecture", config.architecture.clone()),
-                    ("metadata", metadata),
-                ]);
-            }
-            return Ok(all);
+            return Ok(Cow::Borrowed(&self.root_xattrs));
         }
         let Some(file) = model.file(inode) else {
             // A directory has none; an unknown inode is an error.
-            return model.attr(inode).map(|_| Vec::new()).ok_or(Errno::ESTALE);
+            let none = Cow::Borrowed(&[][..]);
+            return model.attr(inode).map(|_| none).ok_or(Errno::ESTALE);
         };
-        let mut all = vec![("digest", file.layer.digest.to_string())];
+        let mut all = vec![xattr("digest", file.layer.digest.to_string())];
         if let Some(digest) = &file.digest {
-            all.push(("sha256", digest.to_string()));
+            all.push(xattr("sha256", digest.to_string()));
         }
-        all.push(("media-type", file.layer.media_type.clone()));
-        all.push(("verified", model.verified(inode).to_string()));
-        Ok(all)
+        all.push(xattr("media-type", file.layer.media_type.to_string()));
+        all.push(xattr("verified", model.verified(inode).to_string()));
+        Ok(Cow::Owned(all))
     }
 
     pub(super) fn fuse_attr(&self, attr: &Attr) -> FileAttr {

@@ -3,13 +3,13 @@
 //! Source: OCI image specification, "Content Descriptors". `urls` are ignored: nothing is ever
 //! fetched because a document says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::fields::Fields;
-use super::{base64, media_type};
+use super::{base64, json, media_type};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
@@ -121,27 +121,34 @@ impl Descriptor {
         })
     }
 
-    /// Reads a list of descriptors: `None` when the field is absent or `null`.
-    pub(super) fn parse_list(
-        fields: &mut Fields<'_>,
-        key: &str,
+    /// Parses a document that lists descriptors in its field `key`: each of them goes to `each`, with
+    /// its number, and the document's other fields are returned. One digest must not have two sizes.
+    pub(super) fn parse_listing<'a>(
+        bytes: &[u8],
+        subject: &'a str,
+        key: &'static str,
         limit: usize,
-    ) -> Result<Option<Vec<Descriptor>>> {
-        let Some(values) = fields.array(key)? else {
-            return Ok(None);
-        };
-        if values.len() > limit {
-            let rule = format!("has {} entries, the limit is {limit}", values.len());
-            return Err(fields.refuse(key, rule));
+        each: &mut dyn FnMut(usize, Descriptor) -> Result<()>,
+    ) -> Result<(Fields<'a>, Sizes)> {
+        let mut sizes = Sizes::default();
+        let document = json::parse_with_list(bytes, subject, key, &mut |number, value| {
+            if number >= limit {
+                let rule = format!("{key} has too many entries, the limit is {limit}");
+                return Err(Error::malformed(subject, rule));
+            }
+            let descriptor = Descriptor::parse(value, subject, format!("{key}[{number}]"))?;
+            sizes.note(&descriptor, subject)?;
+            each(number, descriptor)
+        })?;
+        Ok((Fields::of(document, subject, String::new())?, sizes))
+    }
+
+    /// Checks that the list whose items were read is there, and is one or `null`.
+    pub(super) fn check_listing(fields: &mut Fields<'_>, key: &str) -> Result<()> {
+        match fields.has(key) {
+            true => fields.array(key).map(drop),
+            false => Err(fields.refuse(key, "is missing")),
         }
-        let subject = fields.subject();
-        let place = fields.place_of(key);
-        values
-            .into_iter()
-            .enumerate()
-            .map(|(n, value)| Descriptor::parse(value, subject, format!("{place}[{n}]")))
-            .collect::<Result<_>>()
-            .map(Some)
     }
 }
 
@@ -160,20 +167,20 @@ impl Platform {
 }
 
 /// Refuses one digest with two sizes: one of them must be a lie, and readers would differ.
-pub(super) fn check_sizes<'a>(
-    descriptors: impl IntoIterator<Item = &'a Descriptor>,
-    subject: &str,
-) -> Result<()> {
-    let mut sizes = std::collections::HashMap::new();
-    for descriptor in descriptors {
-        let first = *sizes.entry(descriptor.digest).or_insert(descriptor.size);
-        if first != descriptor.size {
-            let rule = format!(
-                "gives {} two sizes, {first} and {}",
-                descriptor.digest, descriptor.size
-            );
-            return Err(Error::malformed(subject, rule));
+#[derive(Default)]
+pub(super) struct Sizes(HashMap<Digest, u64>);
+
+impl Sizes {
+    /// Takes note of one more descriptor of the document `subject`.
+    pub(super) fn note(&mut self, descriptor: &Descriptor, subject: &str) -> Result<()> {
+        let first = *self.0.entry(descriptor.digest).or_insert(descriptor.size);
+        if first == descriptor.size {
+            return Ok(());
         }
+        let rule = format!(
+            "gives {} two sizes, {first} and {}",
+            descriptor.digest, descriptor.size
+        );
+        Err(Error::malformed(subject, rule))
     }
-    Ok(())
 }

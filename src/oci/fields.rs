@@ -61,6 +61,11 @@ impl<'a> Fields<'a> {
         self.map.contains_key(key) || self.map.contains_key(&snake_case(key))
     }
 
+    /// True when the field stands there in the specification's spelling.
+    pub(super) fn has_exactly(&self, key: &str) -> bool {
+        self.map.contains_key(key)
+    }
+
     /// A field in either spelling; `None` when absent or `null`.
     pub(super) fn take(&mut self, key: &str) -> Result<Option<Value>> {
         let snake = snake_case(key);

@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::descriptor::check_sizes;
-use super::fields::Fields;
-use super::{Descriptor, annotations, json, media_type};
+use super::{Descriptor, annotations, media_type};
 use crate::error::Result;
 use crate::limits;
 
@@ -52,7 +50,13 @@ impl Index {
 
     /// [`parse`](Index::parse), with `subject` naming the document in errors.
     pub(crate) fn parse_named(bytes: &[u8], subject: &str) -> Result<Index> {
-        let mut fields = Fields::of(json::parse(bytes, subject)?, subject, String::new())?;
+        let mut manifests = Vec::new();
+        let push = &mut |_, manifest| {
+            manifests.push(manifest);
+            Ok(())
+        };
+        let limit = limits::MAX_MANIFESTS;
+        let (mut fields, _) = Descriptor::parse_listing(bytes, subject, "manifests", limit, push)?;
         let schema_version = fields.schema_version()?;
         let media_type = fields.string("mediaType")?;
         if let Some(found) = media_type.as_deref().filter(|m| media_type::is_manifest(m)) {
@@ -63,12 +67,7 @@ impl Index {
                 return Err(fields.refuse(key, "stands in an index, only a manifest has it"));
             }
         }
-        if !fields.has("manifests") {
-            return Err(fields.refuse("manifests", "is missing"));
-        }
-        let manifests = Descriptor::parse_list(&mut fields, "manifests", limits::MAX_MANIFESTS)?;
-        let manifests = manifests.unwrap_or_default();
-        check_sizes(&manifests, subject)?;
+        Descriptor::check_listing(&mut fields, "manifests")?;
         Ok(Index {
             schema_version,
             media_type,

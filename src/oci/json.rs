@@ -4,7 +4,7 @@
 //! nesting, and documents whose values would take far more memory than their text
 //! ([`limits::MAX_JSON_VALUES`], [`limits::MAX_JSON_OBJECTS`]).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -21,6 +21,35 @@ use crate::limits;
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed); `subject` names the document.
 pub fn parse(bytes: &[u8], subject: &str) -> Result<Value> {
+    parse_as(bytes, subject, Role::Plain)
+}
+
+/// Parses a document whose field `key` at the top may be a long list: its items are given to `each`
+/// one by one, with their numbers, and the list is empty in what is returned. So no more than one
+/// item is held as a [`Value`], which takes many times the memory of its text.
+///
+/// # Errors
+/// As [`parse`], also for items of more than [`limits::MAX_JSON_ITEM_VALUES`]; and what `each` gives,
+/// which ends the list.
+pub(crate) fn parse_with_list(
+    bytes: &[u8],
+    subject: &str,
+    key: &'static str,
+    each: &mut dyn FnMut(usize, Value) -> Result<()>,
+) -> Result<Value> {
+    let list = List {
+        key,
+        each: RefCell::new(each),
+        failed: RefCell::new(None),
+    };
+    let parsed = parse_as(bytes, subject, Role::Document(&list));
+    match list.failed.take() {
+        Some(error) => Err(error),
+        None => parsed,
+    }
+}
+
+fn parse_as(bytes: &[u8], subject: &str, role: Role<'_>) -> Result<Value> {
     if bytes.starts_with(b"\xef\xbb\xbf") {
         return Err(Error::malformed(subject, "starts with a byte-order mark"));
     }
@@ -28,13 +57,11 @@ pub fn parse(bytes: &[u8], subject: &str) -> Result<Value> {
         let rule = format!("is not UTF-8 at byte {}", e.valid_up_to());
         Error::malformed(subject, rule)
     })?;
-    let budget = Budget {
-        values: Cell::new(limits::MAX_JSON_VALUES),
-        objects: Cell::new(limits::MAX_JSON_OBJECTS),
-    };
+    let budget = Budget::new(limits::MAX_JSON_VALUES, limits::MAX_JSON_OBJECTS);
     let seed = Strict {
         depth: 0,
         budget: &budget,
+        role,
     };
     let mut parser = serde_json::Deserializer::from_str(text);
     let value = seed
@@ -63,21 +90,79 @@ fn too_deep() -> String {
     )
 }
 
-/// What is left of the limits on one document.
+/// What is left of the limits on one document, or on one item of a long list.
 struct Budget {
-    values: Cell<usize>,
-    objects: Cell<usize>,
+    values: Left,
+    objects: Left,
+}
+
+/// How many more there may be.
+struct Left {
+    limit: usize,
+    left: Cell<usize>,
 }
 
 impl Budget {
-    fn spend<E: serde::de::Error>(left: &Cell<usize>, what: &str, limit: usize) -> Result<(), E> {
-        let rest = left
-            .get()
-            .checked_sub(1)
-            .ok_or_else(|| E::custom(format!("has too many {what}, the limit is {limit}")))?;
-        left.set(rest);
+    fn new(values: usize, objects: usize) -> Budget {
+        let left = |limit| Left {
+            limit,
+            left: Cell::new(limit),
+        };
+        Budget {
+            values: left(values),
+            objects: left(objects),
+        }
+    }
+}
+
+impl Left {
+    fn spend<E: serde::de::Error>(&self, what: &str) -> Result<(), E> {
+        let limit = self.limit;
+        let rest = self.left.get().checked_sub(1);
+        let rest =
+            rest.ok_or_else(|| E::custom(format!("has too many {what}, the limit is {limit}")))?;
+        self.left.set(rest);
         Ok(())
     }
+}
+
+/// Takes the items of a list that is not held as a whole.
+trait Items {
+    /// The list's field of the document.
+    fn key(&self) -> &str;
+
+    /// Takes one item; false when no more are wanted.
+    fn take(&self, number: usize, item: Value) -> bool;
+}
+
+struct List<'a> {
+    key: &'static str,
+    each: RefCell<&'a mut dyn FnMut(usize, Value) -> Result<()>>,
+    /// What `each` refused, which the parser would only keep as text.
+    failed: RefCell<Option<Error>>,
+}
+
+impl Items for List<'_> {
+    fn key(&self) -> &str {
+        self.key
+    }
+
+    fn take(&self, number: usize, item: Value) -> bool {
+        let taken = (self.each.borrow_mut())(number, item);
+        taken
+            .map_err(|error| self.failed.replace(Some(error)))
+            .is_ok()
+    }
+}
+
+/// What the value that is parsed next is.
+#[derive(Clone, Copy)]
+enum Role<'a> {
+    Plain,
+    /// A document with a long list.
+    Document(&'a dyn Items),
+    /// The long list.
+    List(&'a dyn Items),
 }
 
 /// Builds one [`Value`], checking what `serde_json`'s own does not.
@@ -85,6 +170,7 @@ impl Budget {
 struct Strict<'a> {
     depth: usize,
     budget: &'a Budget,
+    role: Role<'a>,
 }
 
 impl<'a> Strict<'a> {
@@ -94,7 +180,24 @@ impl<'a> Strict<'a> {
         if depth > limits::MAX_JSON_DEPTH {
             return Err(E::custom(too_deep()));
         }
-        Ok(Strict { depth, ..self })
+        let role = Role::Plain;
+        Ok(Strict {
+            depth,
+            role,
+            ..self
+        })
+    }
+
+    /// The seed for the value of a field.
+    fn field<E: serde::de::Error>(self, key: &str) -> Result<Strict<'a>, E> {
+        let inner = self.inner()?;
+        Ok(match self.role {
+            Role::Document(list) if list.key() == key => Strict {
+                role: Role::List(list),
+                ..inner
+            },
+            _ => inner,
+        })
     }
 }
 
@@ -102,7 +205,7 @@ impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        Budget::spend(&self.budget.values, "values", limits::MAX_JSON_VALUES)?;
+        self.budget.values.spend("values")?;
         deserializer.deserialize_any(self)
     }
 }
@@ -144,6 +247,24 @@ impl<'de> Visitor<'de> for Strict<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let seed = self.inner()?;
+        if let Role::List(list) = self.role {
+            for number in 0.. {
+                let (values, objects) =
+                    (limits::MAX_JSON_ITEM_VALUES, limits::MAX_JSON_ITEM_OBJECTS);
+                let budget = Budget::new(values, objects);
+                let seed = Strict {
+                    budget: &budget,
+                    ..seed
+                };
+                let Some(item) = seq.next_element_seed(seed)? else {
+                    break;
+                };
+                if !list.take(number, item) {
+                    return Err(A::Error::custom("was refused"));
+                }
+            }
+            return Ok(Value::Array(Vec::new()));
+        }
         let mut items = Vec::new();
         while let Some(item) = seq.next_element_seed(seed)? {
             items.push(item);
@@ -152,8 +273,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        Budget::spend(&self.budget.objects, "objects", limits::MAX_JSON_OBJECTS)?;
-        let seed = self.inner()?;
+        self.budget.objects.spend("objects")?;
         let mut map = Map::new();
         while let Some(key) = access.next_key::<String>()? {
             match map.entry(key) {
@@ -162,6 +282,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
                     return Err(A::Error::custom(rule));
                 }
                 Entry::Vacant(entry) => {
+                    let seed = self.field(entry.key())?;
                     entry.insert(access.next_value_seed(seed)?);
                 }
             }
@@ -245,6 +366,61 @@ mod tests {
             many(r#"{"":0}"#, limits::MAX_JSON_OBJECTS + 1).as_bytes(),
             "too many objects",
         );
+    }
+
+    /// A document of which `list` is read item by item.
+    fn with_list(text: &str) -> Result<(Value, Vec<(usize, Value)>)> {
+        let mut items = Vec::new();
+        let document = parse_with_list(text.as_bytes(), "doc", "list", &mut |number, item| {
+            if item == Value::Bool(false) {
+                return Err(Error::malformed("item", "is false"));
+            }
+            items.push((number, item));
+            Ok(())
+        });
+        Ok((document?, items))
+    }
+
+    #[test]
+    fn a_list_is_read_item_by_item_and_a_document_as_ever() {
+        use serde_json::json;
+        let text = r#"{"a":[1],"list":[1,{"list":[2]},[3]],"b":null}"#;
+        let (document, items) = with_list(text).unwrap();
+        assert_eq!(document, json!({"a": [1], "list": [], "b": null}));
+        let expected = [json!(1), json!({"list": [2]}), json!([3])];
+        assert!(items.into_iter().eq(expected.into_iter().enumerate()));
+        // What is no list at the top is a value like any other.
+        for text in [
+            r#"{"list":null}"#,
+            r#"{"list":{"list":[1]}}"#,
+            "[[1]]",
+            r#""list""#,
+        ] {
+            let value: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(with_list(text).unwrap(), (value, Vec::new()));
+        }
+    }
+
+    #[test]
+    fn j1_items_of_a_list_have_limits_of_their_own() {
+        let item = |values: usize| format!("[{}0]", "0,".repeat(values - 2));
+        let list = |items: &[String]| format!(r#"{{"list":[{}]}}"#, items.join(","));
+        let most = item(limits::MAX_JSON_ITEM_VALUES);
+        let many = limits::MAX_JSON_VALUES / limits::MAX_JSON_ITEM_VALUES + 2;
+        assert_eq!(with_list(&list(&vec![most; many])).unwrap().1.len(), many);
+        let error = with_list(&list(&[item(limits::MAX_JSON_ITEM_VALUES + 1)])).unwrap_err();
+        assert!(error.to_string().contains("too many values"), "{error}");
+    }
+
+    #[test]
+    fn what_is_refused_of_an_item_is_the_error() {
+        let error = with_list(r#"{"list":[true,false,"#)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(error, "item: is false");
+        let error = with_list(r#"{"list":[true],"list":[true]}"#).unwrap_err();
+        assert!(error.to_string().contains("twice"), "{error}");
+        assert!(with_list(r#"{"list":[true,"#).is_err());
     }
 
     #[test]

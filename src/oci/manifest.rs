@@ -9,9 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::descriptor::check_sizes;
-use super::fields::Fields;
-use super::{Descriptor, json, media_type};
+use super::{Descriptor, media_type};
 use crate::error::Result;
 use crate::limits;
 
@@ -37,6 +35,14 @@ pub struct OciManifest {
     /// Annotations, sorted by key.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// A manifest whose layers were read one by one.
+pub(crate) struct Read {
+    /// All but the layers.
+    pub(crate) manifest: OciManifest,
+    /// Its fields are spelled as the original tool does.
+    pub(crate) original_spelling: bool,
 }
 
 impl OciManifest {
@@ -78,7 +84,29 @@ impl OciManifest {
 
     /// [`parse`](OciManifest::parse), with `subject` naming the document in errors.
     pub(crate) fn parse_named(bytes: &[u8], subject: &str) -> Result<OciManifest> {
-        let mut fields = Fields::of(json::parse(bytes, subject)?, subject, String::new())?;
+        let mut layers = Vec::new();
+        let Read { mut manifest, .. } = OciManifest::read(bytes, subject, &mut |_, layer| {
+            layers.push(layer);
+            Ok(())
+        })?;
+        manifest.layers = layers;
+        Ok(manifest)
+    }
+
+    /// Reads a manifest of which the layers go to `each`, one by one with their numbers, before the
+    /// rest of it is checked.
+    ///
+    /// # Errors
+    /// As [`parse`](OciManifest::parse), and what `each` gives.
+    pub(crate) fn read(
+        bytes: &[u8],
+        subject: &str,
+        each: &mut dyn FnMut(usize, Descriptor) -> Result<()>,
+    ) -> Result<Read> {
+        let limit = limits::MAX_LAYERS;
+        let (mut fields, mut sizes) =
+            Descriptor::parse_listing(bytes, subject, "layers", limit, each)?;
+        let original_spelling = !fields.has_exactly("schemaVersion");
         let schema_version = fields.schema_version()?;
         let media_type = fields.string("mediaType")?;
         if let Some(found) = media_type.as_deref().filter(|m| media_type::is_index(m)) {
@@ -88,23 +116,23 @@ impl OciManifest {
             return Err(fields.refuse("manifests", "stands in a manifest, only an index has it"));
         }
         let config = Descriptor::parse(fields.required("config")?, subject, "config".into())?;
-        if !fields.has("layers") {
-            return Err(fields.refuse("layers", "is missing"));
-        }
-        let layers = Descriptor::parse_list(&mut fields, "layers", limits::MAX_LAYERS)?;
-        let layers = layers.unwrap_or_default();
-        check_sizes(layers.iter().chain([&config]), subject)?;
-        Ok(OciManifest {
+        Descriptor::check_listing(&mut fields, "layers")?;
+        sizes.note(&config, subject)?;
+        let manifest = OciManifest {
             schema_version,
             media_type,
             artifact_type: fields.string("artifactType")?,
             config,
-            layers,
+            layers: Vec::new(),
             subject: fields
                 .take("subject")?
                 .map(|value| Descriptor::parse(value, subject, "subject".into()))
                 .transpose()?,
             annotations: fields.annotations()?,
+        };
+        Ok(Read {
+            manifest,
+            original_spelling,
         })
     }
 

@@ -11,11 +11,13 @@ pub mod index;
 pub mod json;
 pub mod manifest;
 pub mod media_type;
+pub mod stated;
 
 pub use config::OciConfig;
 pub use descriptor::Descriptor;
 pub use index::Index;
 pub use manifest::OciManifest;
+pub use stated::Stated;
 
 /// The contents of the `oci-layout` file.
 pub const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;

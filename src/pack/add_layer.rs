@@ -28,7 +28,7 @@ use crate::files::identity::Identity;
 use crate::files::lock::{Lock, try_lock};
 use crate::files::place::Place;
 use crate::limits;
-use crate::model::resolve::{Resolved, resolve};
+use crate::model::resolve::{Documents, Resolved, resolve};
 use crate::oci::{Descriptor, Index, OciManifest, annotations, media_type};
 use crate::source::{ArchiveSource, BlobSource, ReadAt};
 
@@ -205,7 +205,7 @@ fn input(file: &Path, title: EntryPath) -> Result<Tree> {
 /// The archive that gets a layer.
 struct OldArchive<'a> {
     source: &'a dyn BlobSource,
-    documents: Resolved,
+    documents: Documents,
     /// What tools address the model as.
     reference: String,
     /// Its layers in path order.
@@ -214,13 +214,14 @@ struct OldArchive<'a> {
 
 impl OldArchive<'_> {
     fn open(source: &dyn BlobSource) -> Result<OldArchive<'_>> {
-        let documents = resolve(source, None)?;
+        let resolved = resolve(source, None)?;
         let refuse = |problem: &str| Error::refused(source.name(), problem);
-        let Some(config) = &documents.config else {
+        let Some(config) = &resolved.config else {
             return Err(refuse(
                 "is not a model of this tool; a layer cannot be added to it",
             ));
         };
+        let documents = resolved.documents(source)?;
         let all = documents.manifest.layers.iter();
         let mut layers: Vec<ModelLayer> = all
             .filter(|layer| !layer.is_empty())
@@ -232,7 +233,7 @@ impl OldArchive<'_> {
         }
         layers.sort_by(|a, b| a.title().cmp(b.title()));
         Ok(OldArchive {
-            reference: reference(source, &documents)?.unwrap_or_else(|| config.version.clone()),
+            reference: reference(source, &resolved)?.unwrap_or_else(|| config.version.clone()),
             source,
             layers,
             documents,
@@ -385,14 +386,14 @@ impl OldArchive<'_> {
 }
 
 /// The reference name that the index gives the model.
-fn reference(source: &dyn BlobSource, documents: &Resolved) -> Result<Option<String>> {
+fn reference(source: &dyn BlobSource, resolved: &Resolved) -> Result<Option<String>> {
     let Some(index) = source.document("index.json", limits::MAX_MANIFEST_BYTES)? else {
         return Ok(None);
     };
     let manifests = Index::parse(&index)?.manifests;
     let mut ours = manifests
         .iter()
-        .filter(|manifest| manifest.digest == documents.manifest_digest);
+        .filter(|manifest| manifest.digest == resolved.manifest_digest);
     Ok(ours.find_map(|manifest| {
         let name = manifest.annotation(annotations::REF_NAME);
         name.map(str::to_string)

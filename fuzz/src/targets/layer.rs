@@ -6,7 +6,8 @@ use bytes::Bytes;
 use modeloci::entry_path::EntryPath;
 use modeloci::layer::{Context, FileAttr, FileReader, LayerSpec};
 use modeloci::memory::cache::LruChunkCache;
-use modeloci::oci::Descriptor;
+use modeloci::oci::stated::MediaTypes;
+use modeloci::oci::{Descriptor, Stated};
 use modeloci::source::memory::MemoryBlob;
 use modeloci::{Digest, ErrorKind};
 
@@ -26,8 +27,10 @@ fn blob(data: &[u8]) -> Arc<MemoryBlob> {
 }
 
 fn spec(media_type: &str, data: &[u8]) -> LayerSpec {
+    let descriptor = Descriptor::of(media_type, data);
+    let stated = Stated::of(&descriptor, &mut MediaTypes::default()).expect("no annotations");
     LayerSpec {
-        descriptor: Descriptor::of(media_type, data),
+        stated: Arc::new(stated),
         path: EntryPath::new(NAME).expect("a path"),
         table: None,
     }
@@ -171,7 +174,7 @@ pub mod foreign_layer {
         let mut spec = spec(media_type, data);
         let right = options & 4 == 0;
         if !right {
-            spec.descriptor.digest = Digest::sha256(b"something else");
+            Arc::make_mut(&mut spec.stated).digest = Digest::sha256(b"something else");
         }
         let opened = match options & 8 {
             0 => foreign::open_in_miniature(blob(data), spec, context(1 << 20)),
@@ -345,7 +348,7 @@ pub mod chunked_layer {
     use modeloci::codec::Encoded;
     use modeloci::layer::table::{ChunkTable, Framing, Header, TableBuilder, unwrap, wrap};
     use modeloci::layer::{Opened, open};
-    use modeloci::oci::annotations;
+    use modeloci::oci::stated::{StatedTable, TablePlace};
 
     /// Any table and data under right digests: reads agree with each other, and when the layer
     /// verifies, with what a reader finds that knows nothing of the table.
@@ -366,22 +369,19 @@ pub mod chunked_layer {
         let blob = [data, &members].concat();
         let mut spec = spec("application/vnd.oci.image.layer.v1.tar+gzip", &blob);
         let size = header.map_or(1, |header| header.file_size);
-        spec.descriptor.annotations.extend([
-            (
-                annotations::CHUNKS.to_string(),
-                Digest::sha256(&table).to_string(),
-            ),
-            (annotations::FILE_SIZE.to_string(), size.to_string()),
-        ]);
-        match framing {
-            Framing::Plain => spec.table = Some(super::blob(&table)),
-            _ => {
-                let range = format!("{}+{length}", data.len());
-                spec.descriptor
-                    .annotations
-                    .insert(annotations::CHUNKS_RANGE.into(), range);
+        let place = match framing {
+            Framing::Plain => {
+                spec.table = Some(super::blob(&table));
+                TablePlace::Blob
             }
-        }
+            _ => TablePlace::Members(data.len() as u64, length),
+        };
+        let stated = Arc::make_mut(&mut spec.stated);
+        stated.file_size = Some(size);
+        stated.chunks = Some(StatedTable {
+            digest: Digest::sha256(&table),
+            place,
+        });
         let file = match open(super::blob(&blob), spec, context(1 << 20)) {
             Ok(Opened::File(file, _)) => file,
             Ok(Opened::Link(_)) => panic!("a link with a chunk table"),

@@ -377,7 +377,8 @@ pub(super) fn packed_layers(name: &str) -> Vec<(Descriptor, Vec<u8>, Option<Vec<
         let file = Memfd::new(&archive);
         let source = modeloci::source::open(file.path().as_ref()).expect("an archive");
         let model = Model::open(file.path(), &OpenOptions::default()).expect("an archive");
-        let descriptor = model.manifest().layers[0].clone();
+        let documents = model.documents().expect("an archive");
+        let descriptor = documents.manifest.layers[0].clone();
         let bytes = |digest: &Digest| {
             let blob = source.blob(digest).expect("a blob").expect("a blob");
             let mut bytes = vec![0; blob.len() as usize];

@@ -68,7 +68,7 @@ pub(super) fn verify(
         let hashing = thread::Builder::new()
             .spawn_scoped(scope, move || hash_in_order(shared, table, in_order, also))
             .map_err(no_thread)?;
-        let algorithm = spec.descriptor.digest.algorithm();
+        let algorithm = spec.stated.digest.algorithm();
         let read = read_blob(shared, table, algorithm, jobs, decoded);
         let hashed = hashing
             .join()
@@ -238,7 +238,7 @@ fn finish(
     }
     blob.expect(&expected, "chunk table")?;
     let found = blob.blob.finish();
-    if found != spec.descriptor.digest {
+    if found != spec.stated.digest {
         return Err(Error::corrupt(
             &shared.subject,
             format!("the blob is {found}"),

@@ -100,7 +100,7 @@ pub(super) fn prove(
     subject: &str,
     mut each: impl FnMut(&Arc<Vec<u8>>),
 ) -> Result<Proof> {
-    let expected = spec.descriptor.digest;
+    let expected = spec.stated.digest;
     let mut hasher = Hasher::new(expected.algorithm());
     let mut pool: VecDeque<Arc<Vec<u8>>> = VecDeque::new();
     let mut look = None;

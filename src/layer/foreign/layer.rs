@@ -169,7 +169,7 @@ impl Layer {
 
     fn identity(&self) -> index::Identity {
         index::Identity {
-            digest: self.spec.descriptor.digest,
+            digest: self.spec.stated.digest,
             size: self.blob.len(),
             packaging: self.guess.unproven().packaging,
             head: self.guess.unproven().head,

@@ -36,7 +36,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::memory::cache::ChunkKey;
 use crate::memory::flight::Flight;
 use crate::memory::windows::Windows;
-use crate::oci::annotations;
 use crate::source::ReadAt;
 
 mod advance;
@@ -131,14 +130,14 @@ impl ForeignFile {
         context: Arc<Context>,
         tuning: Tuning,
     ) -> Result<Result<ForeignFile, LinkTarget>> {
-        let subject = format!("{} ({})", spec.path, spec.descriptor.digest);
-        if blob.len() != spec.descriptor.size {
+        let subject = format!("{} ({})", spec.path, spec.stated.digest);
+        if blob.len() != spec.stated.size {
             return Err(Error::malformed(
                 subject,
                 format!(
                     "the layer has {} bytes, the manifest says {}",
                     blob.len(),
-                    spec.descriptor.size
+                    spec.stated.size
                 ),
             ));
         }
@@ -194,12 +193,11 @@ impl ForeignFile {
     pub(super) fn attr_of(&self, spec: &LayerSpec) -> Result<FileAttr> {
         let Content { packaging, head } = self.layer.guess.unproven();
         self.confirm(spec.path.file_name())?;
-        let stated = spec.descriptor.annotation(annotations::FILE_SIZE);
-        if let Some(stated) = stated
-            && *stated != head.attr.size.to_string()
+        if let Some(stated) = spec.stated.file_size
+            && stated != head.attr.size
         {
             return Err(Error::corrupt(
-                format!("{} ({})", spec.path, spec.descriptor.digest),
+                format!("{} ({})", spec.path, spec.stated.digest),
                 format!(
                     "the layer holds a file of {} bytes, the manifest says {stated}",
                     head.attr.size
@@ -208,7 +206,8 @@ impl ForeignFile {
         }
         Ok(match packaging {
             Packaging::Raw => FileAttr {
-                executable: scan::stated_executable(spec),
+                // A raw layer has no header that could say so.
+                executable: spec.stated.executable == Some(true),
                 ..head.attr
             },
             _ => head.attr,

@@ -14,7 +14,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layer::effort::Effort;
 use crate::layer::{FileAttr, LayerSpec, LinkTarget};
 use crate::limits;
-use crate::oci::annotations;
 use crate::source::ReadAt;
 use crate::tar::{EntryKind, Members};
 
@@ -108,7 +107,7 @@ pub(super) fn look(
         Ok(_) if is_tar(&start) => {}
         Err(error) if error.kind() == ErrorKind::Environment => return Err(error),
         // A compressed file that is no layer of ours, pushed as it is (`data.csv.gz`).
-        _ if !claims_compressed_tar(&spec.descriptor.media_type) => {
+        _ if !claims_compressed_tar(&spec.stated.media_type) => {
             return Ok(raw(blob, spec));
         }
         Err(error) => return Err(error),
@@ -117,7 +116,7 @@ pub(super) fn look(
                 subject,
                 format!(
                     "the media type {} says that it is a compressed tar, what it holds is none",
-                    spec.descriptor.media_type
+                    spec.stated.media_type
                 ),
             ));
         }
@@ -198,13 +197,6 @@ pub(super) fn claims_compressed_tar(media_type: &str) -> bool {
         .any(|suffix| media_type.ends_with(suffix))
 }
 
-/// True when the manifest says that the file is executable: a raw layer has no header that could.
-pub(super) fn stated_executable(spec: &LayerSpec) -> bool {
-    let mode = spec.descriptor.annotation(annotations::FILE_MODE);
-    let mode = mode.and_then(|mode| u32::from_str_radix(mode, 8).ok());
-    mode.is_some_and(|mode| mode & 0o111 != 0)
-}
-
 /// The blob as the file.
 fn raw(blob: &dyn ReadAt, spec: &LayerSpec) -> Look {
     Look::File(Content {
@@ -213,7 +205,7 @@ fn raw(blob: &dyn ReadAt, spec: &LayerSpec) -> Look {
             data_offset: 0,
             attr: FileAttr {
                 size: blob.len(),
-                executable: stated_executable(spec),
+                executable: spec.stated.executable == Some(true),
                 mtime: 0,
             },
         },

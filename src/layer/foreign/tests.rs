@@ -16,7 +16,8 @@ use crate::codec::inflate::tests::sample;
 use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
 use crate::memory::cache::LruChunkCache;
-use crate::oci::Descriptor;
+use crate::oci::stated::MediaTypes;
+use crate::oci::{Descriptor, Stated};
 use crate::tar::write::{END_OF_ARCHIVE, file_header, padding};
 
 impl ForeignFile {
@@ -27,7 +28,7 @@ impl ForeignFile {
         context: Arc<Context>,
         tuning: Tuning,
     ) -> Result<ForeignFile> {
-        let subject = format!("{} ({})", spec.path, spec.descriptor.digest);
+        let subject = format!("{} ({})", spec.path, spec.stated.digest);
         let looked = ForeignFile::look(blob, spec.clone(), context, tuning)?;
         let file =
             looked.map_err(|target| Error::malformed(subject, format!("is a link: {target:?}")))?;
@@ -162,11 +163,17 @@ impl ReadAt for Fickle {
 const GZIP_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 fn spec_of(blob: &[u8]) -> LayerSpec {
+    let descriptor = Descriptor::of(GZIP_TYPE, blob);
     LayerSpec {
-        descriptor: Descriptor::of(GZIP_TYPE, blob),
+        stated: Arc::new(Stated::of(&descriptor, &mut MediaTypes::default()).unwrap()),
         path: EntryPath::new(&format!("dir/{NAME}")).unwrap(),
         table: None,
     }
+}
+
+/// What the manifest is to state instead.
+fn stated(spec: &mut LayerSpec) -> &mut Stated {
+    Arc::make_mut(&mut spec.stated)
 }
 
 fn context(cache: u64, index_dir: Option<PathBuf>) -> Arc<Context> {

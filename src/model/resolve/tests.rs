@@ -70,6 +70,18 @@ impl Fake {
         self.with("index.json", bytes)
     }
 
+    /// What the documents say, and the documents themselves.
+    fn read(&self, pin: Option<&Digest>) -> (Resolved, Documents) {
+        let resolved = resolve(self, pin).unwrap();
+        let documents = resolved.documents(self).unwrap();
+        (resolved, documents)
+    }
+
+    /// The manifest that is chosen.
+    fn manifest(&self, pin: Option<&Digest>) -> OciManifest {
+        self.read(pin).1.manifest
+    }
+
     fn error(&self, pin: Option<&Digest>, kind: ErrorKind, rule: &str) {
         let error = resolve(self, pin).unwrap_err();
         assert!(
@@ -130,12 +142,13 @@ fn other() -> OciManifest {
 fn resolves_the_default_profile() {
     let manifest = manifest(b"layer");
     let fake = archive(&[&manifest]).with("manifest.json", manifest.to_bytes());
-    let found = resolve(&fake, None).unwrap();
-    assert_eq!(found.manifest, manifest);
-    assert_eq!(found.manifest_bytes, manifest.to_bytes());
+    let (found, documents) = fake.read(None);
+    assert_eq!(documents.manifest, manifest);
+    assert_eq!(found.manifest_bytes, manifest.to_bytes().len() as u64);
+    assert_eq!(found.artifact, media_type::MODEL_ARTIFACT);
     assert_eq!(found.manifest_digest, entry(&manifest).digest);
     assert_eq!(found.config.unwrap().model_name, "m");
-    assert_eq!(found.config_bytes, CONFIG);
+    assert_eq!(documents.config_bytes, CONFIG);
     assert_eq!(found.notes, [""; 0]);
     let differs = resolve(&fake.with("config.json", "{}"), None).unwrap();
     assert_eq!(
@@ -187,12 +200,15 @@ fn a_real_image_config_is_no_model_config() {
         br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
     let mut image = manifest(b"layer");
     image.config = Descriptor::of(media_type::IMAGE_CONFIG, config);
-    let found = resolve(&archive(&[&image]).blob_of(config), None).unwrap();
+    let (found, documents) = archive(&[&image]).blob_of(config).read(None);
     assert_eq!(found.config, None);
-    assert_eq!(found.config_bytes, config);
+    assert_eq!(documents.config_bytes, config);
     image.config = Descriptor::empty();
-    let found = resolve(&archive(&[&image]), None).unwrap();
-    assert_eq!((found.config, found.config_bytes), (None, b"{}".to_vec()));
+    let (found, documents) = archive(&[&image]).read(None);
+    assert_eq!(
+        (found.config, documents.config_bytes),
+        (None, b"{}".to_vec())
+    );
 }
 
 #[test]
@@ -260,8 +276,7 @@ fn j6_several_manifests_are_listed() {
                 .contains(&entry(manifest).digest.to_string())
         );
         let pin = entry(manifest).digest;
-        let found = resolve(&fake, Some(&pin)).unwrap();
-        assert_eq!(&found.manifest, manifest);
+        assert_eq!(&fake.manifest(Some(&pin)), manifest);
     }
     // The same manifest under two names is one manifest.
     let twice = archive(&[&one]).index(&[entry(&one), entry(&one)]);
@@ -307,11 +322,8 @@ fn j6_companions_are_no_choices() {
     let mut signature = other();
     signature.subject = Some(entry(&model));
     let fake = archive(&[&signature, &model]);
-    assert_eq!(resolve(&fake, None).unwrap().manifest, model);
-    assert_eq!(
-        resolve(&archive(&[&signature]), None).unwrap().manifest,
-        signature
-    );
+    assert_eq!(fake.manifest(None), model);
+    assert_eq!(archive(&[&signature]).manifest(None), signature);
 }
 
 #[test]
@@ -338,13 +350,12 @@ fn an_image_is_chosen_by_platform() {
     let (one, two) = (image("1"), image("2"));
     let fake = archive(&[&one, &two]).blob_of(config);
     let entries = [for_platform(&one, "mips"), for_platform(&two, architecture)];
-    let found = resolve(&fake.clone().index(&entries), None).unwrap();
-    assert_eq!(found.manifest, two);
+    assert_eq!(fake.clone().index(&entries).manifest(None), two);
     // Tools save one platform and keep the index of all.
     let sparse = fake
         .index(&[for_platform(&one, "mips"), for_platform(&two, "s390x")])
         .without(&entry(&one).digest.blob_path());
-    assert_eq!(resolve(&sparse, None).unwrap().manifest, two);
+    assert_eq!(sparse.manifest(None), two);
 }
 
 #[test]
@@ -407,8 +418,8 @@ fn d2_the_pin_is_compared_before_anything_is_parsed() {
     // The same manifest by another algorithm's digest.
     let fake = archive(&[&other(), &manifest]);
     let pin = Digest::of(crate::Algorithm::Sha512, &manifest.to_bytes());
-    let found = resolve(&fake, Some(&pin)).unwrap();
-    assert_eq!((found.manifest, found.manifest_digest), (manifest, pin));
+    let (found, documents) = fake.read(Some(&pin));
+    assert_eq!((documents.manifest, found.manifest_digest), (manifest, pin));
 }
 
 #[test]
@@ -461,5 +472,71 @@ fn j7_a_config_that_its_descriptor_carries() {
         .blob_of(&bytes)
         .without(&Digest::sha256(CONFIG).blob_path())
         .index(&[Descriptor::of(media_type::IMAGE_MANIFEST, &bytes)]);
-    assert_eq!(resolve(&fake, None).unwrap().config_bytes, CONFIG);
+    assert_eq!(fake.read(None).1.config_bytes, CONFIG);
+}
+
+/// Counts what is asked of an archive.
+struct Counted(Fake, std::sync::atomic::AtomicUsize);
+
+impl BlobSource for Counted {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+
+    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.blob(digest)
+    }
+
+    fn document(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        self.0.document(name, limit)
+    }
+
+    fn blobs(&self) -> Vec<(Digest, u64)> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn l14_a_blob_is_asked_for_once_however_many_descriptors_name_it() {
+    let mut manifest = manifest(b"layer");
+    manifest.layers = vec![manifest.layers[0].clone(); 5_000];
+    let counted = Counted(archive(&[&manifest]), Default::default());
+    let found = resolve(&counted, None).unwrap();
+    assert_eq!(found.layers.len(), 5_000);
+    // The manifest, the layers' blob, the config.
+    assert_eq!(counted.1.into_inner(), 3);
+}
+
+#[test]
+fn d3_documents_that_change_while_the_model_is_open() {
+    let manifest = manifest(b"layer");
+    let mut fake = archive(&[&manifest]);
+    let found = resolve(&fake, None).unwrap();
+    fake.0
+        .get_mut(&entry(&manifest).digest.blob_path())
+        .unwrap()[3] ^= 1;
+    let error = found.documents(&fake).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    let root = String::from_utf8(manifest.to_bytes()).unwrap();
+    let mut fake = archive(&[&manifest])
+        .with("manifest.json", root)
+        .without("index.json");
+    let found = resolve(&fake, None).unwrap();
+    fake = fake.with("manifest.json", "{}");
+    let error = found.documents(&fake).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
+#[test]
+fn l9_annotations_are_refused_with_the_name_of_the_layer() {
+    let mut manifest = manifest(b"layer");
+    let list = &mut manifest.layers[0].annotations;
+    list.insert(annotations::TITLE.into(), "a.bin".into());
+    list.insert(annotations::FILE_SIZE.into(), "05".into());
+    archive(&[&manifest]).refuses(&format!(
+        "layer a.bin ({}): annotation {}: \"05\" is not a size in bytes",
+        Digest::sha256(b"layer"),
+        annotations::FILE_SIZE
+    ));
 }

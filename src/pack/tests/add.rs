@@ -217,10 +217,10 @@ fn archives_of_the_original_tool() {
         let dir = scratch(&[]);
         let archive = dir.path().join("out.tar");
         fs::copy(data.join(name), &archive).unwrap();
-        let old: Vec<(String, Vec<u8>)> = crate::source::open(&archive)
-            .and_then(|source| crate::model::resolve::resolve(&*source, None))
-            .map(|old| entries_of(&old.manifest, &archive))
-            .unwrap();
+        let source = crate::source::open(&archive).unwrap();
+        let resolved = crate::model::resolve::resolve(&*source, None).unwrap();
+        let manifest = resolved.documents(&*source).unwrap().manifest;
+        let old: Vec<(String, Vec<u8>)> = entries_of(&manifest, &archive);
         fs::write(dir.path().join("extra"), b"extra bytes").unwrap();
         let added = add(&dir, Some("zz/extra"), &options()).unwrap();
         assert_eq!(added.files, old.len() as u64 + 1, "{name}");

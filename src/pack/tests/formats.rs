@@ -414,12 +414,14 @@ fn r9_a_chunk_table_that_was_forgotten_is_read_and_checked_again() {
         // A table that has changed since is not believed.
         let bytes = fs::read(&archive).unwrap();
         let file = model.files().next().unwrap();
-        let range = file.layer.annotation("io.modeloci.chunks.range").unwrap();
-        let (offset, _) = range.split_once('+').unwrap();
+        let place = file.layer.chunks.unwrap().place;
+        let crate::oci::stated::TablePlace::Members(offset, _) = place else {
+            panic!("{place:?}");
+        };
         let hex = file.layer.digest.to_string();
         let name = format!("blobs/sha256/{}", hex.split_once(':').unwrap().1);
         let header = bytes.windows(name.len()).position(|w| w == name.as_bytes());
-        let at = header.unwrap() + 512 + offset.parse::<usize>().unwrap() + 40;
+        let at = header.unwrap() + 512 + offset as usize + 40;
         let mut changed = bytes.clone();
         changed[at] ^= 1;
         fs::write(&archive, &changed).unwrap();

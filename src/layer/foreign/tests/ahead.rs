@@ -390,7 +390,7 @@ fn r9_a_file_that_claims_terabytes_is_not_decoded_before_its_hash() {
             len: 64 << 30, // what could hold as much
         };
         let mut spec = spec_of(&blob.start);
-        spec.descriptor.size = blob.len;
+        stated(&mut spec).size = blob.len;
         let context = context(0, None);
         let file = ForeignFile::open(Arc::new(blob), spec, context, Tuning::DEFAULT).unwrap();
         assert_eq!(file.layer.has_frontier(), expected, "{size}");

@@ -139,7 +139,7 @@ fn l8_sizes_around_every_distance() {
 fn raw_files_are_served_as_they_are() {
     let data = sample(100_000);
     for mut spec in [spec_of(&data), spec_of(&data)] {
-        spec.descriptor.media_type = "application/octet-stream".into();
+        stated(&mut spec).media_type = "application/octet-stream".into();
         let file = open_spec(&data, spec, SMALL).unwrap();
         assert_reads(&file, &data, "raw");
     }
@@ -151,7 +151,7 @@ fn raw_files_are_served_as_they_are() {
     ] {
         for media_type in ["text/csv", "application/vnd.oci.image.layer.v1.tar"] {
             let mut spec = spec_of(&blob);
-            spec.descriptor.media_type = media_type.into();
+            stated(&mut spec).media_type = media_type.into();
             assert_reads(&open_spec(&blob, spec, SMALL).unwrap(), &blob, media_type);
         }
         assert!(open_spec(&blob, spec_of(&blob), SMALL).is_err());
@@ -165,13 +165,13 @@ fn every_digest_algorithm_of_the_manifest_is_checked() {
     let blob = gzip(&tar_of(&data), 6);
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3] {
         let mut spec = spec_of(&blob);
-        spec.descriptor.digest = Digest::of(algorithm, &blob);
+        stated(&mut spec).digest = Digest::of(algorithm, &blob);
         assert_reads(
             &open_spec(&blob, spec.clone(), SMALL).unwrap(),
             &data,
             algorithm.name(),
         );
-        spec.descriptor.digest = Digest::of(algorithm, b"other");
+        stated(&mut spec).digest = Digest::of(algorithm, b"other");
         let file = open_spec(&blob, spec, SMALL).unwrap();
         assert_eq!(file.read_at(0, 1).unwrap_err().kind(), ErrorKind::Corrupt);
     }

@@ -210,7 +210,7 @@ impl Layers {
         .unwrap();
         let source = crate::source::open(&archive).unwrap();
         let packed = Model::from_source(source.clone(), &OpenOptions::default()).unwrap();
-        for layer in &packed.manifest().layers {
+        for layer in &packed.documents().unwrap().manifest.layers {
             let blob = source.blob(&layer.digest).unwrap().unwrap();
             self.source.insert(content_of(&*blob));
             self.layers.push(layer.clone());

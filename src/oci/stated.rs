@@ -1,0 +1,246 @@
+//! What a descriptor states about a layer and the file in it, read once, by one policy: an
+//! annotation that makes no sense is refused, whether it is needed or not.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::{Descriptor, annotations};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::limits;
+
+/// What a descriptor states about a layer and the one file that it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stated {
+    /// Digest of the layer's blob.
+    pub digest: Digest,
+    /// Size of the layer's blob, in bytes.
+    pub size: u64,
+    /// Media type of the layer's blob.
+    pub media_type: Arc<str>,
+    /// Digest of the file (`io.modeloci.file.digest`).
+    pub file_digest: Option<Digest>,
+    /// Size of the file, in bytes (`io.modeloci.file.size`).
+    pub file_size: Option<u64>,
+    /// Whether the file is executable (`io.modeloci.file.mode`).
+    pub executable: Option<bool>,
+    /// Its chunk table (`io.modeloci.chunks`).
+    pub chunks: Option<StatedTable>,
+}
+
+/// The chunk table that a descriptor names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatedTable {
+    /// Digest of its bytes, or of the blob that holds them.
+    pub digest: Digest,
+    /// Where it is.
+    pub place: TablePlace,
+}
+
+/// Where a chunk table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TablePlace {
+    /// Its members stand in the layer's blob: offset and length, in bytes.
+    Members(u64, u64),
+    /// It is a blob of its own.
+    Blob,
+}
+
+/// The media types of a list of layers, of which there are few: each is held once.
+#[derive(Debug, Default)]
+pub struct MediaTypes(HashSet<Arc<str>>);
+
+impl MediaTypes {
+    fn shared(&mut self, media_type: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(media_type) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = media_type.into();
+        self.0.insert(Arc::clone(&new));
+        new
+    }
+}
+
+impl Stated {
+    /// Reads a descriptor. Errors name the annotation; who calls says of which layer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when an annotation makes no sense.
+    pub fn of(descriptor: &Descriptor, media_types: &mut MediaTypes) -> Result<Stated> {
+        let read = |key| Annotation {
+            key,
+            value: descriptor.annotation(key),
+        };
+        let range = read(annotations::CHUNKS_RANGE).range()?;
+        let chunks = read(annotations::CHUNKS).digest()?;
+        Ok(Stated {
+            digest: descriptor.digest,
+            size: descriptor.size,
+            media_type: media_types.shared(&descriptor.media_type),
+            file_digest: read(annotations::FILE_DIGEST).digest()?,
+            file_size: read(annotations::FILE_SIZE).size()?,
+            executable: read(annotations::FILE_MODE).executable()?,
+            chunks: chunks.map(|digest| StatedTable {
+                digest,
+                place: range.map_or(TablePlace::Blob, |(offset, length)| {
+                    TablePlace::Members(offset, length)
+                }),
+            }),
+        })
+    }
+}
+
+/// The annotation that names a layer's file, by the reading rules: ModelPack's key, its older
+/// spelling, then the title.
+pub fn path_of(descriptor: &Descriptor) -> Option<&str> {
+    [
+        annotations::MODELPACK_FILEPATH,
+        annotations::MODELPACK_OLD_FILEPATH,
+        annotations::TITLE,
+    ]
+    .into_iter()
+    .find_map(|key| descriptor.annotation(key))
+}
+
+/// One annotation, absent or not.
+struct Annotation<'a> {
+    key: &'static str,
+    value: Option<&'a str>,
+}
+
+impl Annotation<'_> {
+    /// Its value, as `read` understands it.
+    fn parsed<T>(&self, rule: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>> {
+        let Some(value) = self.value else {
+            return Ok(None);
+        };
+        match read(value) {
+            Some(parsed) => Ok(Some(parsed)),
+            None => Err(Error::malformed(
+                format!("annotation {}", self.key),
+                format!("\"{value}\" {rule}"),
+            )),
+        }
+    }
+
+    fn digest(&self) -> Result<Option<Digest>> {
+        self.parsed("is not a digest", |value| value.parse().ok())
+    }
+
+    fn size(&self) -> Result<Option<u64>> {
+        self.parsed("is not a size in bytes", |value| {
+            decimal(value).filter(|n| *n <= limits::MAX_FILE_BYTES)
+        })
+    }
+
+    fn range(&self) -> Result<Option<(u64, u64)>> {
+        self.parsed("is not a range of the layer", |value| {
+            let (offset, length) = value.split_once('+')?;
+            let (offset, length) = (decimal(offset)?, decimal(length)?);
+            offset.checked_add(length)?;
+            (length <= limits::MAX_CHUNK_TABLE_BYTES).then_some((offset, length))
+        })
+    }
+
+    fn executable(&self) -> Result<Option<bool>> {
+        self.parsed("is not an octal mode", |value| {
+            let mode = u32::from_str_radix(value, 8).ok()?;
+            Some(mode & 0o111 != 0)
+        })
+    }
+}
+
+/// A number in decimal digits alone: no sign, no leading zero, no space.
+fn decimal(text: &str) -> Option<u64> {
+    text.parse()
+        .ok()
+        .filter(|number: &u64| number.to_string() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn stated(list: &[(&str, &str)]) -> Result<Stated> {
+        let mut descriptor = Descriptor::of("t", b"blob");
+        let texts = list.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+        descriptor.annotations.extend(texts);
+        Stated::of(&descriptor, &mut MediaTypes::default())
+    }
+
+    #[test]
+    fn what_is_stated_is_read() {
+        let digest = Digest::sha256(b"x");
+        let text = digest.to_string();
+        let all = stated(&[
+            (annotations::FILE_DIGEST, &text),
+            (annotations::FILE_SIZE, "5"),
+            (annotations::FILE_MODE, "0755"),
+            (annotations::CHUNKS, &text),
+            (annotations::CHUNKS_RANGE, "7+9"),
+        ])
+        .unwrap();
+        assert_eq!((all.file_digest, all.file_size), (Some(digest), Some(5)));
+        assert_eq!(all.executable, Some(true));
+        let place = TablePlace::Members(7, 9);
+        assert_eq!(all.chunks, Some(StatedTable { digest, place }));
+        let none = stated(&[(annotations::CHUNKS_RANGE, "7+9")]).unwrap();
+        assert_eq!(
+            (none.chunks, none.file_size, none.executable),
+            (None, None, None)
+        );
+        let blob = stated(&[(annotations::CHUNKS, &text)]).unwrap().chunks;
+        assert_eq!(blob.unwrap().place, TablePlace::Blob);
+    }
+
+    #[test]
+    fn l9_annotations_that_make_no_sense_are_refused_needed_or_not() {
+        for (key, values) in [
+            (annotations::FILE_DIGEST, &["", "sha256:00"][..]),
+            (annotations::CHUNKS, &["md5:00"]),
+            (
+                annotations::FILE_SIZE,
+                &[
+                    "",
+                    "-1",
+                    "+1",
+                    "05",
+                    "1 ",
+                    "1e3",
+                    "99999999999999999999",
+                    "1125899906842625",
+                ],
+            ),
+            (annotations::FILE_MODE, &["rwx", "0888"]),
+            (
+                annotations::CHUNKS_RANGE,
+                &[
+                    "",
+                    "5",
+                    "1+",
+                    "+1",
+                    "01+1",
+                    "1+268435457",
+                    "18446744073709551615+1",
+                ],
+            ),
+        ] {
+            for value in values {
+                let error = stated(&[(key, value)]).unwrap_err().to_string();
+                assert!(
+                    error.starts_with(&format!("annotation {key}: \"{value}\" is not")),
+                    "{error}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn media_types_are_held_once() {
+        let mut types = MediaTypes::default();
+        let one = Stated::of(&Descriptor::of("t", b"a"), &mut types).unwrap();
+        let two = Stated::of(&Descriptor::of("t", b"b"), &mut types).unwrap();
+        assert!(Arc::ptr_eq(&one.media_type, &two.media_type));
+    }
+}
