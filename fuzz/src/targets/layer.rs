@@ -348,6 +348,7 @@ pub mod chunked_layer {
     use modeloci::codec::Encoded;
     use modeloci::layer::table::{ChunkTable, Framing, Header, TableBuilder, unwrap, wrap};
     use modeloci::layer::{Opened, open};
+    use modeloci::oci::annotations;
     use modeloci::oci::stated::{StatedTable, TablePlace};
 
     /// Any table and data under right digests: reads agree with each other, and when the layer
