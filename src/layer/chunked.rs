@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::memory::cache::ChunkKey;
 use crate::memory::flight::Flight;
-use crate::memory::limiter::Unit;
+use crate::memory::limiter::{Term, Unit};
 use crate::memory::tables::Forget;
 use crate::oci::stated::TablePlace;
 use crate::source::ReadAt;
@@ -266,14 +266,15 @@ impl ChunkedFile {
         let length = length.min(limits::MAX_CHUNK_TABLE_BYTES);
         let shared = &self.shared;
         let limiter = &shared.context.limiter;
-        limiter.check(length.saturating_mul(2), &shared.subject)
+        limiter.check(length.saturating_mul(2), Term::Short, &shared.subject)
     }
 
     /// Waits for memory for a table of `length` bytes in the blob: these, and what they hold.
     fn table_memory(&self, length: u64) -> Result<Unit> {
         let shared = &self.shared;
         let bytes = length.saturating_mul(2);
-        shared.context.limiter.take(bytes, &shared.subject)
+        let limiter = &shared.context.limiter;
+        limiter.take(bytes, Term::Short, &shared.subject)
     }
 
     /// Has the pool decode the next chunks when this read continues a sequence of them.
@@ -566,7 +567,8 @@ impl Shared {
         let decoded_len = table.decoded_len(segment) as usize;
         let (buffers, length) = (&self.context.buffers, row.length as usize);
         if matches!(row.kind, ChunkKind::Plain | ChunkKind::Stored) {
-            let (unit, mut out, _) = buffers.take_unit(decoded_len, 0, &self.subject)?;
+            let (unit, mut out, _) =
+                buffers.take_unit(decoded_len, 0, Term::Short, &self.subject)?;
             let in_place = match row.kind {
                 ChunkKind::Plain => self.read(out.as_mut(), &row).map(|()| true)?,
                 _ => self.read_stored(out.as_mut(), &row)?,
@@ -579,7 +581,7 @@ impl Shared {
         // As long as the result where that is enough, so that the memory of one serves the other.
         let scratch = decoded_len.max(length);
         let (unit, mut out, mut scratch) =
-            buffers.take_unit(decoded_len, scratch, &self.subject)?;
+            buffers.take_unit(decoded_len, scratch, Term::Short, &self.subject)?;
         let compressed = scratch.as_mut().get_mut(..length).unwrap_or_default();
         self.read(compressed, &row)?;
         self.decode_row(&row, compressed, out.as_mut())?;

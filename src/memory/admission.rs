@@ -2,10 +2,14 @@
 //!
 //! A decoder that stands still keeps some megabytes. Whoever wants to start one more than allowed
 //! sends home one that stands still; that layer goes on from its last seek point when it is wanted
-//! again. Decoders that work are waited for: they all come to a stop, or to their end.
+//! again. Decoders that work are waited for: they all come to a stop, or to their end. Who waits is let
+//! in in the order of coming: a layer that is read again and again takes its place behind the others.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Most of them at a time.
 pub(crate) const MOST: usize = 3;
@@ -18,13 +22,22 @@ pub(crate) trait Frontier: Send + Sync {
     fn send_home(&self) -> bool;
 }
 
-/// The layers whose frontier is live, oldest first.
+/// The layers whose frontier is live, and those that wait.
 #[derive(Default)]
 pub(crate) struct Live {
-    layers: Mutex<Vec<Arc<dyn Frontier>>>,
+    state: Mutex<State>,
     /// Decoders that wait to be let in.
     waiting: AtomicUsize,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Oldest first.
+    layers: Vec<Arc<dyn Frontier>>,
+    /// Numbers of those that wait, oldest first.
+    line: VecDeque<u64>,
+    came: u64,
 }
 
 impl Live {
@@ -32,23 +45,34 @@ impl Live {
     pub(crate) fn admit(&self, one: &Arc<dyn Frontier>) -> Option<Admission<'_>> {
         // Counted before looking for one that stands still: whoever stops later sees the count.
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        let mut layers = self.lock();
+        let mut state = self.lock();
+        let number = state.came;
+        state.came += 1;
+        state.line.push_back(number);
         let admitted = loop {
             if one.is_closed() {
                 break false;
             }
-            if layers.len() < MOST {
-                layers.push(Arc::clone(one));
-                break true;
+            if state.line.front() == Some(&number) {
+                if state.layers.len() < MOST {
+                    state.layers.push(Arc::clone(one));
+                    break true;
+                }
+                let _ = state.layers.iter().any(|layer| layer.send_home());
             }
-            let _ = layers.iter().any(|layer| layer.send_home());
-            layers = self
+            state = self
                 .changed
-                .wait(layers)
+                .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         };
-        drop(layers);
+        state.line.retain(|other| *other != number);
+        let others = !state.line.is_empty();
+        drop(state);
         self.waiting.fetch_sub(1, Ordering::SeqCst);
+        if others {
+            // One of them comes next.
+            self.changed.notify_all();
+        }
         admitted.then(|| Admission {
             live: self,
             admitted: Arc::clone(one),
@@ -68,12 +92,22 @@ impl Live {
 
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
-        self.lock().len()
+        self.lock().layers.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<dyn Frontier>>> {
+    /// How many stand in line.
+    #[cfg(test)]
+    #[allow(
+        dead_code,
+        reason = "asked where this file is compiled under a scheduler"
+    )]
+    pub(super) fn line(&self) -> usize {
+        self.lock().line.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held.
-        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -85,9 +119,12 @@ pub(crate) struct Admission<'a> {
 
 impl Drop for Admission<'_> {
     fn drop(&mut self) {
-        let mut layers = self.live.lock();
-        layers.retain(|layer| !std::ptr::addr_eq(Arc::as_ptr(layer), Arc::as_ptr(&self.admitted)));
-        drop(layers);
+        let mut state = self.live.lock();
+        let own = Arc::as_ptr(&self.admitted);
+        state
+            .layers
+            .retain(|layer| !std::ptr::addr_eq(Arc::as_ptr(layer), own));
+        drop(state);
         self.live.changed.notify_all();
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::limiter::{Grant, Limiter, Reclaim, Unit};
+use super::limiter::{Grant, Limiter, Reclaim, Term, Unit};
 use super::pages::{PAGE_BYTES, Slot};
 use crate::error::Result;
 
@@ -110,6 +110,7 @@ impl Buffers {
         self: &Arc<Buffers>,
         len: usize,
         scratch: usize,
+        term: Term,
         subject: &str,
     ) -> Result<(Unit, Buffer, Buffer)> {
         let mut free = self.lock();
@@ -118,13 +119,17 @@ impl Buffers {
         let all = (len + scratch) as u64;
         let missing =
             out.as_ref().map_or(len as u64, |_| 0) + beside.as_ref().map_or(scratch as u64, |_| 0);
-        let unit = match self.limiter.try_take(missing) {
+        let now = match term {
+            Term::Short => self.limiter.try_take(missing),
+            Term::Long => self.limiter.more(missing),
+        };
+        let unit = match now {
             Some(unit) => Ok((unit, out, beside)),
             None => {
                 // Who waits must hold nothing that others wait for.
                 drop((out, beside));
                 self.limiter
-                    .take(all, subject)
+                    .take(all, term, subject)
                     .map(|unit| (unit, None, None))
             }
         };
@@ -150,7 +155,7 @@ impl Buffers {
     fn slot(&self, len: usize) -> Option<Piece> {
         let slot = slot_for(len)?;
         // The first touch takes memory for the whole page: the others are the next to be used.
-        let mut page = self.limiter.try_take(PAGE_BYTES as u64)?;
+        let mut page = self.limiter.more(PAGE_BYTES as u64)?;
         let mut grant = page.part(PAGE_BYTES as u64);
         let mut pieces = Slot::of_new_page(slot).into_iter().map(|slot| Piece {
             grant: grant.split(slot.len() as u64),

@@ -4,12 +4,25 @@
 //! cached chunks, windows, passes over foreign layers, tables, spools. Guarantees:
 //!
 //! - What is granted stays within the limit, except for answers: see `Limiter::charge`.
-//! - Who finds too little waits, in order of arrival; the first one has others give back what is kept
-//!   only for speed (see [`Reclaim`]). Who does not need to wait pays for one uncontended lock.
+//! - Who finds too little waits, in order of arrival among its like: see below. The first one has
+//!   others give back what is kept only for speed (see [`Reclaim`]). Who does not need to wait pays for
+//!   one uncontended lock.
 //! - The first one that waits always gets on. A *unit* of work asks once, for all that it needs, and
 //!   holds nothing else while it waits; so units in flight end, and what they leave behind can be
 //!   reclaimed. What can neither be reclaimed nor waited for (it is *kept*) leaves room for the
 //!   largest chunk.
+//! - A *small* unit (one [`Term::Short`] piece of work, of at most [`SHARE`] bytes: a chunk, a table, a
+//!   span, a small layer) stands behind no large one, neither one that waits nor one that works, which
+//!   may be a pass of minutes. So there are two queues, and one rule for each:
+//!   - What large units take leaves [`SHARE`] to the small ones.
+//!   - While a large one waits, small ones in flight have that share in all, and no more. So what the
+//!     oldest large one waits for can only become less: large units before it, small ones beyond their
+//!     share, what can be reclaimed.
+//!
+//!   The one exception is a short piece of work so large that it fits only into the whole (the largest
+//!   chunks, with a small cache): it may take the share too. Once no other large unit is in flight, no
+//!   small one begins before it, and all wait until it ends. Passes must leave the share, or are
+//!   refused.
 //! - What can never fit is an error that names the cache size that would do.
 //!
 //! A unit that finds out on the way that it needs more asks without waiting; refused, it gives
@@ -18,11 +31,11 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::promise::{self, MIB, Promise};
+use super::promise::{self, MIB, Promise, SHARE};
 use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 
@@ -32,6 +45,24 @@ pub trait Reclaim: Send + Sync {
     fn reclaim(&self, bytes: u64) -> bool;
 }
 
+/// How long a unit is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Term {
+    /// As long as it takes to read and decode one piece.
+    Short,
+    /// It may be minutes: a pass over a layer, the window of a decoder, what waits for a hash.
+    Long,
+}
+
+/// Whom a unit stands behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Small,
+    Large,
+    /// A large one that does not leave the share of the small ones.
+    Whole,
+}
+
 /// Grants memory.
 pub struct Limiter {
     /// How long the first one waits for answers that are on their way out.
@@ -39,9 +70,9 @@ pub struct Limiter {
     state: Mutex<State>,
     /// Bytes put aside in files that are memory.
     spooled: AtomicU64,
-    /// The length of the queue, for those who must not wait for the lock.
+    /// How many wait, for those who must not wait for the lock.
     queued: AtomicUsize,
-    /// The first of the queue waits for this: something was given back.
+    /// The first of each queue waits for this: something was given back.
     freed: Condvar,
     /// The others wait for this: there is a new first.
     moved: Condvar,
@@ -56,12 +87,33 @@ struct State {
     /// The part of `taken` that stays until its owner goes.
     kept: u64,
     /// Units in flight.
-    units: usize,
-    /// Tickets of those that wait, oldest first.
-    queue: VecDeque<u64>,
+    units: Units,
+    /// Small ones that wait, oldest first.
+    small: VecDeque<Ticket>,
+    /// Large ones.
+    large: VecDeque<Ticket>,
     tickets: u64,
+    /// Somebody asks for memory back.
+    reclaims: bool,
     /// Grows whenever there may be more to reclaim.
     changes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Units {
+    small: usize,
+    /// What small ones asked for, also where it outlives them.
+    small_bytes: u64,
+    large: usize,
+    /// Of the large ones, those that have the share of the small ones.
+    whole: usize,
+}
+
+/// One that waits.
+struct Ticket {
+    number: u64,
+    bytes: u64,
+    term: Term,
 }
 
 impl Limiter {
@@ -74,9 +126,11 @@ impl Limiter {
                 limit: promise.limit(),
                 taken: 0,
                 kept: 0,
-                units: 0,
-                queue: VecDeque::new(),
+                units: Units::default(),
+                small: VecDeque::new(),
+                large: VecDeque::new(),
                 tickets: 0,
+                reclaims: false,
                 changes: 0,
             }),
             spooled: AtomicU64::new(0),
@@ -97,30 +151,40 @@ impl Limiter {
     ///
     /// # Errors
     /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when it can never fit.
-    pub(crate) fn take(self: &Arc<Limiter>, bytes: u64, subject: &str) -> Result<Unit> {
+    pub(crate) fn take(self: &Arc<Limiter>, bytes: u64, term: Term, subject: &str) -> Result<Unit> {
         let mut state = self.lock();
-        if state.queue.is_empty() && self.fits(&state, bytes) {
-            return Ok(self.begin(&mut state, bytes));
+        let small = is_small(bytes, term);
+        if state.queue(small).is_empty() && state.may_begin(bytes, term) {
+            return Ok(self.begin(&mut state, bytes, term));
         }
-        if bytes > state.limit {
-            return Err(state.too_much(bytes, subject));
+        if bytes > state.most(term) {
+            return Err(state.too_much(bytes, term, subject));
         }
-        let ticket = state.tickets;
+        let number = state.tickets;
         state.tickets += 1;
-        state.queue.push_back(ticket);
-        self.queued.store(state.queue.len(), Ordering::SeqCst);
-        while state.queue.front() != Some(&ticket) {
+        state.queue(small).push_back(Ticket {
+            number,
+            bytes,
+            term,
+        });
+        self.count(&state);
+        while state.queue(small).front().map(|first| first.number) != Some(number) {
             state = wait(&self.moved, state);
         }
-        let (mut state, fits) = self.wait_as_first(state, bytes);
-        state.queue.pop_front();
-        self.queued.store(state.queue.len(), Ordering::SeqCst);
+        let (mut state, fits) = self.wait_as_first(state, bytes, term);
+        state.queue(small).pop_front();
+        self.count(&state);
         let unit = match fits {
-            true => Ok(self.begin(&mut state, bytes)),
-            false => Err(state.too_much(bytes, subject)),
+            true => Ok(self.begin(&mut state, bytes, term)),
+            false => Err(state.too_much(bytes, term, subject)),
         };
+        let others = state.waiting() > 0;
         drop(state);
-        self.moved.notify_all();
+        if others {
+            self.moved.notify_all();
+            // The first of the other queue may have waited for this one.
+            self.freed.notify_all();
+        }
         unit
     }
 
@@ -129,45 +193,68 @@ impl Limiter {
         &'a self,
         mut state: MutexGuard<'a, State>,
         bytes: u64,
+        term: Term,
     ) -> (MutexGuard<'a, State>, bool) {
-        let mut patient = !self.patience.is_zero();
+        let mut since = None;
+        // What `changes` was when nothing could be reclaimed: the two that are first must not wake
+        // each other to try again.
+        let mut tried = None;
         loop {
-            if self.fits(&state, bytes) {
+            if state.may_begin(bytes, term) {
                 return (state, true);
             }
+            let missing = state.missing(bytes, term);
             let changes = state.changes;
-            let missing = state
-                .taken
-                .saturating_add(bytes)
-                .saturating_sub(state.limit);
-            drop(state);
-            let reclaimed = self.reclaim(missing);
-            state = self.lock();
-            if reclaimed || state.changes != changes {
-                continue;
+            if missing > 0 && tried != Some(changes) && !state.reclaims {
+                state.reclaims = true;
+                drop(state);
+                let reclaimed = self.reclaim(missing);
+                state = self.lock();
+                state.reclaims = false;
+                if state.waiting() > 1 {
+                    self.freed.notify_all();
+                }
+                if reclaimed || state.changes != changes {
+                    continue;
+                }
+                tried = Some(changes);
             }
-            if state.kept.saturating_add(bytes) > state.limit {
+            if state.kept.saturating_add(bytes) > state.most(term) {
                 return (state, false);
             }
-            if state.units > 0 {
+            if state.reclaims || state.must_wait(bytes, term) {
                 state = wait(&self.freed, state);
-            } else if patient {
-                let waited = self.freed.wait_timeout(state, self.patience);
-                let (again, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-                state = again;
-                patient = !timeout.timed_out();
-            } else {
-                // Only answers are in the way, and who has them does not let go: one at a time.
+                continue;
+            }
+            // Only answers are in the way. Who has them may not let go: then it is one at a time.
+            let waited = since.get_or_insert_with(Instant::now).elapsed();
+            let patience = self.patience.saturating_sub(waited);
+            if patience.is_zero() {
                 return (state, true);
             }
+            let again = self.freed.wait_timeout(state, patience);
+            (state, _) = again.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// A unit of `bytes`, when it fits now and nobody waits.
+    fn count(&self, state: &State) {
+        self.queued.store(state.waiting(), Ordering::SeqCst);
+    }
+
+    /// A unit of `bytes` for a short piece of work, when it may begin now.
     pub(crate) fn try_take(self: &Arc<Limiter>, bytes: u64) -> Option<Unit> {
         let mut state = self.lock();
-        let fits = state.queue.is_empty() && self.fits(&state, bytes);
-        fits.then(|| self.begin(&mut state, bytes))
+        let (term, small) = (Term::Short, is_small(bytes, Term::Short));
+        let may = state.queue(small).is_empty() && state.may_begin(bytes, term);
+        may.then(|| self.begin(&mut state, bytes, term))
+    }
+
+    /// More memory for one who has a unit, for as long as that may be: when it fits now and nobody
+    /// waits.
+    pub(crate) fn more(self: &Arc<Limiter>, bytes: u64) -> Option<Unit> {
+        let mut state = self.lock();
+        let may = state.waiting() == 0 && state.may_begin(bytes, Term::Long);
+        may.then(|| self.begin(&mut state, bytes, Term::Long))
     }
 
     /// Counts memory that cannot wait: an answer that is put together while its parts are still to be
@@ -216,19 +303,19 @@ impl Limiter {
     ///
     /// # Errors
     /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when a unit of `bytes` does not fit
-    /// even if there is nothing else but what is kept.
-    pub(crate) fn check(&self, bytes: u64, subject: &str) -> Result<()> {
+    /// even if there is nothing else but what is kept, and the share of small ones.
+    pub(crate) fn check(&self, bytes: u64, term: Term, subject: &str) -> Result<()> {
         let state = self.lock();
-        match bytes > state.limit.saturating_sub(state.kept) {
-            true => Err(state.too_much(bytes, subject)),
+        match state.kept.saturating_add(bytes) > state.most(term) {
+            true => Err(state.too_much(bytes, term, subject)),
             false => Ok(()),
         }
     }
 
     /// What a unit can have when nothing else is in flight.
-    pub(crate) fn room(&self) -> u64 {
+    pub(crate) fn room(&self, term: Term) -> u64 {
         let state = self.lock();
-        state.limit.saturating_sub(state.kept)
+        state.most(term).saturating_sub(state.kept)
     }
 
     /// Counts `bytes` that are there before anything is read: the tree.
@@ -241,7 +328,7 @@ impl Limiter {
         state.limit = state.promise.limit();
         match state.promise.can_be_kept() {
             true => Ok(()),
-            false => Err(state.too_much(promise::LARGEST_CHUNK, subject)),
+            false => Err(state.too_much(promise::LARGEST_CHUNK, Term::Short, subject)),
         }
     }
 
@@ -260,16 +347,15 @@ impl Limiter {
         self.lock().limit
     }
 
-    fn fits(&self, state: &State, bytes: u64) -> bool {
-        state.taken.saturating_add(bytes) <= state.limit
-    }
-
-    fn begin(self: &Arc<Limiter>, state: &mut State, bytes: u64) -> Unit {
+    fn begin(self: &Arc<Limiter>, state: &mut State, bytes: u64, term: Term) -> Unit {
+        let class = state.class(bytes, term);
         state.taken += bytes;
-        state.units += 1;
+        state.units.add(class, bytes);
         Unit {
             limiter: Arc::clone(self),
             bytes,
+            asked: bytes,
+            class,
         }
     }
 
@@ -280,17 +366,19 @@ impl Limiter {
         alive.any(|giver| giver.reclaim(bytes))
     }
 
-    fn give_back(&self, bytes: u64, kept: bool, unit: bool) {
+    fn give_back(&self, bytes: u64, kept: bool, unit: Option<(Class, u64)>) {
         let mut state = self.lock();
         state.taken = state.taken.saturating_sub(bytes);
         if kept {
             state.kept = state.kept.saturating_sub(bytes);
         }
-        state.units -= usize::from(unit);
+        if let Some((class, asked)) = unit {
+            state.units.remove(class, asked);
+        }
         state.changes += 1;
-        let waiting = !state.queue.is_empty();
+        let waiting = state.waiting();
         drop(state);
-        if waiting {
+        if waiting > 0 {
             self.freed.notify_all();
         }
     }
@@ -299,7 +387,7 @@ impl Limiter {
     #[cfg(test)]
     pub(super) fn counts(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.units, state.queue.len())
+        (state.units.small + state.units.large, state.waiting())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -308,16 +396,123 @@ impl Limiter {
     }
 }
 
+/// True for what stands behind no large unit.
+fn is_small(bytes: u64, term: Term) -> bool {
+    term == Term::Short && bytes <= SHARE
+}
+
+impl Units {
+    fn add(&mut self, class: Class, bytes: u64) {
+        match class {
+            Class::Small => {
+                self.small += 1;
+                self.small_bytes += bytes;
+            }
+            Class::Large => self.large += 1,
+            Class::Whole => {
+                self.large += 1;
+                self.whole += 1;
+            }
+        }
+    }
+
+    fn remove(&mut self, class: Class, bytes: u64) {
+        match class {
+            Class::Small => {
+                self.small -= 1;
+                self.small_bytes -= bytes;
+            }
+            Class::Large => self.large -= 1,
+            Class::Whole => {
+                self.large -= 1;
+                self.whole -= 1;
+            }
+        }
+    }
+}
+
 impl State {
-    fn too_much(&self, bytes: u64, subject: &str) -> Error {
-        let cache = self.promise.cache_for(bytes.saturating_add(self.kept));
+    fn queue(&mut self, small: bool) -> &mut VecDeque<Ticket> {
+        match small {
+            true => &mut self.small,
+            false => &mut self.large,
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.small.len() + self.large.len()
+    }
+
+    /// Most bytes of one unit.
+    fn most(&self, term: Term) -> u64 {
+        match term {
+            Term::Short => self.limit,
+            Term::Long => self.limit.saturating_sub(SHARE),
+        }
+    }
+
+    fn class(&self, bytes: u64, term: Term) -> Class {
+        if is_small(bytes, term) {
+            Class::Small
+        } else if term == Term::Long || self.leaves_the_share(bytes) {
+            Class::Large
+        } else {
+            Class::Whole
+        }
+    }
+
+    /// True when the share of small ones fits beside so many bytes.
+    fn leaves_the_share(&self, bytes: u64) -> bool {
+        let all = self.kept.saturating_add(bytes).saturating_add(SHARE);
+        all <= self.limit
+    }
+
+    /// Bytes that are too few for a unit.
+    fn missing(&self, bytes: u64, term: Term) -> u64 {
+        let share = match self.class(bytes, term) {
+            Class::Large => SHARE.saturating_sub(self.units.small_bytes),
+            Class::Small | Class::Whole => 0,
+        };
+        let all = self.taken.saturating_add(bytes).saturating_add(share);
+        all.saturating_sub(self.limit)
+    }
+
+    /// True when the first of its queue may begin.
+    fn may_begin(&self, bytes: u64, term: Term) -> bool {
+        self.missing(bytes, term) == 0 && !(is_small(bytes, term) && self.must_let_pass(bytes))
+    }
+
+    /// True when a small unit would keep the oldest large one waiting.
+    fn must_let_pass(&self, bytes: u64) -> bool {
+        let Some(oldest) = self.large.front() else {
+            return false;
+        };
+        let beyond = self.units.small_bytes.saturating_add(bytes) > SHARE;
+        let whole = self.class(oldest.bytes, oldest.term) == Class::Whole;
+        beyond || (whole && self.units.large == 0)
+    }
+
+    /// True when there is a unit in flight that the first of its queue has to wait for.
+    fn must_wait(&self, bytes: u64, term: Term) -> bool {
+        let units = &self.units;
+        match self.class(bytes, term) {
+            Class::Small => self.must_let_pass(bytes) || units.small > 0 || units.whole > 0,
+            Class::Large => units.large > 0 || units.small_bytes > SHARE,
+            Class::Whole => units.large > 0 || units.small > 0,
+        }
+    }
+
+    fn too_much(&self, bytes: u64, term: Term, subject: &str) -> Error {
+        let most = self.most(term);
+        let beside = self.kept.saturating_add(self.limit - most);
+        let cache = self.promise.cache_for(bytes.saturating_add(beside));
         Error::environment(
             subject,
             format!(
                 "needs {} MiB of memory, {} MiB are left beside what is always there; \
                  --cache-size {}MiB would do",
                 bytes.div_ceil(MIB),
-                self.limit.saturating_sub(self.kept) / MIB,
+                most.saturating_sub(self.kept) / MIB,
                 cache.div_ceil(MIB)
             ),
         )
@@ -333,7 +528,10 @@ fn wait<'a>(condition: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a,
 /// The memory of one piece of work that ends by itself. What outlives it is split off.
 pub(crate) struct Unit {
     limiter: Arc<Limiter>,
+    /// Those that were not split off.
     bytes: u64,
+    asked: u64,
+    class: Class,
 }
 
 impl Unit {
@@ -354,18 +552,19 @@ impl Unit {
     /// Takes `bytes` more if that needs no wait.
     pub(crate) fn grow(&mut self, bytes: u64) -> bool {
         let mut state = self.limiter.lock();
-        let fits = state.queue.is_empty() && self.limiter.fits(&state, bytes);
-        if fits {
+        let may = state.waiting() == 0 && state.may_begin(bytes, Term::Long);
+        if may {
             state.taken += bytes;
             self.bytes += bytes;
         }
-        fits
+        may
     }
 }
 
 impl Drop for Unit {
     fn drop(&mut self) {
-        self.limiter.give_back(self.bytes, false, true);
+        let unit = Some((self.class, self.asked));
+        self.limiter.give_back(self.bytes, false, unit);
     }
 }
 
@@ -400,7 +599,7 @@ impl Grant {
 impl Drop for Grant {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.limiter.give_back(self.bytes, self.kept, false);
+            self.limiter.give_back(self.bytes, self.kept, None);
         }
     }
 }

@@ -32,6 +32,9 @@ pub(crate) const LARGEST_CHUNK: u64 = 35 * MIB;
 /// The largest decoder: its window, and what it reads and writes through.
 pub(crate) const LARGEST_DECODER: u64 = (1 << limits::MAX_ZSTD_WINDOW_LOG) + MIB;
 
+/// What long work leaves to short: a span of a foreign layer, or some chunks of the default size.
+pub(crate) const SHARE: u64 = 5 * MIB;
+
 /// The promise of one mount.
 #[derive(Debug, Clone, Copy)]
 pub struct Promise {

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::limiter::{Limiter, Unit};
+use super::limiter::{Limiter, Term, Unit};
 use super::promise::LARGEST_DECODER;
 use crate::error::Result;
 
@@ -29,7 +29,8 @@ impl Windows {
     }
 
     /// Runs `work` with `bytes` of memory besides what its decoder takes. It tells how much that is
-    /// before it goes on, and gives up where the answer is an error; then it is run again.
+    /// before it goes on, and gives up where the answer is an error; then it is run again. However
+    /// soon it ends, it leaves the share of small units: what a pass was refused, no span gets.
     ///
     /// # Errors
     /// Those of `work`, and of [`Limiter::take`].
@@ -37,14 +38,15 @@ impl Windows {
         &self,
         limiter: &Arc<Limiter>,
         bytes: u64,
+        term: Term,
         subject: &str,
         mut work: impl FnMut(&mut Unit, &mut Decoder) -> Result<T>,
     ) -> Result<T> {
         loop {
             // What is expected is rounded up; what is needed may fit all the same.
-            let room = limiter.room().saturating_sub(bytes);
+            let room = limiter.room(Term::Long).saturating_sub(bytes);
             let granted = self.expected().min(room);
-            let mut unit = limiter.take(bytes.saturating_add(granted), subject)?;
+            let mut unit = limiter.take(bytes.saturating_add(granted), term, subject)?;
             let mut decoder = Decoder {
                 limiter: Arc::clone(limiter),
                 more: None,
@@ -55,7 +57,7 @@ impl Windows {
             match decoder.refused {
                 // Windows grow in small steps; a layer that takes them all must not begin anew for each.
                 Some(size) => {
-                    limiter.check(bytes.saturating_add(size), subject)?;
+                    limiter.check(bytes.saturating_add(size), Term::Long, subject)?;
                     let next = size.checked_next_power_of_two().unwrap_or(size);
                     self.expect(next.min(LARGEST_DECODER).max(size));
                 }
@@ -86,7 +88,7 @@ impl Decoder {
         let grown = match &mut self.more {
             Some(more) => more.grow(missing),
             none => {
-                *none = self.limiter.try_take(missing);
+                *none = self.limiter.more(missing);
                 none.is_some()
             }
         };
@@ -119,7 +121,7 @@ mod tests {
             for windows in &windows {
                 scope.spawn(|| {
                     let mut runs = 0;
-                    let result = windows.run(&limiter, size, "a test", |_, decoder| {
+                    let result = windows.run(&limiter, size, Term::Long, "a test", |_, decoder| {
                         runs += 1;
                         std::thread::yield_now();
                         for size in [size / 4, size / 2, size] {
@@ -134,7 +136,7 @@ mod tests {
         });
         assert_eq!(limiter.taken(), 0);
         assert!(windows.iter().all(|w| w.expected() <= LARGEST_DECODER));
-        let never = windows[0].run(&limiter, size, "a test", |_, decoder| {
+        let never = windows[0].run(&limiter, size, Term::Long, "a test", |_, decoder| {
             let grown = decoder.grow(LARGEST_DECODER);
             grown.map_err(Error::io("grow", "a decoder"))
         });

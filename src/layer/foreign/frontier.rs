@@ -40,7 +40,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Stats;
 use crate::memory::admission;
 use crate::memory::cache::ChunkKey;
-use crate::memory::limiter::Grant;
+use crate::memory::limiter::{Grant, Term};
 
 /// What a pass, or the index of an earlier one, found out.
 pub(super) struct Known {
@@ -470,7 +470,7 @@ fn decode_beside<'scope>(
         let window = history.len();
         let (buffers, len) = (&layer.context.buffers, WINDOW + wanted + SLOP);
         // It has no other unit; the hash that it may wait for has its own.
-        let (_unit, mut buffer, _) = buffers.take_unit(len, 0, subject)?;
+        let (_unit, mut buffer, _) = buffers.take_unit(len, 0, Term::Long, subject)?;
         let out = buffer.as_mut();
         if let Some(front) = out.get_mut(..window) {
             front.copy_from_slice(&history);

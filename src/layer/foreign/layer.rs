@@ -15,6 +15,7 @@ use crate::codec::frames;
 use crate::error::Result;
 use crate::layer::{Context, LayerSpec};
 use crate::limits;
+use crate::memory::limiter::Term;
 use crate::memory::windows::Windows;
 use crate::source::ReadAt;
 
@@ -73,7 +74,8 @@ impl Layer {
             self.windows.expect(window + BESIDE_A_WINDOW);
         }
         let memory = self.pass().memory() + self.windows.expected();
-        self.context.limiter.check(memory, &self.subject)
+        let limiter = &self.context.limiter;
+        limiter.check(memory, Term::Long, &self.subject)
     }
 
     /// True when a pass takes no time worth mentioning.

@@ -35,6 +35,7 @@ use crate::digest::Algorithm;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::cache::ChunkKey;
 use crate::memory::flight::Flight;
+use crate::memory::limiter::Term;
 use crate::memory::windows::Windows;
 use crate::source::ReadAt;
 
@@ -491,7 +492,7 @@ impl ForeignFile {
         let limiter = &layer.context.limiter;
         let bytes = layer
             .windows
-            .run(limiter, memory, subject, |unit, decoder| {
+            .run(limiter, memory, Term::Short, subject, |unit, decoder| {
                 let mut bytes = Vec::new();
                 if packed {
                     let source = |byte| VerifiedReader::new(layer, &known.digests, byte);

@@ -22,7 +22,7 @@ use crate::codec::seek::Record;
 use crate::error::{Error, Result};
 use crate::layer::file_digests::{FileDigests, FileHasher};
 use crate::layer::{Context, LayerSpec};
-use crate::memory::limiter::Unit;
+use crate::memory::limiter::{Term, Unit};
 use crate::memory::turns::{Turn, Turns};
 use crate::memory::windows::{Decoder, Windows};
 use crate::source::ReadAt;
@@ -88,6 +88,13 @@ impl Pass<'_> {
         }
     }
 
+    fn term(&self) -> Term {
+        match is_small(self.blob, self.guess.unproven(), self.tuning) {
+            true => Term::Short,
+            false => Term::Long,
+        }
+    }
+
     /// Goes over the layer. With `digests`, also computes the file's.
     ///
     /// # Errors
@@ -98,10 +105,13 @@ impl Pass<'_> {
     pub(super) fn run(&self, digests: Option<FileHasher>) -> Result<Passed> {
         let _turn = self.turns().take();
         let limiter = &self.context.limiter;
-        self.windows
-            .run(limiter, self.memory(), self.subject, |_, decoder| {
-                self.run_within(decoder, digests.clone())
-            })
+        self.windows.run(
+            limiter,
+            self.memory(),
+            self.term(),
+            self.subject,
+            |_, decoder| self.run_within(decoder, digests.clone()),
+        )
     }
 
     /// Bytes that a pass takes, besides a zstd decoder.
@@ -170,7 +180,7 @@ impl Pass<'_> {
     pub(super) fn begin_hashing(&self) -> Result<Hashing<'_>> {
         let turn = self.turns().take();
         let limiter = &self.context.limiter;
-        let unit = limiter.take(2 * BUFFER as u64, self.subject)?;
+        let unit = limiter.take(2 * BUFFER as u64, self.term(), self.subject)?;
         Ok(Hashing {
             _turn: turn,
             _unit: unit,

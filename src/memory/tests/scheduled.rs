@@ -7,7 +7,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
@@ -24,6 +24,9 @@ mod sync {
 }
 
 #[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
+#[path = "../admission.rs"]
+mod admission;
+#[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
 #[path = "../flight.rs"]
 mod flight;
 #[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
@@ -33,8 +36,9 @@ mod limiter;
 #[path = "../turns.rs"]
 mod turns;
 
+use admission::{Frontier, Live, MOST};
 use flight::Flight;
-use limiter::{Grant, Limiter, Reclaim};
+use limiter::{Grant, Limiter, Reclaim, Term};
 use turns::Turns;
 
 /// Schedules of each test: half of them at random, half with few changes of thread at the worst
@@ -190,9 +194,10 @@ fn r16_memory_is_never_more_than_there_is_and_nobody_waits_for_ever() {
             let (limiter, cache) = (Arc::clone(&limiter), Arc::clone(&cache));
             thread::spawn(move || {
                 for round in 0..2 {
-                    // All of it, most, or some.
-                    let bytes = limit / 8 * [8, 5, 3, 1][((n + round) % 4) as usize];
-                    let mut unit = limiter.take(bytes, "a test").unwrap();
+                    // All of it, most, some, or what is small.
+                    let all = [limit, limit / 8 * 5, limit / 8 * 3, 4 << 20];
+                    let bytes = all[((n + round) % 4) as usize];
+                    let mut unit = limiter.take(bytes, Term::Short, "a test").unwrap();
                     assert!(limiter.taken() <= limit);
                     if n == 1 {
                         // A decoder that finds out that it needs more.
@@ -211,5 +216,123 @@ fn r16_memory_is_never_more_than_there_is_and_nobody_waits_for_ever() {
         assert_eq!(limiter.counts(), (0, 0));
         while limiter.reclaim(1) {}
         assert_eq!(limiter.taken(), 0);
+    });
+}
+
+#[test]
+fn r16_a_small_one_gets_on_beside_passes_that_work_and_wait_and_all_of_them_do() {
+    in_any_order(|| {
+        let promise = Promise::new(16 << 20, 2, 0);
+        let limiter = Limiter::new(promise, Duration::ZERO);
+        let cache = Arc::<Cache>::default();
+        let giver: Arc<dyn Reclaim> = Arc::<Cache>::clone(&cache);
+        limiter.reclaims_from(vec![Arc::downgrade(&giver)]);
+        let (limit, room) = (limiter.limit(), limiter.room(Term::Long));
+        let small = Arc::new(AtomicUsize::new(2));
+        let ended = Arc::new((sync::Mutex::new(()), sync::Condvar::new()));
+        // It works for as long as there is anything small to be done.
+        let pass = limiter.take(room - (8 << 20), Term::Long, "a pass");
+        let passes = (0..2).map(|n| {
+            let limiter = Arc::clone(&limiter);
+            thread::spawn(move || {
+                // The second is a large chunk, that needs the share too.
+                let (bytes, term) = [(room, Term::Long), (limit, Term::Short)][n];
+                let _unit = limiter.take(bytes, term, "another").unwrap();
+                assert!(limiter.taken() <= limit);
+            })
+        });
+        let passes: Vec<_> = passes.collect();
+        let readers = (0..2).map(|_| {
+            let (limiter, cache) = (Arc::clone(&limiter), Arc::clone(&cache));
+            let (small, ended) = (Arc::clone(&small), Arc::clone(&ended));
+            thread::spawn(move || {
+                for mib in [2, 5, 1] {
+                    let bytes = mib << 20;
+                    let mut unit = limiter.take(bytes, Term::Short, "a chunk").unwrap();
+                    let part = unit.part(bytes / 2);
+                    cache.0.lock().unwrap().push(part);
+                    assert!(limiter.taken() <= limit);
+                }
+                let _lock = ended.0.lock().unwrap();
+                small.fetch_sub(1, Ordering::SeqCst);
+                ended.1.notify_all();
+            })
+        });
+        let readers: Vec<_> = readers.collect();
+        let mut lock = ended.0.lock().unwrap();
+        while small.load(Ordering::SeqCst) > 0 {
+            lock = ended.1.wait(lock).unwrap();
+        }
+        drop((lock, pass));
+        for one in passes.into_iter().chain(readers) {
+            one.join().unwrap();
+        }
+        assert_eq!(limiter.counts(), (0, 0));
+        while limiter.reclaim(1) {}
+        assert_eq!(limiter.taken(), 0);
+    });
+}
+
+/// A decoder that works, and does not stand still.
+#[derive(Default)]
+struct Busy {
+    closed: AtomicBool,
+}
+
+impl Frontier for Busy {
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    fn send_home(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn r15_layers_are_let_in_in_the_order_of_coming() {
+    in_any_order(|| {
+        let live = Arc::<Live>::default();
+        let busy = |layer: &Arc<Busy>| Arc::<Busy>::clone(layer) as Arc<dyn Frontier>;
+        let mut places: Vec<_> = (0..MOST)
+            .map(|_| live.admit(&busy(&Arc::default())).unwrap())
+            .collect();
+        let let_in = Arc::<sync::Mutex<Vec<usize>>>::default();
+        let mut layers = Vec::new();
+        let threads = (0..4).map(|number| {
+            let layer = Arc::<Busy>::default();
+            let frontier = busy(&layer);
+            layers.push(layer);
+            let (live, inside) = (Arc::clone(&live), Arc::clone(&let_in));
+            let before = live.line();
+            let other = Arc::clone(&live);
+            let one = thread::spawn(move || {
+                let place = live.admit(&frontier);
+                if place.is_some() {
+                    inside.lock().unwrap().push(number);
+                }
+                // Who is in stays, so that a place is free only when the test gives one back.
+                std::mem::forget(place);
+            });
+            while other.line() == before {
+                thread::yield_now();
+            }
+            one
+        });
+        let threads: Vec<_> = threads.collect();
+        // One that nobody reads any more keeps nobody waiting.
+        layers[1].closed.store(true, Ordering::SeqCst);
+        live.wake();
+        for order in [&[0][..], &[0, 2], &[0, 2, 3]] {
+            drop(places.pop());
+            while let_in.lock().unwrap().len() < order.len() {
+                thread::yield_now();
+            }
+            assert_eq!(*let_in.lock().unwrap(), order);
+        }
+        for one in threads {
+            one.join().unwrap();
+        }
+        assert!(!live.is_wanted());
     });
 }
