@@ -29,6 +29,8 @@ pub const MAX_JSON_ITEM_VALUES: usize = 1 << 12;
 pub const MAX_JSON_ITEM_OBJECTS: usize = 1 << 6;
 /// Most manifests of one index, and most documents read to find the model's.
 pub const MAX_MANIFESTS: usize = 1_000;
+/// Most bytes of manifests that are read to choose one of them.
+pub const MAX_CANDIDATE_BYTES: u64 = 256 << 20;
 /// Deepest nesting of indexes.
 pub const MAX_INDEX_DEPTH: usize = 8;
 /// Most layers of one manifest.

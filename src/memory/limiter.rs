@@ -318,7 +318,8 @@ impl Limiter {
         state.most(term).saturating_sub(state.kept)
     }
 
-    /// Counts `bytes` that are there before anything is read: the tree.
+    /// Counts `bytes` that the open model takes before anything is read: at first what is expected,
+    /// then what was measured.
     ///
     /// # Errors
     /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when they leave too little.

@@ -41,6 +41,8 @@ pub struct Promise {
     cache: u64,
     headroom: u64,
     base: u64,
+    /// Of the open model: its tree, what is known of its layers.
+    model: u64,
 }
 
 impl Promise {
@@ -51,17 +53,19 @@ impl Promise {
             cache,
             headroom: HEADROOM + LARGEST_DECODER,
             base: 0,
+            model: 0,
         }
     }
 
-    /// For a cache of `cache` bytes, so many event loops, and a tree of `tree` bytes.
-    pub fn new(cache: u64, loops: usize, tree: u64) -> Promise {
+    /// For a cache of `cache` bytes, so many event loops, and a model that takes `model` bytes.
+    pub fn new(cache: u64, loops: usize, model: u64) -> Promise {
         // Each event loop has a reader that stands in for it.
         let threads = 2 * loops as u64 + OTHER_THREADS;
         Promise {
             cache,
             headroom: HEADROOM,
-            base: PROCESS + threads * THREAD + FRONTIERS + SPOOL + tree,
+            base: PROCESS + threads * THREAD + FRONTIERS + SPOOL,
+            model,
         }
     }
 
@@ -72,7 +76,7 @@ impl Promise {
 
     /// What is left for whatever grows with what is read.
     pub(crate) fn limit(&self) -> u64 {
-        self.total().saturating_sub(self.base)
+        self.total().saturating_sub(self.spoken_for())
     }
 
     /// True when there is room for the largest chunk.
@@ -80,19 +84,21 @@ impl Promise {
         self.limit() >= LARGEST_CHUNK
     }
 
-    /// The same with `bytes` more that are there before anything is read.
-    pub(crate) fn with(self, bytes: u64) -> Promise {
-        Promise {
-            base: self.base.saturating_add(bytes),
-            ..self
-        }
+    /// What is there before anything is read.
+    fn spoken_for(&self) -> u64 {
+        self.base.saturating_add(self.model)
+    }
+
+    /// The same for a model that takes `model` bytes.
+    pub(crate) fn with(self, model: u64) -> Promise {
+        Promise { model, ..self }
     }
 
     /// The smallest cache, in bytes, that leaves `bytes`.
     pub(crate) fn cache_for(&self, bytes: u64) -> u64 {
         bytes
             .max(LARGEST_CHUNK)
-            .saturating_add(self.base)
+            .saturating_add(self.spoken_for())
             .saturating_sub(self.headroom)
             .max(LEAST_CACHE)
     }
@@ -108,7 +114,7 @@ mod tests {
             for loops in [2, 8, 64] {
                 let promise = Promise::new(cache, loops, 0);
                 assert_eq!(promise.total(), cache.max(16 * MIB) + 64 * MIB);
-                assert_eq!(promise.base + promise.limit(), promise.total());
+                assert_eq!(promise.spoken_for() + promise.limit(), promise.total());
                 assert!(promise.can_be_kept(), "{promise:?}");
                 // The cache itself fits, and beside it what makes readers of small chunks fast.
                 assert!(promise.limit() >= cache + 16 * MIB, "{promise:?}");

@@ -190,6 +190,13 @@ impl Model {
             None => Limiter::new(Promise::unmounted(options.cache_bytes), Duration::ZERO),
             Some(threads) => Limiter::new(Promise::new(options.cache_bytes, threads, 0), PATIENCE),
         };
+        if options.served_by.is_some() {
+            // What cannot fit is refused before it is taken.
+            let taken = opening::memory_of(&layers);
+            limiter
+                .settle(taken, "opening this model")
+                .map_err(within)?;
+        }
         let context = Arc::new(Context::within(
             limiter,
             Arc::new(LruChunkCache::new(options.cache_bytes)),

@@ -415,7 +415,16 @@ impl Resolver<'_> {
         }
         let mut choices = Vec::new();
         let mut missing = None;
+        let mut bytes = 0u64;
         for descriptor in listed {
+            bytes = bytes.saturating_add(descriptor.size);
+            if bytes > limits::MAX_CANDIDATE_BYTES {
+                let rule = format!(
+                    "lists manifests of more than {} bytes; choose one by its digest",
+                    limits::MAX_CANDIDATE_BYTES
+                );
+                return Err(Error::malformed("index.json", rule));
+            }
             match self.read_listed(&descriptor, &mut |_, _| Ok(()))? {
                 Some(found) => choices.push(Candidate::new(descriptor, &found)),
                 // Tools save one platform of an image and keep the index of all.

@@ -131,15 +131,20 @@ impl Descriptor {
         each: &mut dyn FnMut(usize, Descriptor) -> Result<()>,
     ) -> Result<(Fields<'a>, Sizes)> {
         let mut sizes = Sizes::default();
+        let mut entries = 0;
         let document = json::parse_with_list(bytes, subject, key, &mut |number, value| {
             if number >= limit {
-                let rule = format!("{key} has too many entries, the limit is {limit}");
-                return Err(Error::malformed(subject, rule));
+                entries = number + 1;
+                return Ok(());
             }
             let descriptor = Descriptor::parse(value, subject, format!("{key}[{number}]"))?;
             sizes.note(&descriptor, subject)?;
             each(number, descriptor)
         })?;
+        if entries > limit {
+            let rule = format!("{key} has {entries} entries, the limit is {limit}");
+            return Err(Error::malformed(subject, rule));
+        }
         Ok((Fields::of(document, subject, String::new())?, sizes))
     }
 

@@ -214,7 +214,7 @@ fn j1_more_layers_than_the_limit() {
         let config = Descriptor::of("c", b"c");
         OciManifest::new(config, vec![layer.clone(); n]).to_bytes()
     };
-    let rule = "layers has too many entries, the limit is 100000";
+    let rule = "layers has 100001 entries, the limit is 100000";
     refuses(&manifest(limits::MAX_LAYERS + 1), rule);
     assert!(OciManifest::parse(&manifest(limits::MAX_LAYERS)).is_ok());
     let index = Index {
@@ -225,7 +225,7 @@ fn j1_more_layers_than_the_limit() {
     assert!(
         error
             .to_string()
-            .contains("manifests has too many entries, the limit is 1000"),
+            .contains("manifests has 1001 entries, the limit is 1000"),
         "{error}"
     );
 }

@@ -19,6 +19,7 @@ mod meanwhile;
 mod mounted;
 mod mounting;
 mod mutations;
+mod opening;
 mod outer_tar;
 mod packing;
 mod paths;

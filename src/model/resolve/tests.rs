@@ -284,6 +284,36 @@ fn j6_several_manifests_are_listed() {
 }
 
 #[test]
+fn j6_manifests_that_would_take_long_to_tell_apart() {
+    let large = |n: usize| {
+        let mut large = manifest(b"layer");
+        let text = "x".repeat(limits::MAX_MANIFEST_BYTES as usize - 1_000);
+        large.annotations.insert(format!("a{n:02}"), text);
+        large
+    };
+    let most = (limits::MAX_CANDIDATE_BYTES / limits::MAX_MANIFEST_BYTES) as usize;
+    let one = large(0);
+    let entries = |count: usize| {
+        let first = entry(&one);
+        // Not in the archive: they are not read, but would be.
+        let others = (1..count).map(|n| {
+            let digest = Digest::sha256(&n.to_be_bytes());
+            Descriptor::new(media_type::IMAGE_MANIFEST, digest, first.size)
+        });
+        std::iter::once(first.clone())
+            .chain(others)
+            .collect::<Vec<_>>()
+    };
+    let fake = archive(&[&one]);
+    assert!(resolve(&fake.clone().index(&entries(most)), None).is_ok());
+    fake.clone()
+        .index(&entries(most + 1))
+        .refuses("choose one by its digest");
+    let pin = entry(&one).digest;
+    assert!(resolve(&fake.index(&entries(most + 1)), Some(&pin)).is_ok());
+}
+
+#[test]
 fn j6_an_index_that_contains_itself() {
     let digest = Digest::sha256(b"whatever");
     let own = Descriptor::new(media_type::IMAGE_INDEX, digest, 0);
