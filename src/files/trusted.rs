@@ -57,13 +57,11 @@ pub(crate) fn open(path: &Path, create: bool) -> Result<Option<OwnedFd>, Problem
             return Ok(None);
         }
     }
+    // Before it is opened for listing, which a process that is confined may do only with its own.
+    let stat = calls::fstat(&way.dir).map_err(|errno| way.failed(errno))?;
+    check_own(&stat).map_err(|why| way.distrusted(why))?;
     let dir = calls::openat(&way.dir, c".", DIRECTORY, Mode::empty());
-    let dir = dir.map_err(|errno| way.failed(errno))?;
-    let stat = calls::fstat(&dir).map_err(|errno| way.failed(errno))?;
-    match check_own(&stat) {
-        Ok(()) => Ok(Some(dir)),
-        Err(why) => Err(way.distrusted(why)),
-    }
+    dir.map(Some).map_err(|errno| way.failed(errno))
 }
 
 /// What is wrong with something that should be this user's alone.

@@ -6,7 +6,8 @@
 
 use std::fs::File;
 use std::io::IoSliceMut;
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
@@ -78,12 +79,45 @@ pub trait BlobSource: Send + Sync {
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when it is neither (says what was
 /// expected), or breaks a rule of its format; FIFOs and devices are refused without blocking.
 pub fn open(path: &Path) -> Result<Arc<dyn BlobSource>> {
-    let file = open_any(path)?;
-    let metadata = file.metadata().map_err(Error::io("read", path))?;
-    if metadata.is_dir() {
-        Ok(Arc::new(LayoutDir::from_file(file, path)?))
-    } else {
-        Ok(Arc::new(ArchiveSource::from_file(file, path)?))
+    Unread::open(path)?.read()
+}
+
+/// What is at a path, of which nothing was read yet. A process can give up rights in between.
+pub(crate) struct Unread {
+    file: File,
+    path: PathBuf,
+}
+
+impl Unread {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn open(path: &Path) -> Result<Unread> {
+        Ok(Unread {
+            file: open_any(path)?,
+            path: path.to_path_buf(),
+        })
+    }
+
+    /// Reads what it is.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub(crate) fn read(self) -> Result<Arc<dyn BlobSource>> {
+        let Unread { file, path } = self;
+        let metadata = file.metadata().map_err(Error::io("read", &path))?;
+        if metadata.is_dir() {
+            Ok(Arc::new(LayoutDir::from_file(file, &path)?))
+        } else {
+            Ok(Arc::new(ArchiveSource::from_file(file, &path)?))
+        }
+    }
+}
+
+impl AsFd for Unread {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
