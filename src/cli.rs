@@ -91,6 +91,8 @@ pub(crate) enum Command {
     Prefetcher {
         /// The number of the mount's device
         device: u64,
+        /// Where it is mounted: all that can be read from then on
+        mountpoint: Option<PathBuf>,
     },
 }
 
@@ -332,8 +334,7 @@ pub(crate) struct MountArgs {
         value_parser = parse_size
     )]
     pub(crate) cache_size: u64,
-    /// Fill the kernel's page cache with the model, in the background while nobody reads: with at most
-    /// half of the memory that is available
+    /// Fill the page cache while nobody reads, with at most half of the memory that is available
     #[arg(long)]
     pub(crate) prefetch: bool,
     /// Stay in the foreground
@@ -368,6 +369,9 @@ pub(crate) struct MountArgs {
     /// Keep no seek tables between runs
     #[arg(long)]
     pub(crate) no_index: bool,
+    /// Give up no rights, to debug
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
     /// With --foreground: write the line READY=1 to this descriptor when the mount answers
     #[arg(long, value_name = "N")]
     pub(crate) ready_fd: Option<i32>,
@@ -512,6 +516,7 @@ impl From<MountHelper> for Cli {
                 system_log: false,
                 index_dir: None,
                 no_index: false,
+                no_sandbox: false,
                 ready_fd: None,
                 mountpoint_fd: None,
                 fake: helper.fake,

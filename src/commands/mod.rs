@@ -33,8 +33,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Umount(args) => umount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::AddLayer(args) => add_layer::run(&args),
-        Command::Prefetcher { device } => {
-            modeloci::mount::serve_prefetch(device)?;
+        Command::Prefetcher { device, mountpoint } => {
+            modeloci::mount::serve_prefetch(device, mountpoint.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use log::LevelFilter;
-use modeloci::mount::{self, LogQueue, MountOptions, SystemLog};
+use modeloci::mount::{self, LogQueue, MountOptions, Side, SystemLog};
 use modeloci::{Error, ErrorKind};
 
 use super::{logging, output};
@@ -34,10 +34,45 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         // Started by way of /proc/self/exe, it would be "exe" to ps, top and pgrep.
         let _ = rustix::thread::set_name(c"modeloci");
     }
-    give_up_privileges();
-    let log = start_log(&options, verbosity)
-        .inspect_err(|error| mount::report_failure(&options, error))?;
-    let result = mount::mount(&options).map_err(|error| advise(error, &args.archive));
+    if options.no_sandbox {
+        let log = log_sink(&options)
+            .and_then(|sink| start_log(&options, verbosity, sink))
+            .inspect_err(|error| mount::report_failure(&options, error))?;
+        let result = mount::mount(&options);
+        return end(&args, &options, &log, result);
+    }
+    match mount::part(&options).map_err(|error| advise(error, &args.archive))? {
+        Side::Keeper(mut keeper) => {
+            let log = log_sink(&options)
+                .and_then(|sink| start_log(&options, verbosity, sink))
+                .inspect_err(|error| keeper.failed(error))?;
+            let result = keeper.keep(&options, log.writer());
+            end(&args, &options, &log, result)
+        }
+        Side::Server(server) => {
+            // A file is opened while that can still be done.
+            let sink = match options.log_file.is_none() && options.system_log {
+                true => Ok(server.log_to_keeper()),
+                false => log_sink(&options),
+            };
+            match sink {
+                Ok(sink) => server.serve(&options, || start_log(&options, verbosity, sink)),
+                Err(error) => server.failed(&error),
+            }
+            // What there is to say the keeper says.
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Says how a mount in the foreground has ended.
+fn end(
+    args: &MountArgs,
+    options: &MountOptions,
+    log: &LogQueue,
+    result: Result<(), Error>,
+) -> anyhow::Result<ExitCode> {
+    let result = result.map_err(|error| advise(error, &args.archive));
     if let Err(error) = &result {
         // In the background nobody sees stderr.
         if options.log_file.is_some() || options.system_log {
@@ -47,26 +82,6 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     log.flush(Duration::from_millis(500));
     result?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// What a server never needs is given up before its first thread starts, which inherits that. (Only
-/// the program does this: a caller of the library keeps what it has.)
-fn give_up_privileges() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    // A core dump would hold the model. Whoever looks for a bug can raise the limit again.
-    let cores = Rlimit {
-        current: Some(0),
-        maximum: getrlimit(Resource::Core).maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Core, cores) {
-        log::debug!("core dumps stay as they are: {error}");
-    }
-    // For other users a setuid program mounts, and unmounts at the end.
-    if rustix::process::geteuid().is_root()
-        && let Err(error) = rustix::thread::set_no_new_privs(true)
-    {
-        log::debug!("new privileges stay possible: {error}");
-    }
 }
 
 /// Says what to do about a directory of files that was never packed.
@@ -98,6 +113,7 @@ fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<MountOption
     options.log_file = args.log_file.clone();
     options.system_log = args.system_log;
     options.ready_fd = args.ready_fd;
+    options.no_sandbox = args.no_sandbox;
     options.mountpoint_fd = args.mountpoint_fd;
     options.index_dir = match (&args.index_dir, args.no_index) {
         (_, true) => None,
@@ -147,14 +163,21 @@ fn open_log(file: &Path) -> Result<File, Error> {
         .map_err(Error::io("open the log file", file))
 }
 
-/// A mount outlives the terminal that it was started from, so whatever it says goes through a
-/// queue that never blocks.
-fn start_log(options: &MountOptions, verbosity: Verbosity) -> Result<LogQueue, Error> {
-    let sink: Box<dyn Write + Send> = match &options.log_file {
+fn log_sink(options: &MountOptions) -> Result<Box<dyn Write + Send>, Error> {
+    Ok(match &options.log_file {
         Some(file) => Box::new(open_log(file)?),
         None if options.system_log => Box::new(SystemLog::new()),
         None => Box::new(std::io::stderr()),
-    };
+    })
+}
+
+/// A mount outlives the terminal that it was started from, so whatever it says goes through a
+/// queue that never blocks.
+fn start_log(
+    options: &MountOptions,
+    verbosity: Verbosity,
+    sink: Box<dyn Write + Send>,
+) -> Result<LogQueue, Error> {
     let (writer, queue) = LogQueue::start(sink).map_err(Error::io("start", "a thread"))?;
     let level = match verbosity.level() {
         LevelFilter::Warn => LevelFilter::Info,

@@ -32,8 +32,20 @@ fn report(status: &Status) -> String {
     line("Manifest:", plain(&status.manifest_digest));
     line(
         "Process:",
-        format!("{}, up {} s", status.pid, status.uptime_seconds),
+        match status.server_pid {
+            0 => format!("{}, up {} s", status.pid, status.uptime_seconds),
+            server if server == status.pid => {
+                format!("{}, up {} s", status.pid, status.uptime_seconds)
+            }
+            server => format!(
+                "{}, served by {server}, up {} s",
+                status.pid, status.uptime_seconds
+            ),
+        },
     );
+    let sandbox = status.sandbox.as_ref();
+    let sandbox = sandbox.map_or_else(|| "off".to_string(), |sandbox| sandbox.summary());
+    line("Sandbox:", plain(&sandbox));
     line(
         "Files:",
         format!("{} ({})", status.files, mib(status.total_bytes)),

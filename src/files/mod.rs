@@ -13,5 +13,6 @@ pub(crate) mod links;
 pub(crate) mod lock;
 pub(crate) mod place;
 pub(crate) mod remove;
+pub(crate) mod scratch;
 pub(crate) mod temporary;
 pub(crate) mod trusted;

@@ -71,8 +71,9 @@ pub(super) struct Attached {
     place: Place,
     /// What a look-up finds as long as it is there.
     found: Found,
-    /// Tells whether the connection, and with it the device number, is still ours.
-    connection: OwnedFd,
+    /// Tells whether the connection, and with it the device number, is still ours. `None` once
+    /// whoever has served it is gone.
+    connection: Option<OwnedFd>,
     detached: bool,
 }
 
@@ -122,7 +123,7 @@ fn settle(mount: OwnedFd, place: Place, connection: OwnedFd) -> Result<Attached>
         Ok(found) => Ok(Attached {
             place,
             found,
-            connection,
+            connection: Some(connection),
             detached: false,
         }),
         Err(error) => {
@@ -198,7 +199,7 @@ fn by_path(
             let attached = Attached {
                 place,
                 found,
-                connection,
+                connection: Some(connection),
                 detached: false,
             };
             Ok((fd, Mountable::Placed(attached)))
@@ -351,9 +352,17 @@ impl Attached {
         }
     }
 
+    /// Ends the connection, which nobody serves any more: readers get an error, and wait no longer.
+    pub(super) fn abandon(&mut self) {
+        self.connection = None;
+    }
+
     /// False once the connection has ended.
     fn connected(&self) -> bool {
-        let mut fds = [PollFd::new(&self.connection, PollFlags::empty())];
+        let Some(connection) = &self.connection else {
+            return false;
+        };
+        let mut fds = [PollFd::new(connection, PollFlags::empty())];
         let polled = rustix::event::poll(&mut fds, Some(&Timespec::default()));
         polled.is_ok() && !fds[0].revents().contains(PollFlags::ERR)
     }
@@ -720,8 +729,7 @@ mod tests {
         // As if it had been killed.
         drop(fd);
         let mut attached = std::mem::ManuallyDrop::new(attached);
-        let null = rustix::fs::open("/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
-        drop(std::mem::replace(&mut attached.connection, null));
+        attached.abandon();
         place::clear_after_death(&spot).unwrap();
         assert_eq!(mounts_below(&dir), [0; 0]);
     }

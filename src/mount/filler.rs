@@ -5,15 +5,19 @@
 //! connection, so that it ends with an error when its server is gone. It opens a file only for the
 //! moment in which it asks, since open files keep a mount from being unmounted.
 
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::num::NonZeroU64;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{ffi::OsStr, str};
 
 use rustix::fs::{Advice, Mode, OFlags};
 
+use super::sandbox::{self, Needs};
 use crate::error::{Error, Result};
 
 /// The hidden subcommand that runs [`serve`].
@@ -34,17 +38,40 @@ pub(super) enum Answer {
 
 /// The server's end.
 pub(super) struct Filler {
-    orders: ChildStdin,
-    answers: ChildStdout,
+    orders: File,
+    answers: File,
+}
+
+/// The process. It is ended by whoever has started it, once and for all.
+#[derive(Clone)]
+pub(super) struct Process(Arc<Mutex<Child>>);
+
+impl Process {
+    /// Ends it, if it has not ended by itself, and leaves no zombie.
+    pub(super) fn end(&self) {
+        // Nothing panics while it is held.
+        let mut child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).id()
+    }
 }
 
 impl Filler {
-    /// Starts the process for files on `device`.
-    pub(super) fn start(device: u64) -> Result<(Filler, Child)> {
+    /// Starts the process for files on `device`; with a mount point it gives up all rights but to
+    /// read there. Returns its ends for orders and answers.
+    pub(super) fn start(
+        device: u64,
+        confined_to: Option<&Path>,
+    ) -> Result<(OwnedFd, OwnedFd, Process)> {
         let mut command = Command::new("/proc/self/exe");
         std::os::unix::process::CommandExt::arg0(&mut command, "modeloci");
         command
             .args([SUBCOMMAND, &device.to_string()])
+            .args(confined_to)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -52,11 +79,23 @@ impl Filler {
         let start = Error::io("start", "the process that prefetches");
         let mut child = command.spawn().map_err(start)?;
         match (child.stdin.take(), child.stdout.take()) {
-            (Some(orders), Some(answers)) => Ok((Filler { orders, answers }, child)),
+            (Some(orders), Some(answers)) => Ok((
+                orders.into(),
+                answers.into(),
+                Process(Arc::new(Mutex::new(child))),
+            )),
             _ => Err(Error::environment(
                 "the process that prefetches",
                 "has no pipes",
             )),
+        }
+    }
+
+    /// Talks to the process over its ends.
+    pub(super) fn over(orders: OwnedFd, answers: OwnedFd) -> Filler {
+        Filler {
+            orders: orders.into(),
+            answers: answers.into(),
         }
     }
 
@@ -78,11 +117,16 @@ impl Filler {
     }
 }
 
-/// Follows the orders of a server, from standard input, until there are no more.
+/// Follows the orders of a server, from standard input, until there are no more. With a mount point
+/// this process first gives up all rights but to read there: orders come from whoever decodes the
+/// model.
 ///
 /// # Errors
 /// When the server is gone.
-pub fn serve(device: u64) -> Result<()> {
+pub fn serve(device: u64, confined_to: Option<&Path>) -> Result<()> {
+    if let Some(mountpoint) = confined_to {
+        confine(mountpoint).map_err(Error::io("use the mount on", mountpoint))?;
+    }
     let (stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
     let mut orders = BufReader::new(stdin);
     let talk = Error::io("talk to", "the server");
@@ -102,6 +146,19 @@ pub fn serve(device: u64) -> Result<()> {
         Ok(())
     };
     follow().map_err(talk)
+}
+
+/// Nothing of the mount stays open, which would keep it from being unmounted.
+fn confine(mountpoint: &Path) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(mountpoint, flags, Mode::empty())?;
+    sandbox::enter(&Needs {
+        read: vec![root.as_fd()],
+        // The files may belong to anyone.
+        read_all: true,
+        ..Needs::default()
+    });
+    Ok(())
 }
 
 /// `None` when the file is not there, or is on another device.

@@ -3,13 +3,16 @@
 //! The background process is a fresh execution of this program, not a fork, so that no thread or
 //! lock of the starter can be half copied. The starter waits on a pipe for "ready" or the error,
 //! and returns it as its own.
+//!
+//! The program serves in two processes (see [`keeper`](super::keeper)); whoever calls the library to
+//! serve in the foreground serves in his own, and keeps all rights that he has.
 
 use std::os::fd::{AsRawFd as _, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
@@ -17,9 +20,9 @@ use super::adapter::Adapter;
 use super::attach::{self, Attached, Detached};
 use super::notify::Notifier;
 use super::options::MountOptions;
-use super::prefetch::{self, Prefetch};
+use super::prefetch;
 use super::ready::{self, Reporter};
-use super::requests::Shared;
+use super::requests::{Process, Shared};
 use super::sys::{self, SignalSet};
 use super::{address_space, guard, memory, place, session};
 use crate::entry_path::printable_path;
@@ -31,15 +34,57 @@ const START: Duration = Duration::from_secs(10);
 /// How long readers may go on after the mount was asked to end.
 const DRAIN: Duration = Duration::from_millis(4500);
 
-/// What the serving process waits for.
+/// What whoever keeps a mount waits for.
 #[derive(Debug)]
 pub(super) enum Event {
     /// A signal arrived.
     Signal(i32),
+    /// The process that serves was asked to end.
+    Asked,
     /// The FUSE connection has ended: unmounted, by us or by anyone.
     Ended(io::Result<()>),
     /// All event loops have died of panics.
     LoopsDied,
+    /// The process that serves has failed, and says why.
+    Failed(Error),
+    /// The process that serves is gone, and cannot say why.
+    Died(Error),
+}
+
+/// Where events come from.
+pub(super) trait Events {
+    /// The next one; `None` when there is none until then, or none will come any more.
+    fn next(&mut self, until: Option<Instant>) -> Option<Event>;
+
+    /// Has the counters logged.
+    fn log_counters(&mut self);
+}
+
+/// Events of this process, which serves by itself.
+struct Inbox<'a> {
+    /// Came before it was waited for them.
+    early: Option<Event>,
+    events: Receiver<Event>,
+    shared: &'a Shared,
+}
+
+impl Events for Inbox<'_> {
+    fn next(&mut self, until: Option<Instant>) -> Option<Event> {
+        if let Some(event) = self.early.take() {
+            return Some(event);
+        }
+        match until {
+            None => self.events.recv().ok(),
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                self.events.recv_timeout(left).ok()
+            }
+        }
+    }
+
+    fn log_counters(&mut self) {
+        log::info!("status: {}", self.shared.status().summary());
+    }
 }
 
 /// Mounts a model and returns when it answers; or, in the foreground, when it was unmounted or a
@@ -71,20 +116,45 @@ pub fn check(options: &MountOptions) -> Result<()> {
 }
 
 fn open_model(options: &MountOptions) -> Result<Model> {
-    Model::open(
-        &options.archive,
-        &OpenOptions {
-            pin: options.digest,
-            cache_bytes: options.cache_bytes,
-            index_dir: options.index_dir.clone(),
-            // For root the kernel reads far enough ahead; for others it may not, and we do.
-            readahead: !rustix::process::geteuid().is_root(),
-            served_by: Some(options.threads),
-        },
-    )
+    Model::open(&options.archive, &open_options(options))
 }
 
-fn absolute(path: &std::path::Path) -> Result<PathBuf> {
+pub(super) fn open_options(options: &MountOptions) -> OpenOptions {
+    OpenOptions {
+        pin: options.digest,
+        cache_bytes: options.cache_bytes,
+        index_dir: options.index_dir.clone(),
+        // For root the kernel reads far enough ahead; for others it may not, and we do.
+        readahead: !rustix::process::geteuid().is_root(),
+        served_by: Some(options.threads),
+    }
+}
+
+/// A model that is to be served at a mount point.
+pub(super) fn share(
+    model: Model,
+    mountpoint: PathBuf,
+    process: Process,
+    options: &MountOptions,
+) -> Result<Arc<Shared>> {
+    // What is not there yet is counted from what was found out while opening.
+    sys::trim();
+    model.settle(memory::taken_by_the_model())?;
+    for note in model.notes() {
+        log::warn!("{note}");
+    }
+    let us = || rustix::process::geteuid().as_raw();
+    let our_group = || rustix::process::getegid().as_raw();
+    let owner = (
+        options.uid.unwrap_or_else(us),
+        options.gid.unwrap_or_else(our_group),
+    );
+    let mut shared = Shared::new(model, mountpoint, options.cache_bytes, owner);
+    shared.process = process;
+    Ok(Arc::new(shared))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(Error::io("use", path))
 }
 
@@ -154,12 +224,15 @@ fn named_descriptors(options: &MountOptions) -> impl Iterator<Item = RawFd> {
     })
 }
 
-/// Serves until the mount ends.
+/// The signals that a mount is asked to do something by.
+pub(super) const SIGNALS: [libc::c_int; 4] =
+    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1];
+
+/// Serves in this process until the mount ends.
 fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
     address_space::check(options.cache_bytes, options.threads)?;
     // Before any thread starts, so that every thread inherits the mask.
-    let signals = SignalSet::block(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1])
-        .map_err(Error::io("block", "signals"))?;
+    let signals = SignalSet::block(&SIGNALS).map_err(Error::io("block", "signals"))?;
     let (events, inbox) = channel();
     watch_signals(signals, events.clone())?;
     report_dead_loops(options.threads, events.clone());
@@ -168,26 +241,7 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
     let place = place::prepare(options)?;
     let mountpoint = place.path.clone();
     let model = open_model(options)?;
-    // What is not there yet is counted from what was found out while opening.
-    sys::trim();
-    model.settle(memory::taken_by_the_model())?;
-    for note in model.notes() {
-        log::warn!("{note}");
-    }
-    let owner = (
-        options
-            .uid
-            .unwrap_or_else(|| rustix::process::geteuid().as_raw()),
-        options
-            .gid
-            .unwrap_or_else(|| rustix::process::getegid().as_raw()),
-    );
-    let shared = Arc::new(Shared::new(
-        model,
-        mountpoint.clone(),
-        options.cache_bytes,
-        owner,
-    ));
+    let shared = share(model, mountpoint.clone(), Process::default(), options)?;
     let (fd, mountable) = attach::connect(place, options)?;
     let connection = fd.try_clone();
     let connection = connection.map_err(Error::io("use", "the FUSE connection"))?;
@@ -196,19 +250,8 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
     attach::raise_readahead(&mountable.device()?, options.max_readahead);
     let early = wait_until_it_answers(options.threads, &inbox)?;
     let mut attached = mountable.attach(connection)?;
-    log::info!(
-        "mounted {} on {}",
-        crate::entry_path::printable(&shared.model.name()),
-        printable_path(&mountpoint)
-    );
-    // A starter that is gone did not get what it waited for: leave nothing behind.
-    reporter
-        .ready()
-        .map_err(Error::io("report to", "the process that started the mount"))?;
-    notifier.send(&format!(
-        "READY=1\nSTATUS=serving {}",
-        printable_path(&mountpoint)
-    ));
+    log_mounted(&shared);
+    tell_ready(reporter, &notifier, &mountpoint)?;
     let prefetch = match options.prefetch {
         true => Some(prefetch::start(
             Arc::clone(&shared),
@@ -217,14 +260,49 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
         false => None,
     };
 
-    let events = early.into_iter().chain(inbox.iter());
-    let result = run(events, &inbox, &shared, &mut attached, &notifier, prefetch);
+    let mut inbox = Inbox {
+        early,
+        events: inbox,
+        shared: &shared,
+    };
+    let result = run(&mut inbox, &mut attached, &notifier, &mountpoint, prefetch);
+    log_end(&shared);
+    result
+}
+
+pub(super) fn log_mounted(shared: &Shared) {
+    log::info!(
+        "mounted {} on {}",
+        crate::entry_path::printable(&shared.model.name()),
+        printable_path(&shared.mountpoint)
+    );
+    #[cfg(debug_assertions)]
+    super::escape::try_all();
+}
+
+pub(super) fn log_end(shared: &Shared) {
     log::info!(
         "{}: {}",
-        printable_path(&mountpoint),
+        printable_path(&shared.mountpoint),
         shared.status().summary()
     );
-    result
+}
+
+/// Tells everyone who waits for it that the mount answers.
+pub(super) fn tell_ready(
+    reporter: &mut Reporter,
+    notifier: &Notifier,
+    mountpoint: &Path,
+) -> Result<()> {
+    // A starter that is gone did not get what it waited for: leave nothing behind.
+    reporter
+        .ready()
+        .map_err(Error::io("report to", "the process that started the mount"))?;
+    notifier.send(&format!(
+        "READY=1\nSTATUS=serving {}",
+        printable_path(mountpoint)
+    ));
+    Ok(())
 }
 
 /// Waits until every event loop runs; the kernel's first request was answered before they started.
@@ -232,7 +310,10 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
 ///
 /// The mount is not looked at: if this process were killed then, the thread that waits for its own
 /// answer would keep the connection, and both would stay for ever.
-fn wait_until_it_answers(threads: usize, inbox: &Receiver<Event>) -> Result<Option<Event>> {
+pub(super) fn wait_until_it_answers(
+    threads: usize,
+    inbox: &Receiver<Event>,
+) -> Result<Option<Event>> {
     let deadline = Instant::now() + START;
     let mut early = None;
     loop {
@@ -254,25 +335,26 @@ fn wait_until_it_answers(threads: usize, inbox: &Receiver<Event>) -> Result<Opti
     Ok(early)
 }
 
-/// Waits for the end of the mount.
-fn run(
-    events: impl Iterator<Item = Event>,
-    inbox: &Receiver<Event>,
-    shared: &Shared,
+/// Waits for the end of the mount. `prefetch` is dropped as soon as that comes in sight.
+pub(super) fn run<P>(
+    events: &mut impl Events,
     attached: &mut Attached,
     notifier: &Notifier,
-    mut prefetch: Option<Prefetch>,
+    mountpoint: &Path,
+    prefetch: P,
 ) -> Result<()> {
-    for event in events {
+    let mut prefetch = Some(prefetch);
+    while let Some(event) = events.next(None) {
         if !matches!(event, Event::Signal(libc::SIGUSR1)) {
             // It must not keep the mount busy, nor look at what is mounted there next.
             drop(prefetch.take());
         }
         match event {
-            Event::Signal(libc::SIGUSR1) => log::info!("status: {}", shared.status().summary()),
-            Event::Signal(_) => {
+            Event::Signal(libc::SIGUSR1) => events.log_counters(),
+            Event::Signal(_) | Event::Asked => {
                 notifier.send("STOPPING=1\nSTATUS=draining");
-                return drain(inbox, shared, attached);
+                let by_us = matches!(event, Event::Signal(_));
+                return drain(events, attached, mountpoint, by_us);
             }
             Event::Ended(result) => {
                 notifier.send("STOPPING=1");
@@ -286,12 +368,22 @@ fn run(
                 attached.detach()?;
                 return Err(loops_died());
             }
+            Event::Failed(error) => {
+                attached.detach()?;
+                return Err(error);
+            }
+            Event::Died(error) => {
+                notifier.send("STOPPING=1");
+                attached.abandon();
+                attached.detach()?;
+                return Err(error);
+            }
         }
     }
     Ok(())
 }
 
-fn session_error(error: io::Error) -> Error {
+pub(super) fn session_error(error: io::Error) -> Error {
     if error.kind() == io::ErrorKind::WouldBlock {
         return Error::environment(
             "event loops",
@@ -302,35 +394,46 @@ fn session_error(error: io::Error) -> Error {
     Error::io("serve", "the FUSE connection")(error)
 }
 
-fn loops_died() -> Error {
+pub(super) fn loops_died() -> Error {
     // Ends the process, and with it the connection: readers get an error, and do not hang.
     Error::environment("mount", "a bug has ended all event loops; the log names it")
 }
 
-/// r5: nobody new gets in, those who read may finish, and it ends within [`DRAIN`].
-fn drain(inbox: &Receiver<Event>, shared: &Shared, attached: &mut Attached) -> Result<()> {
+/// r5: nobody new gets in, those who read may finish, and it ends within [`DRAIN`]. `asked` when a
+/// signal to this process has begun it: another one means at once.
+fn drain(
+    events: &mut impl Events,
+    attached: &mut Attached,
+    mountpoint: &Path,
+    mut asked: bool,
+) -> Result<()> {
     // Out of sight at once; it ends with its last user.
     attached.detach()?;
     let deadline = Instant::now() + DRAIN;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match inbox.recv_timeout(left) {
-            Ok(Event::Ended(result)) => return result.map_err(session_error),
-            Ok(Event::LoopsDied) => return Err(loops_died()),
-            Ok(Event::Signal(libc::SIGUSR1)) => {}
-            // Asked again: now.
-            Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => break,
+        match events.next(Some(deadline)) {
+            Some(Event::Ended(result)) => return result.map_err(session_error),
+            Some(Event::LoopsDied) => return Err(loops_died()),
+            Some(Event::Failed(error)) => return Err(error),
+            Some(Event::Died(error)) => {
+                attached.abandon();
+                return Err(error);
+            }
+            Some(Event::Signal(libc::SIGUSR1)) => events.log_counters(),
+            // A terminal, and a service manager, send one to both processes.
+            Some(Event::Asked) => {}
+            Some(Event::Signal(_)) if !asked => asked = true,
+            Some(Event::Signal(_)) | None => break,
         }
     }
     log::warn!(
         "{}: files are still open; reads of them will fail from now on",
-        printable_path(&shared.mountpoint)
+        printable_path(mountpoint)
     );
     Ok(())
 }
 
-fn watch_signals(signals: SignalSet, events: Sender<Event>) -> Result<()> {
+pub(super) fn watch_signals(signals: SignalSet, events: Sender<Event>) -> Result<()> {
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
@@ -345,7 +448,7 @@ fn watch_signals(signals: SignalSet, events: Sender<Event>) -> Result<()> {
 }
 
 /// fuser 0.18.0 does not notice that an event loop has died: the mount would hang once all have.
-fn report_dead_loops(threads: usize, events: Sender<Event>) {
+pub(super) fn report_dead_loops(threads: usize, events: Sender<Event>) {
     let alive = AtomicUsize::new(threads);
     guard::install_hook(move |thread| {
         if session::is_event_loop(thread) && alive.fetch_sub(1, Ordering::Relaxed) == 1 {

@@ -28,6 +28,7 @@ pub struct LogWriter {
 /// The other side of a [`LogWriter`].
 pub struct LogQueue {
     queue: SyncSender<Message>,
+    lost: Arc<AtomicU64>,
 }
 
 impl LogQueue {
@@ -48,9 +49,17 @@ impl LogQueue {
         })??;
         let writer = LogWriter {
             queue: queue.clone(),
-            lost,
+            lost: Arc::clone(&lost),
         };
-        Ok((writer, LogQueue { queue }))
+        Ok((writer, LogQueue { queue, lost }))
+    }
+
+    /// One more writer to the same sink.
+    pub fn writer(&self) -> LogWriter {
+        LogWriter {
+            queue: self.queue.clone(),
+            lost: Arc::clone(&self.lost),
+        }
     }
 
     /// Waits until what was logged so far is written, or `limit` has passed.

@@ -4,6 +4,8 @@
 //! asks a mount what it has done. The parts, each usable and tested alone:
 //!
 //! ```text
+//! keeper      the process that mounts, unmounts and hears signals
+//! server      the process that serves, and its sandbox; they talk over a wire
 //! lifecycle   background process, readiness, signals, draining, unmounting
 //! session     the event loops of fuser, and how they end
 //! loops       where reads run, so that none keeps others waiting
@@ -33,6 +35,12 @@ mod address_space;
 )]
 mod attach;
 mod errno;
+#[cfg(debug_assertions)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tries what is forbidden, by the paths that the tests have made"
+)]
+mod escape;
 #[expect(
     clippy::disallowed_methods,
     reason = "each file once, in a mount of ours, to fill its cache"
@@ -44,6 +52,7 @@ mod guard;
     reason = "programs and their configuration are found by path"
 )]
 mod helper;
+mod keeper;
 mod lifecycle;
 mod log_queue;
 mod loops;
@@ -67,7 +76,13 @@ mod place;
 mod prefetch;
 mod ready;
 mod requests;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc and /sys, which name nothing that others could change"
+)]
+mod sandbox;
 mod serve;
+mod server;
 #[expect(
     clippy::disallowed_methods,
     reason = "/proc of the server, and the descriptor of FUSE"
@@ -85,12 +100,16 @@ mod status;
 )]
 mod sys;
 mod system_log;
+mod wire;
 
 pub use filler::{SUBCOMMAND as PREFETCHER, serve as serve_prefetch};
+pub use keeper::{Keeper, Side, part};
 pub use lifecycle::{check, mount, report_failure};
 pub use log_queue::{LogQueue, LogWriter};
 pub use options::{MountOptions, parse_size};
 pub use place::unmount;
+pub use sandbox::Protections;
+pub use server::Server;
 pub use status::{Status, status};
 pub use system_log::SystemLog;
 

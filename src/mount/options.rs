@@ -52,6 +52,9 @@ pub struct MountOptions {
     /// An inherited descriptor of the directory that holds the mount point, by which a background
     /// process mounts where its starter has looked: of the path only the last name counts then.
     pub mountpoint_fd: Option<i32>,
+    /// The processes that serve this mount in the background keep all rights that they have: for
+    /// debugging. A mount in the foreground of a caller never takes any from it.
+    pub no_sandbox: bool,
     /// Command-line options that the background process is started with besides these, such as
     /// `-v`.
     pub extra_args: Vec<OsString>,
@@ -116,6 +119,7 @@ impl MountOptions {
             stall_timeout: DEFAULT_STALL_TIMEOUT,
             ready_fd: None,
             mountpoint_fd: None,
+            no_sandbox: false,
             extra_args: Vec::new(),
         }
     }
@@ -258,6 +262,9 @@ impl MountOptions {
         }
         if self.index_dir.is_none() {
             args.push("--no-index".into());
+        }
+        if self.no_sandbox {
+            args.push("--no-sandbox".into());
         }
         args.extend(self.extra_args.iter().cloned());
         args.push("--".into());

@@ -4,6 +4,7 @@
 //! What was checked is held, and what is held is mounted on, asked or unmounted: a path is resolved
 //! once (see [`Spot`]).
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ const BUSY_RETRIES: u32 = 4;
 const BUSY_PAUSE: Duration = Duration::from_millis(25);
 /// How often after such a pause a helper is looked for that mounts for a server that has died.
 const HELPER_LOOKS: u32 = 40;
+/// How often after such a pause a mount is looked at whose server may be dying just now: its keeper
+/// was killed, and the kernel kills the server with it.
+const DYING_LOOKS: u32 = 20;
 
 /// A mount point that was checked, and is held as it was checked.
 #[derive(Debug)]
@@ -40,9 +44,15 @@ pub(super) struct Place {
 
 /// Checks the mount point (HOSTILE m2, m3), and clears a dead mount of ours on it.
 pub(super) fn prepare(options: &MountOptions) -> Result<Place> {
-    let spot = match options.mountpoint_fd {
-        Some(fd) => inherited(fd, &options.mountpoint)?,
-        None => spot(&options.mountpoint)?,
+    prepare_in(inherited(options)?, options)
+}
+
+/// The same, where the mount point may be a name in a directory that was inherited.
+pub(super) fn prepare_in(parent: Option<OwnedFd>, options: &MountOptions) -> Result<Place> {
+    let path = &options.mountpoint;
+    let spot = match parent.and_then(|parent| Spot::inherited(parent, path)) {
+        Some(spot) => spot,
+        None => spot(path)?,
     };
     prepare_at(spot, options)
 }
@@ -53,11 +63,14 @@ pub(super) fn spot(path: &Path) -> Result<Spot> {
         .ok_or_else(|| Error::environment(mount_point(path), "is the root directory"))
 }
 
-fn inherited(fd: i32, path: &Path) -> Result<Spot> {
-    let parent = sys::inherit_fd(fd).ok();
-    parent
-        .and_then(|parent| Spot::inherited(parent, path))
-        .ok_or_else(|| Error::usage(format!("--mountpoint-fd {fd}: is not an open descriptor")))
+/// Takes over the directory of the mount point, where the options name a descriptor.
+pub(super) fn inherited(options: &MountOptions) -> Result<Option<OwnedFd>> {
+    let Some(fd) = options.mountpoint_fd else {
+        return Ok(None);
+    };
+    sys::inherit_fd(fd)
+        .map(Some)
+        .map_err(|_| Error::usage(format!("--mountpoint-fd {fd}: is not an open descriptor")))
 }
 
 fn prepare_at(spot: Spot, options: &MountOptions) -> Result<Place> {
@@ -149,25 +162,35 @@ pub(super) fn mounted(path: &Path) -> Result<(Spot, Held)> {
 /// A server that its starter waited for has died: detaches the mount that it has left, if it has.
 /// The helper that it may have called lives on for a moment, and mounts.
 pub(super) fn clear_after_death(spot: &Spot) -> Result<()> {
-    clear_dead(spot)?;
-    if !rustix::process::geteuid().is_root() {
-        for _ in 0..HELPER_LOOKS {
+    let is_root = rustix::process::geteuid().is_root();
+    let looks = if is_root { DYING_LOOKS } else { HELPER_LOOKS };
+    for look in 0..=looks {
+        let alive = clear_dead(spot)?;
+        // Of the two processes the other one may still be dying.
+        if is_root && !alive {
+            break;
+        }
+        if look < looks {
             std::thread::sleep(BUSY_PAUSE);
-            clear_dead(spot)?;
         }
     }
     Ok(())
 }
 
-fn clear_dead(spot: &Spot) -> Result<()> {
+/// Returns true when there is a model that is alive.
+fn clear_dead(spot: &Spot) -> Result<bool> {
     let Ok(held) = spot.open() else {
-        return Ok(());
+        return Ok(false);
     };
     let path = held.path().map_err(Error::io("use", "the mount point"))?;
-    if find(&mountinfo::read()?, &held, &path).is_ok() && held.is_dead() {
-        attach::unmount(spot, held, true)?;
+    if find(&mountinfo::read()?, &held, &path).is_err() {
+        return Ok(false);
     }
-    Ok(())
+    if !held.is_dead() {
+        return Ok(true);
+    }
+    attach::unmount(spot, held, true)?;
+    Ok(false)
 }
 
 /// The mount of ours whose root is held; `path` is where it is.
@@ -244,13 +267,16 @@ fn clear_stale(spot: &Spot, named: &Path) -> Result<(Held, PathBuf)> {
         ),
         _ => Error::io("use the mount point", named)(error),
     };
-    for _ in 0..MAX_STALE {
+    let mut dying = DYING_LOOKS;
+    let mut cleared = 0;
+    while cleared < MAX_STALE {
         let held = spot.open().map_err(|error| fail(error.into()))?;
         let path = held.path().map_err(fail)?;
         let mounts = mountinfo::read()?;
         let found = held.found().map_err(fail)?;
         if mountinfo::by_id(&mounts, found.mount).is_none() {
             // Another process's attempt to mount here, which is gone again.
+            cleared += 1;
             continue;
         }
         let Some(mount) = root_of(&mounts, &found, &path) else {
@@ -260,6 +286,7 @@ fn clear_stale(spot: &Spot, named: &Path) -> Result<(Held, PathBuf)> {
         match held.is_dead() {
             true if ours => {
                 attach::unmount(spot, held, true)?;
+                cleared += 1;
                 log::warn!(
                     "{}: cleared the mount of a process that was killed",
                     mount_point(&path)
@@ -273,6 +300,10 @@ fn clear_stale(spot: &Spot, named: &Path) -> Result<(Held, PathBuf)> {
                         mount.fs_type
                     ),
                 ));
+            }
+            false if ours && dying > 0 => {
+                dying -= 1;
+                std::thread::sleep(BUSY_PAUSE);
             }
             false if ours => return Err(in_use(&path, mount)),
             false => return Ok((held, path)),

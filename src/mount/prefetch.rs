@@ -7,14 +7,13 @@
 //! would take more than half of the memory that is available by then.
 
 use std::collections::HashSet;
-use std::process::Child;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::adapter::MAX_REQUEST_BYTES;
-use super::filler::{Answer, Filler};
+use super::filler::{Answer, Filler, Process};
 use super::memory;
 use super::requests::Shared;
 use crate::error::{Error, Result};
@@ -46,37 +45,52 @@ struct Piece {
     end: u64,
 }
 
-/// A running prefetch; dropping it ends it, and leaves nothing of it on the mount.
+/// A running prefetch; dropping it ends it, and leaves nothing of it on the mount when the process
+/// is ours.
 pub(super) struct Prefetch {
     stop: Arc<AtomicBool>,
-    filler: Arc<Mutex<Child>>,
+    process: Option<Process>,
 }
 
 impl Drop for Prefetch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        end(&self.filler);
+        if let Some(process) = &self.process {
+            process.end();
+        }
     }
 }
 
-/// Ends the process, if it has not ended by itself, and leaves no zombie.
-fn end(filler: &Mutex<Child>) {
-    // Nothing panics while it is held.
-    let mut filler = filler.lock().unwrap_or_else(PoisonError::into_inner);
-    let _ = filler.kill();
-    let _ = filler.wait();
+/// Starts prefetching, with a process of its own; the mount is on `device`.
+pub(super) fn start(shared: Arc<Shared>, device: u64) -> Result<Prefetch> {
+    let (orders, answers, process) = Filler::start(device, None)?;
+    let over = process.clone();
+    let mut prefetch = start_with(
+        shared,
+        Filler::over(orders, answers),
+        process.id(),
+        move || over.end(),
+    );
+    match &mut prefetch {
+        Ok(prefetch) => prefetch.process = Some(process),
+        Err(_) => process.end(),
+    }
+    prefetch
 }
 
-/// Starts prefetching; the mount is on `device`.
-pub(super) fn start(shared: Arc<Shared>, device: u64) -> Result<Prefetch> {
-    let (filler, child) = Filler::start(device)?;
-    shared.set_prefetcher(child.id());
+/// Starts prefetching, with the process `pid`, which somebody else has started. Calls `over` when
+/// it is needed no more.
+pub(super) fn start_with(
+    shared: Arc<Shared>,
+    filler: Filler,
+    pid: u32,
+    over: impl FnOnce() + Send + 'static,
+) -> Result<Prefetch> {
+    shared.set_prefetcher(pid);
     let stop = Arc::new(AtomicBool::new(false));
-    let child = Arc::new(Mutex::new(child));
-    // Ends the process also when there is no thread.
     let prefetch = Prefetch {
         stop: Arc::clone(&stop),
-        filler: Arc::clone(&child),
+        process: None,
     };
     thread::Builder::new()
         .name("prefetch".into())
@@ -84,7 +98,7 @@ pub(super) fn start(shared: Arc<Shared>, device: u64) -> Result<Prefetch> {
             run(&shared, filler, &stop);
             // Another process may get its number.
             shared.set_prefetcher(0);
-            end(&child);
+            over();
         })
         .map_err(Error::io("start", "a thread"))?;
     Ok(prefetch)

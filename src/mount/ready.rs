@@ -44,7 +44,7 @@ impl Reporter {
         if let Some(mut pipe) = self.0.take() {
             // A starter that is gone needs no report. The message is printable, so it has no
             // line break.
-            let _ = writeln!(pipe, "ERROR={} {error}", name(error.kind()));
+            let _ = writeln!(pipe, "ERROR={}", spelt(error));
         }
     }
 }
@@ -59,11 +59,21 @@ pub(super) fn receive(pipe: impl Read) -> Option<Result<()>> {
     if line == "READY=1" {
         return Some(Ok(()));
     }
-    let (kind, message) = line.strip_prefix("ERROR=")?.split_once(' ')?;
-    Some(Err(Error::Reported {
+    read(line.strip_prefix("ERROR=")?).map(Err)
+}
+
+/// An error as another process can read it: its kind, and its text.
+pub(super) fn spelt(error: &Error) -> String {
+    format!("{} {error}", name(error.kind()))
+}
+
+/// The error of another process; `None` for anything else.
+pub(super) fn read(spelt: &str) -> Option<Error> {
+    let (kind, message) = spelt.split_once(' ')?;
+    Some(Error::Reported {
         kind: KINDS.into_iter().find(|k| name(*k) == kind)?,
         message: message.to_string(),
-    }))
+    })
 }
 
 const KINDS: [ErrorKind; 7] = [

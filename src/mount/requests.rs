@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{Errno, FileAttr, FileType, INodeNo};
 
+use super::sandbox::Protections;
 use super::serve::{Files, Read};
 use super::status::Status;
 use super::{errno, guard};
@@ -72,6 +73,7 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) mountpoint: PathBuf,
     pub(super) cache_bytes: u64,
+    pub(super) process: Process,
     uid: u32,
     gid: u32,
     started: Instant,
@@ -80,6 +82,15 @@ pub(super) struct Shared {
     prefetcher: AtomicU32,
     /// The last file of which it could not read something.
     failed_ahead: Mutex<Option<Inode>>,
+}
+
+/// What a status tells of the process that serves.
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    /// The process that keeps its mount; `None` for itself.
+    pub(super) keeper: Option<u32>,
+    /// What it has given up.
+    pub(super) sandbox: Option<Protections>,
 }
 
 /// Nothing panics while one of these locks is held.
@@ -154,6 +165,7 @@ impl Shared {
             counters: Counters::default(),
             mountpoint,
             cache_bytes,
+            process: Process::default(),
             uid: owner.0,
             gid: owner.1,
             started: Instant::now(),

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::requests::{STATUS_XATTR, Shared};
+use super::sandbox::Protections;
 use super::{memory, place};
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
@@ -17,8 +18,14 @@ use crate::error::{Error, Result};
 pub struct Status {
     /// Version of the serving program.
     pub modeloci: String,
-    /// The serving process.
+    /// The process that keeps the mount: signals are for it, and it ends when all has ended.
     pub pid: u32,
+    /// The process that serves it, which has no rights but to that; the same where there is but one.
+    #[serde(default)]
+    pub server_pid: u32,
+    /// What the serving process has given up; `None` when nothing.
+    #[serde(default)]
+    pub sandbox: Option<Protections>,
     /// What is mounted.
     pub archive: String,
     /// Where it is mounted.
@@ -58,7 +65,7 @@ pub struct Status {
     pub cache_used_bytes: u64,
     /// Bytes of decoded chunks that may be kept.
     pub cache_size_bytes: u64,
-    /// Resident memory of the process.
+    /// Resident memory of the serving process.
     pub memory_bytes: u64,
 }
 
@@ -94,7 +101,9 @@ impl Status {
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Status {
             modeloci: env!("CARGO_PKG_VERSION").to_string(),
-            pid: std::process::id(),
+            pid: shared.process.keeper.unwrap_or_else(std::process::id),
+            server_pid: std::process::id(),
+            sandbox: shared.process.sandbox.clone(),
             archive: crate::entry_path::printable(&model.name()),
             mountpoint: printable_path(&shared.mountpoint),
             manifest_digest: model.manifest_digest().to_string(),

@@ -5,9 +5,11 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+
+use rustix::process::Pid;
 
 /// Signals that are blocked in this thread and every thread it starts, to be waited for.
 #[derive(Clone, Copy)]
@@ -52,6 +54,64 @@ impl SignalSet {
                 error => return Err(io::Error::from_raw_os_error(error)),
             }
         }
+    }
+}
+
+impl SignalSet {
+    /// A descriptor to poll and read them from (signalfd(2)).
+    pub(super) fn descriptor(&self) -> io::Result<Signals> {
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: the set is initialised; -1 makes a new descriptor.
+        let fd = unsafe { libc::signalfd(-1, &self.0, flags) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new, so nothing else owns it.
+        Ok(Signals(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+}
+
+/// Blocked signals that wait to be read.
+pub(super) struct Signals(OwnedFd);
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Signals {
+    /// The next one, if there is one now.
+    pub(super) fn next(&self) -> Option<libc::c_int> {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        let length = rustix::io::read(&self.0, &mut info).ok()?;
+        // `ssi_signo` is its first field (signalfd(2)).
+        let number = info.get(..length)?.first_chunk::<4>()?;
+        Some(u32::from_ne_bytes(*number).cast_signed())
+    }
+}
+
+/// Which of two processes this is after [`fork`].
+pub(super) enum Forked {
+    Parent(Pid),
+    Child,
+}
+
+/// Makes two processes of one that has no other threads: locks that those held would stay locked in
+/// the child for ever.
+pub(super) fn fork() -> io::Result<Forked> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other("the process has other threads already"));
+    }
+    // SAFETY: there is one thread, as counted, so nothing is half done in the child, which may do
+    // whatever its parent could do.
+    match unsafe { libc::fork() } {
+        0 => Ok(Forked::Child),
+        pid => Pid::from_raw(pid)
+            .filter(|_| pid > 0)
+            .map(Forked::Parent)
+            .ok_or_else(io::Error::last_os_error),
     }
 }
 

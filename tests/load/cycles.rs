@@ -37,7 +37,8 @@ impl Leaks {
     /// Looks at a mount whose process has done the same as that of every other round.
     fn note(&mut self, mount: &Mounted, pid: i32) {
         self.devices.insert(fs::metadata(&mount.0).unwrap().dev());
-        let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        let of = |pid: i32| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        let open = of(pid) + of(mount.server());
         assert_eq!(*self.descriptors.get_or_insert(open), open);
     }
 

@@ -232,7 +232,7 @@ fn r11_a_reader_killed_in_a_read_leaks_nothing() {
 
 fn killed_in_reads(scene: Scene) {
     let mount = scene.mount(&["--cache-size", "1MiB"]);
-    let pid = mount.pid();
+    let pid = mount.server();
     let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let mut before = None;
     for _ in 0..10 {

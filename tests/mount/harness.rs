@@ -266,6 +266,11 @@ impl Mounted {
         self.status()["pid"].as_i64().unwrap() as i32
     }
 
+    /// The process that serves; [`pid`](Mounted::pid) keeps the mount.
+    pub(crate) fn server(&self) -> i32 {
+        self.status()["server_pid"].as_i64().unwrap() as i32
+    }
+
     /// Unmounts. A process that another test starts just now shares our open files with it for a
     /// moment, so "busy" is not final.
     #[track_caller]

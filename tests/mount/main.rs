@@ -18,6 +18,7 @@ mod lifecycle;
 mod meanwhile;
 mod places;
 mod reading;
+mod sandbox;
 mod starting;
 #[path = "../support/mod.rs"]
 mod support;

@@ -103,12 +103,15 @@ fn m2_a_stale_mount_is_cleared() {
 fn m2_a_mount_whose_process_hangs_is_unmounted_lazily() {
     let scene = Scene::new();
     let mut server = scene.serve(&[]);
+    let serving = server.mount.server();
     server.signal(libc::SIGSTOP);
+    kill(serving, libc::SIGSTOP);
     let mut umount = std::process::Command::new("timeout");
     umount.args(["20", BINARY, "umount", "--lazy"]);
     Done::of(umount.arg(&server.mount.0)).ok();
     assert_eq!(mounts_at(&server.mount.0), 0);
     server.signal(libc::SIGCONT);
+    kill(serving, libc::SIGCONT);
     assert_eq!(server.wait().0, Some(0));
 }
 

@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FileType, Mode, OFlags, RenameFlags, Stat};
@@ -64,6 +64,57 @@ impl Ours {
         let (algorithm, hex) = text.strip_suffix(".idx")?.split_once('-')?;
         let digest: Digest = format!("{algorithm}:{hex}").parse().ok()?;
         (*index_name(&digest) == *name).then_some(Ours::Index)
+    }
+}
+
+/// The directories that exist for indexes in `path`, for a process that will be able to open no
+/// other: the one that was named, and the one of ours in it. What is wrong with one that is not
+/// there is said by whoever uses it.
+pub(crate) fn existing(path: &Path) -> [Option<OwnedFd>; 2] {
+    let named = trusted::open(path, false).ok().flatten();
+    let ours = IndexDir::open(path, false).ok().flatten();
+    [named, ours.map(|ours| ours.dir)]
+}
+
+/// Directories that were made for a process that can make none.
+#[derive(Debug)]
+pub(crate) struct Made {
+    dir: OwnedFd,
+    /// The innermost first.
+    paths: Vec<PathBuf>,
+}
+
+/// Makes the directory for indexes in `path`; `None` when all is there, or it cannot be made.
+pub(crate) fn make(path: &Path) -> Option<Made> {
+    if !matches!(IndexDir::open(path, false), Ok(None)) {
+        return None;
+    }
+    let ours = path.join("seek-tables");
+    let is_missing = |path: &&Path| {
+        let found = rustix::fs::readlinkat(rustix::fs::CWD, *path, Vec::new());
+        found.err() == Some(Errno::NOENT)
+    };
+    let paths = ours.ancestors().take_while(is_missing);
+    let paths = paths.map(Path::to_path_buf).collect();
+    let made = IndexDir::open(path, true).ok()??;
+    Some(Made {
+        dir: made.dir,
+        paths,
+    })
+}
+
+impl Made {
+    /// Removes them again where nobody has put anything in.
+    pub(crate) fn undo(self) {
+        if self.paths.is_empty() || calls::names(&self.dir).is_ok_and(|names| names.len() > 1) {
+            return;
+        }
+        let _ = calls::unlink(&self.dir, MARKER);
+        for path in &self.paths {
+            if rustix::fs::rmdir(path).is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -367,6 +418,28 @@ mod tests {
             assert!(path(name).symlink_metadata().is_ok(), "{name}");
         }
         assert_eq!(fs::metadata(path("d.txt")).unwrap().len(), 100);
+    }
+
+    #[test]
+    fn e18_a_directory_that_was_made_for_nothing_is_removed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let named = scratch.path().join("cache/modeloci");
+        assert!(existing(&named).iter().all(Option::is_none));
+        let made = make(&named).unwrap();
+        assert!(existing(&named).iter().all(Option::is_some));
+        assert!(make(&named).is_none(), "all is there");
+        made.undo();
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+        // Nobody's file goes, nor a directory that was there before.
+        fs::create_dir(scratch.path().join("cache")).unwrap();
+        make(&named).unwrap().undo();
+        assert!(scratch.path().join("cache").exists());
+        let made = make(&named).unwrap();
+        let index = format!("sha256-{}.idx", "a".repeat(64));
+        let index = named.join("seek-tables").join(index);
+        fs::write(&index, "").unwrap();
+        made.undo();
+        assert!(index.exists() && IndexDir::open(&named, false).unwrap().is_some());
     }
 
     #[test]

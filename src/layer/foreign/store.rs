@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use super::index_dir::IndexDir;
 use crate::files::calls;
+use crate::files::scratch::Scratch;
 use crate::memory::limiter::{Limiter, Spooled};
 
 /// Unlinked temporary files (or a loaded index), written once, read at any offset. Where one cannot
@@ -44,9 +45,7 @@ enum Place {
     /// Beside the indexes in this directory.
     Indexes(PathBuf),
     /// Where temporary files go.
-    Temporary,
-    /// Where those go that survive a restart.
-    Lasting,
+    Scratch(Scratch),
 }
 
 /// What counts a file that is memory.
@@ -96,15 +95,10 @@ impl Memory {
 }
 
 impl Place {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "temporary files without names, where the system has them"
-    )]
     fn create(&self) -> io::Result<File> {
         match self {
             Place::Indexes(dir) => IndexDir::spool(dir).map_err(io::Error::other),
-            Place::Temporary => tempfile::tempfile(),
-            Place::Lasting => tempfile::tempfile_in("/var/tmp"),
+            Place::Scratch(place) => place.create(),
         }
     }
 }
@@ -158,7 +152,9 @@ impl Store {
             limiter: Some(Arc::clone(limiter)),
         };
         if disk {
-            parts.places = vec![Place::Lasting, Place::Temporary];
+            parts.places = [Scratch::Lasting, Scratch::Temporary]
+                .map(Place::Scratch)
+                .into();
             parts
                 .places
                 .extend(dir.map(|dir| Place::Indexes(dir.into())));

@@ -1,0 +1,388 @@
+//! The first of the two processes of a mount: it holds the mount, and nothing of the model.
+//!
+//! Mounting and unmounting take rights that a decoder of other people's bytes should not have:
+//! Landlock forbids `umount2` even to root, and `no_new_privs` ends the setuid `fusermount3`. So the
+//! program serves in two processes:
+//!
+//! - The *keeper* mounts, unmounts, hears signals, reports readiness, starts the process that
+//!   prefetches, and hands out temporary files. It opens no blob and parses nothing of the archive.
+//! - The [*server*](super::server) opens the archive, gives up all rights but to that
+//!   ([`sandbox`]), and only then reads the first byte of it.
+//!
+//! They part by fork(2) before the first thread, and talk over a [`Wire`]. Whichever dies, the other
+//! ends: the kernel kills the server with its keeper, and the keeper unmounts when its server is gone.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
+
+use super::filler::{Filler, Process};
+use super::lifecycle::{self, Event, Events};
+use super::log_queue::LogWriter;
+use super::notify::Notifier;
+use super::options::MountOptions;
+use super::ready::Reporter;
+use super::server::Server;
+use super::sys::{self, Forked, SignalSet, Signals};
+use super::wire::{Order, Prefetcher, Report, Wire};
+use super::{address_space, attach, place, sandbox};
+use crate::error::{Error, Result};
+use crate::files::scratch::Scratch;
+use crate::layer::foreign::index_dir;
+
+/// How long a server may take to end once the mount has: longer than its log takes.
+const END: Duration = Duration::from_secs(2);
+
+/// Most events that are kept for later.
+const MAX_EARLY: usize = 16;
+
+/// Which of the two processes this is.
+pub enum Side {
+    /// The first one.
+    Keeper(Keeper),
+    /// The one that serves.
+    Server(Server),
+}
+
+/// The process that keeps a mount.
+pub struct Keeper {
+    reporter: Reporter,
+    /// The directory of the mount point, when it was inherited.
+    parent: Option<OwnedFd>,
+    pair: Pair,
+}
+
+/// What the keeper waits for, and does for its server meanwhile.
+struct Pair {
+    wire: Wire,
+    signals: Signals,
+    child: Child,
+    log: Option<LogWriter>,
+    filler: Option<Process>,
+    /// Came before it was waited for them.
+    early: Vec<Event>,
+}
+
+/// The server's process; killed when this is dropped.
+struct Child {
+    pid: Pid,
+    ended: bool,
+}
+
+/// Ends the process that prefetches when it is dropped.
+struct Ends(Option<Process>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if let Some(process) = &self.0 {
+            process.end();
+        }
+    }
+}
+
+/// Parts into keeper and server. Must be called before the process has started threads and opened
+/// files, because it forks, and takes over signals and descriptors that the options name.
+///
+/// # Errors
+/// When the options cannot hold, or the system refuses; whoever waits for the mount has been told.
+pub fn part(options: &MountOptions) -> Result<Side> {
+    sys::give_back_freed_memory();
+    let mut reporter = Reporter::new(options.ready_fd)?;
+    let start = || {
+        address_space::check(options.cache_bytes, options.threads)?;
+        let parent = place::inherited(options)?;
+        let signals = SignalSet::block(&lifecycle::SIGNALS);
+        let signals = signals.map_err(Error::io("block", "signals"))?;
+        let (ours, theirs) = Wire::pair()?;
+        let waiting = signals
+            .descriptor()
+            .map_err(Error::io("wait for", "signals"))?;
+        sandbox::enter_as_keeper();
+        let us = rustix::process::getpid();
+        let forked = sys::fork().map_err(Error::io("start", "the process that serves"))?;
+        Ok((parent, signals, ours, theirs, waiting, us, forked))
+    };
+    let (parent, signals, ours, theirs, waiting, us, forked) =
+        start().inspect_err(|error| reporter.failed(error))?;
+    Ok(match forked {
+        Forked::Parent(pid) => Side::Keeper(Keeper {
+            reporter,
+            parent,
+            pair: Pair {
+                wire: ours,
+                signals: waiting,
+                child: Child { pid, ended: false },
+                log: None,
+                filler: None,
+                early: Vec::new(),
+            },
+        }),
+        // What is the keeper's is closed here, as all of it is dropped.
+        Forked::Child => Side::Server(Server::new(theirs, signals, us)),
+    })
+}
+
+impl Keeper {
+    /// Tells whoever waits for the mount why there will be none.
+    pub fn failed(&mut self, error: &Error) {
+        self.reporter.failed(error);
+    }
+
+    /// Mounts what the server serves; returns when it was unmounted or a signal has ended it. `log`
+    /// gets lines of the server.
+    ///
+    /// # Errors
+    /// As [`mount`](super::mount) in the foreground.
+    pub fn keep(mut self, options: &MountOptions, log: LogWriter) -> Result<()> {
+        self.pair.log = Some(log);
+        let Keeper {
+            reporter,
+            parent,
+            pair,
+        } = &mut self;
+        let result = keep(options, reporter, parent.take(), pair);
+        let result = result.inspect_err(|error| reporter.failed(error));
+        self.pair.end();
+        result
+    }
+}
+
+fn keep(
+    options: &MountOptions,
+    reporter: &mut Reporter,
+    parent: Option<OwnedFd>,
+    pair: &mut Pair,
+) -> Result<()> {
+    let notifier = Notifier::from_environment();
+    let place = place::prepare_in(parent, options)?;
+    let mountpoint = place.path.clone();
+    // The server can make no directory.
+    let made = options.index_dir.as_deref().and_then(index_dir::make);
+    let opened = pair
+        .order(&Order::Begin(mountpoint.clone()))
+        .and_then(|()| pair.until(|report| matches!(report, Report::Opened)))
+        .and_then(|()| attach::connect(place, options));
+    let (fd, mountable) = opened.inspect_err(|_| {
+        if let Some(made) = made {
+            made.undo();
+        }
+    })?;
+    let connection = fd.try_clone();
+    let connection = connection.map_err(Error::io("use", "the FUSE connection"))?;
+    pair.order(&Order::Connection(fd))?;
+    pair.until(|report| matches!(report, Report::Serving))?;
+    attach::raise_readahead(&mountable.device()?, options.max_readahead);
+    let mut attached = mountable.attach(connection)?;
+    let prefetcher = match options.prefetch {
+        true => {
+            let device = attached.device_number()?;
+            let (orders, answers, process) = Filler::start(device, Some(&mountpoint))?;
+            let pid = process.id();
+            pair.filler = Some(process);
+            Some(Prefetcher {
+                pid,
+                orders,
+                answers,
+            })
+        }
+        false => None,
+    };
+    let prefetch = Ends(pair.filler.clone());
+    pair.order(&Order::Attached(prefetcher))?;
+    lifecycle::tell_ready(reporter, &notifier, &mountpoint)?;
+    lifecycle::run(pair, &mut attached, &notifier, &mountpoint, prefetch)
+}
+
+impl Pair {
+    /// Fails when the server is gone, unless that is because the mount has ended already: somebody
+    /// was quick to unmount it.
+    fn order(&mut self, order: &Order) -> Result<()> {
+        if self.wire.order(order).is_ok() {
+            return Ok(());
+        }
+        // It may have had something to say before it went.
+        while let Some(report) = self.report() {
+            match report {
+                Report::Failed(error) => return Err(error),
+                report => self.keep_for_later(event(report)),
+            }
+        }
+        let ended = |event: &Event| matches!(event, Event::Ended(_));
+        match self.early.iter().any(ended) {
+            true => Ok(()),
+            false => Err(self.child.died()),
+        }
+    }
+
+    /// The first few events, that is: a server could send them without end.
+    fn keep_for_later(&mut self, event: Option<Event>) {
+        if self.early.len() < MAX_EARLY {
+            self.early.extend(event);
+        }
+    }
+
+    /// Waits for a step on the way to the mount. What else happens is dealt with later.
+    fn until(&mut self, step: impl Fn(&Report) -> bool) -> Result<()> {
+        loop {
+            match self.wait(None) {
+                Some(Happened::Signal(signal)) => self.keep_for_later(Some(Event::Signal(signal))),
+                Some(Happened::Report(report)) if step(&report) => return Ok(()),
+                Some(Happened::Report(Report::Failed(error))) => return Err(error),
+                Some(Happened::Report(report)) => self.keep_for_later(event(report)),
+                Some(Happened::Gone) | None => return Err(self.child.died()),
+            }
+        }
+    }
+
+    /// Waits for a signal or for a report; does what the server asks for in between.
+    fn wait(&mut self, until: Option<Instant>) -> Option<Happened> {
+        loop {
+            if let Some(signal) = self.signals.next() {
+                return Some(Happened::Signal(signal));
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                // Also when the server never stops talking.
+                return None;
+            }
+            let left = left.and_then(|left| Timespec::try_from(left).ok());
+            let mut fds = [
+                PollFd::new(&self.signals, PollFlags::IN),
+                PollFd::new(&self.wire, PollFlags::IN),
+            ];
+            match rustix::event::poll(&mut fds, left.as_ref()) {
+                Ok(0) => return None,
+                Ok(_) if fds[1].revents().is_empty() => continue,
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(_) => return Some(Happened::Gone),
+            }
+            match self.report() {
+                None => return Some(Happened::Gone),
+                Some(Report::Log(line)) => {
+                    if let Some(log) = &mut self.log {
+                        // Never fails.
+                        let _ = log.write_all(&line);
+                    }
+                }
+                Some(Report::Scratch(place)) => self.hand_out(place),
+                Some(Report::Prefetched) => {
+                    if let Some(filler) = self.filler.take() {
+                        filler.end();
+                    }
+                }
+                Some(report) => return Some(Happened::Report(report)),
+            }
+        }
+    }
+
+    fn report(&self) -> Option<Report> {
+        self.wire.next_report().ok().flatten()
+    }
+
+    fn hand_out(&self, place: Scratch) {
+        let file: Option<File> = place.create_here().ok();
+        // A server that is gone wants none.
+        let _ = self.wire.order(&Order::Scratch(file.map(OwnedFd::from)));
+    }
+
+    /// Has the server end, and waits until it has.
+    fn end(mut self) {
+        let _ = self.wire.order(&Order::Stop);
+        let deadline = Instant::now() + END;
+        while !matches!(self.wait(Some(deadline)), Some(Happened::Gone) | None) {}
+        if let Some(filler) = self.filler.take() {
+            filler.end();
+        }
+    }
+}
+
+enum Happened {
+    Signal(i32),
+    Report(Report),
+    /// The server.
+    Gone,
+}
+
+/// What a report means to whoever keeps the mount.
+fn event(report: Report) -> Option<Event> {
+    match report {
+        Report::Asked => Some(Event::Asked),
+        Report::Ended => Some(Event::Ended(Ok(()))),
+        Report::Failed(error) => Some(Event::Failed(error)),
+        // Steps that are not waited for any more.
+        _ => None,
+    }
+}
+
+impl Events for Pair {
+    fn next(&mut self, until: Option<Instant>) -> Option<Event> {
+        if !self.early.is_empty() {
+            return Some(self.early.remove(0));
+        }
+        loop {
+            match self.wait(until)? {
+                Happened::Signal(signal) => return Some(Event::Signal(signal)),
+                Happened::Gone => return Some(Event::Died(self.child.died())),
+                Happened::Report(report) => {
+                    if let Some(event) = event(report) {
+                        return Some(event);
+                    }
+                }
+            }
+        }
+    }
+
+    fn log_counters(&mut self) {
+        let _ = self.wire.order(&Order::Counters);
+    }
+}
+
+impl Child {
+    /// Why there is no server any more; kills one that does not talk.
+    fn died(&mut self) -> Error {
+        let how = match self.reap() {
+            Some(status) => match (status.exit_status(), status.terminating_signal()) {
+                (_, Some(signal)) => format!("was killed by signal {signal}"),
+                (Some(code), None) => format!("ended with exit code {code}"),
+                (None, None) => "ended".to_string(),
+            },
+            None => "ended".to_string(),
+        };
+        Error::environment("the process that serves the mount", how)
+    }
+
+    fn reap(&mut self) -> Option<WaitStatus> {
+        if self.ended {
+            return None;
+        }
+        // One that has closed its end is about to end; it is not waited for if it is not.
+        let deadline = Instant::now() + END;
+        loop {
+            match waitpid(Some(self.pid), WaitOptions::NOHANG) {
+                Ok(Some((_, status))) => {
+                    self.ended = true;
+                    return Some(status);
+                }
+                Ok(None) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = kill_process(self.pid, Signal::KILL);
+            self.reap();
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The second of the two processes of a mount: it serves, and can do nothing else.
+//!
+//! Before it reads the first byte of the archive it gives up what it does not need (see
+//! [`sandbox`]); what it cannot do any more it asks its [keeper](super::keeper) for.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+use super::adapter::Adapter;
+use super::filler::Filler;
+use super::lifecycle::{self, Event};
+use super::log_queue::LogQueue;
+use super::options::MountOptions;
+use super::requests::{Process, Shared};
+use super::sandbox::{self, Needs};
+use super::sys::SignalSet;
+use super::wire::{Order, Report, Wire};
+use super::{prefetch, session};
+use crate::error::{Error, Result};
+use crate::files::scratch;
+use crate::layer::foreign::index_dir;
+use crate::model::Model;
+use crate::source::Unread;
+
+/// How long the last lines of the log may take.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// The process that serves a mount which another one keeps.
+pub struct Server {
+    wire: Arc<Wire>,
+    signals: SignalSet,
+    keeper: Pid,
+}
+
+/// What the server waits for.
+#[derive(Debug)]
+enum Next {
+    Event(Event),
+    Order(Order),
+}
+
+/// A log that the keeper writes.
+struct ToKeeper(Arc<Wire>);
+
+impl Write for ToKeeper {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.report(&Report::Log(line.to_vec()))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Server {
+    pub(super) fn new(wire: Wire, signals: SignalSet, keeper: Pid) -> Server {
+        Server {
+            wire: Arc::new(wire),
+            signals,
+            keeper,
+        }
+    }
+
+    /// Where to log what is for the system log: the keeper has it.
+    pub fn log_to_keeper(&self) -> Box<dyn Write + Send> {
+        Box::new(ToKeeper(Arc::clone(&self.wire)))
+    }
+
+    /// Tells the keeper why there will be no mount.
+    pub fn failed(&self, error: &Error) {
+        // A keeper that is gone needs no report.
+        let _ = self.wire.report(&Report::Failed(error.clone()));
+    }
+
+    /// Serves until the mount ends, or its keeper does. Errors are the keeper's to tell. `start_log`
+    /// is called once the process has given up what it does not need.
+    pub fn serve(self, options: &MountOptions, start_log: impl FnOnce() -> Result<LogQueue>) {
+        let mut log = None;
+        if let Err(error) = self.begin(options, start_log, &mut log) {
+            self.failed(&error);
+        }
+        if let Some(log) = log {
+            log.flush(LAST_WORDS);
+        }
+    }
+
+    fn begin(
+        &self,
+        options: &MountOptions,
+        start_log: impl FnOnce() -> Result<LogQueue>,
+        log: &mut Option<LogQueue>,
+    ) -> Result<()> {
+        let die = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        die.map_err(|e| Error::io("follow", "the process that keeps the mount")(e.into()))?;
+        if rustix::process::getppid() != Some(self.keeper) {
+            return Ok(());
+        }
+        let _ = rustix::thread::set_name(c"modeloci-server");
+        let Ok(Some(Order::Begin(mountpoint))) = self.wire.next_order() else {
+            return Ok(());
+        };
+        let archive = Unread::open(&options.archive)?;
+        let indexes = options.index_dir.as_deref().map(index_dir::existing);
+        let [named, ours] = indexes.unwrap_or_default();
+        let protections = sandbox::enter(&Needs {
+            read: vec![archive.as_fd()],
+            list: named.iter().map(AsFd::as_fd).collect(),
+            write: ours.iter().map(AsFd::as_fd).collect(),
+            read_all: sandbox::is_closed_to_root(archive.as_fd()),
+        });
+        drop((named, ours));
+
+        *log = Some(start_log()?);
+        let (events, inbox) = channel();
+        lifecycle::watch_signals(self.signals, events.clone())?;
+        lifecycle::report_dead_loops(options.threads, events.clone());
+        let (next, orders) = self.listen()?;
+        let model = Model::from_source(archive.read()?, &lifecycle::open_options(options))?;
+        let process = Process {
+            keeper: u32::try_from(self.keeper.as_raw_nonzero().get()).ok(),
+            sandbox: Some(protections),
+        };
+        let shared = lifecycle::share(model, mountpoint, process, options)?;
+        self.tell(&Report::Opened)?;
+        let Ok(Next::Order(Order::Connection(connection))) = orders.recv() else {
+            return Ok(());
+        };
+        let adapter = Adapter::new(Arc::clone(&shared), options);
+        session::start(adapter, connection, options.threads, events)?;
+        let early = lifecycle::wait_until_it_answers(options.threads, &inbox)?;
+        self.tell(&Report::Serving)?;
+        thread::Builder::new()
+            .name("events".into())
+            .spawn(move || {
+                for event in early.into_iter().chain(inbox) {
+                    if next.send(Next::Event(event)).is_err() {
+                        break;
+                    }
+                }
+            })
+            .map_err(Error::io("start", "a thread"))?;
+        let result = self.run(&shared, &orders);
+        lifecycle::log_end(&shared);
+        result
+    }
+
+    fn tell(&self, report: &Report) -> Result<()> {
+        let told = self.wire.report(report);
+        told.map_err(Error::io("report to", "the process that keeps the mount"))
+    }
+
+    /// Starts to listen to the keeper, and has it asked for temporary files. The channel ends when the
+    /// keeper does.
+    fn listen(&self) -> Result<(Sender<Next>, Receiver<Next>)> {
+        let (next, orders) = channel();
+        let (files, received) = channel();
+        let (wire, heard) = (Arc::clone(&self.wire), next.clone());
+        thread::Builder::new()
+            .name("orders".into())
+            .spawn(move || {
+                while let Ok(Some(order)) = wire.next_order() {
+                    let sent = match order {
+                        Order::Scratch(fd) => files.send(fd).is_ok(),
+                        order => heard.send(Next::Order(order)).is_ok(),
+                    };
+                    if !sent {
+                        return;
+                    }
+                }
+                // The mount is gone with the keeper, or will be.
+                let _ = heard.send(Next::Order(Order::Stop));
+            })
+            .map_err(Error::io("start", "a thread"))?;
+        let wire = Arc::clone(&self.wire);
+        // One at a time: answers come in the order of the questions.
+        let received = Mutex::new(received);
+        scratch::ask_instead(move |place| {
+            let received = received.lock().unwrap_or_else(PoisonError::into_inner);
+            wire.report(&Report::Scratch(place))?;
+            let answer = received.recv().map_err(io::Error::other)?;
+            answer
+                .map(File::from)
+                .ok_or_else(|| io::Error::other("there is no temporary file"))
+        });
+        Ok((next, orders))
+    }
+
+    /// Does what the keeper says, and tells what happens, until the end.
+    fn run(&self, shared: &Arc<Shared>, orders: &Receiver<Next>) -> Result<()> {
+        let mut prefetch = None;
+        while let Ok(next) = orders.recv() {
+            match next {
+                Next::Order(Order::Attached(prefetcher)) => {
+                    lifecycle::log_mounted(shared);
+                    if let Some(process) = prefetcher {
+                        let filler = Filler::over(process.orders, process.answers);
+                        let wire = Arc::clone(&self.wire);
+                        let over = move || drop(wire.report(&Report::Prefetched));
+                        let shared = Arc::clone(shared);
+                        prefetch = Some(prefetch::start_with(shared, filler, process.pid, over)?);
+                    }
+                }
+                Next::Order(Order::Counters) => {
+                    log::info!("status: {}", shared.status().summary());
+                }
+                Next::Order(Order::Stop) => break,
+                Next::Order(_) => {}
+                Next::Event(Event::Signal(libc::SIGUSR1)) => {
+                    log::info!("status: {}", shared.status().summary());
+                }
+                // The keeper unmounts, and then the connection ends.
+                Next::Event(Event::Signal(_) | Event::Asked) => {
+                    drop(prefetch.take());
+                    let _ = self.wire.report(&Report::Asked);
+                }
+                Next::Event(Event::Ended(result)) => {
+                    result.map_err(lifecycle::session_error)?;
+                    let _ = self.wire.report(&Report::Ended);
+                    break;
+                }
+                Next::Event(Event::LoopsDied) => return Err(lifecycle::loops_died()),
+                Next::Event(Event::Failed(error) | Event::Died(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
