@@ -11,10 +11,10 @@
 //!   holds nothing else while it waits; so units in flight end, and what they leave behind can be
 //!   reclaimed. What can neither be reclaimed nor waited for (it is *kept*) leaves room for the
 //!   largest chunk.
-//! - A *small* unit (one [`Term::Short`] piece of work, of at most [`SHARE`] bytes: a chunk, a table, a
+//! - A *small* unit (one [`Term::Short`] piece of work, of no more than the *share*: a chunk, a table, a
 //!   span, a small layer) stands behind no large one, neither one that waits nor one that works, which
 //!   may be a pass of minutes. So there are two queues, and one rule for each:
-//!   - What large units take leaves [`SHARE`] to the small ones.
+//!   - What large units take leaves the small ones their share (see [`Promise::share`]).
 //!   - While a large one waits, small ones in flight have that share in all, and no more. So what the
 //!     oldest large one waits for can only become less: large units before it, small ones beyond their
 //!     share, what can be reclaimed.
@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::promise::{self, MIB, Promise, SHARE};
+use super::promise::{self, MIB, Promise};
 use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 
@@ -83,6 +83,8 @@ pub struct Limiter {
 struct State {
     promise: Promise,
     limit: u64,
+    /// Of the limit, what large units leave to small ones.
+    share: u64,
     taken: u64,
     /// The part of `taken` that stays until its owner goes.
     kept: u64,
@@ -124,6 +126,7 @@ impl Limiter {
             state: Mutex::new(State {
                 promise,
                 limit: promise.limit(),
+                share: promise.share(),
                 taken: 0,
                 kept: 0,
                 units: Units::default(),
@@ -153,7 +156,7 @@ impl Limiter {
     /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when it can never fit.
     pub(crate) fn take(self: &Arc<Limiter>, bytes: u64, term: Term, subject: &str) -> Result<Unit> {
         let mut state = self.lock();
-        let small = is_small(bytes, term);
+        let small = state.is_small(bytes, term);
         if state.queue(small).is_empty() && state.may_begin(bytes, term) {
             return Ok(self.begin(&mut state, bytes, term));
         }
@@ -244,7 +247,8 @@ impl Limiter {
     /// A unit of `bytes` for a short piece of work, when it may begin now.
     pub(crate) fn try_take(self: &Arc<Limiter>, bytes: u64) -> Option<Unit> {
         let mut state = self.lock();
-        let (term, small) = (Term::Short, is_small(bytes, Term::Short));
+        let term = Term::Short;
+        let small = state.is_small(bytes, term);
         let may = state.queue(small).is_empty() && state.may_begin(bytes, term);
         may.then(|| self.begin(&mut state, bytes, term))
     }
@@ -327,6 +331,7 @@ impl Limiter {
         let mut state = self.lock();
         state.promise = state.promise.with(bytes);
         state.limit = state.promise.limit();
+        state.share = state.promise.share();
         match state.promise.can_be_kept() {
             true => Ok(()),
             false => Err(state.too_much(promise::LARGEST_CHUNK, Term::Short, subject)),
@@ -397,11 +402,6 @@ impl Limiter {
     }
 }
 
-/// True for what stands behind no large unit.
-fn is_small(bytes: u64, term: Term) -> bool {
-    term == Term::Short && bytes <= SHARE
-}
-
 impl Units {
     fn add(&mut self, class: Class, bytes: u64) {
         match class {
@@ -433,6 +433,11 @@ impl Units {
 }
 
 impl State {
+    /// True for what stands behind no large unit.
+    fn is_small(&self, bytes: u64, term: Term) -> bool {
+        term == Term::Short && bytes <= self.share
+    }
+
     fn queue(&mut self, small: bool) -> &mut VecDeque<Ticket> {
         match small {
             true => &mut self.small,
@@ -448,12 +453,12 @@ impl State {
     fn most(&self, term: Term) -> u64 {
         match term {
             Term::Short => self.limit,
-            Term::Long => self.limit.saturating_sub(SHARE),
+            Term::Long => self.limit.saturating_sub(self.share),
         }
     }
 
     fn class(&self, bytes: u64, term: Term) -> Class {
-        if is_small(bytes, term) {
+        if self.is_small(bytes, term) {
             Class::Small
         } else if term == Term::Long || self.leaves_the_share(bytes) {
             Class::Large
@@ -464,14 +469,14 @@ impl State {
 
     /// True when the share of small ones fits beside so many bytes.
     fn leaves_the_share(&self, bytes: u64) -> bool {
-        let all = self.kept.saturating_add(bytes).saturating_add(SHARE);
+        let all = self.kept.saturating_add(bytes).saturating_add(self.share);
         all <= self.limit
     }
 
     /// Bytes that are too few for a unit.
     fn missing(&self, bytes: u64, term: Term) -> u64 {
         let share = match self.class(bytes, term) {
-            Class::Large => SHARE.saturating_sub(self.units.small_bytes),
+            Class::Large => self.share.saturating_sub(self.units.small_bytes),
             Class::Small | Class::Whole => 0,
         };
         let all = self.taken.saturating_add(bytes).saturating_add(share);
@@ -480,7 +485,7 @@ impl State {
 
     /// True when the first of its queue may begin.
     fn may_begin(&self, bytes: u64, term: Term) -> bool {
-        self.missing(bytes, term) == 0 && !(is_small(bytes, term) && self.must_let_pass(bytes))
+        self.missing(bytes, term) == 0 && !(self.is_small(bytes, term) && self.must_let_pass(bytes))
     }
 
     /// True when a small unit would keep the oldest large one waiting.
@@ -488,7 +493,7 @@ impl State {
         let Some(oldest) = self.large.front() else {
             return false;
         };
-        let beyond = self.units.small_bytes.saturating_add(bytes) > SHARE;
+        let beyond = self.units.small_bytes.saturating_add(bytes) > self.share;
         let whole = self.class(oldest.bytes, oldest.term) == Class::Whole;
         beyond || (whole && self.units.large == 0)
     }
@@ -498,15 +503,18 @@ impl State {
         let units = &self.units;
         match self.class(bytes, term) {
             Class::Small => self.must_let_pass(bytes) || units.small > 0 || units.whole > 0,
-            Class::Large => units.large > 0 || units.small_bytes > SHARE,
+            Class::Large => units.large > 0 || units.small_bytes > self.share,
             Class::Whole => units.large > 0 || units.small > 0,
         }
     }
 
     fn too_much(&self, bytes: u64, term: Term, subject: &str) -> Error {
         let most = self.most(term);
-        let beside = self.kept.saturating_add(self.limit - most);
-        let cache = self.promise.cache_for(bytes.saturating_add(beside));
+        let all = bytes.saturating_add(self.kept);
+        let cache = match term {
+            Term::Short => self.promise.cache_for(all),
+            Term::Long => self.promise.cache_for_long(all),
+        };
         Error::environment(
             subject,
             format!(

@@ -34,6 +34,8 @@ pub(crate) const LARGEST_DECODER: u64 = (1 << limits::MAX_ZSTD_WINDOW_LOG) + MIB
 
 /// What long work leaves to short: a span of a foreign layer, or some chunks of the default size.
 pub(crate) const SHARE: u64 = 5 * MIB;
+/// The same where there is little more than the largest chunk needs: one chunk of the default size.
+const LEAST_SHARE: u64 = MIB;
 
 /// The promise of one mount.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +79,22 @@ impl Promise {
     /// What is left for whatever grows with what is read.
     pub(crate) fn limit(&self) -> u64 {
         self.total().saturating_sub(self.spoken_for())
+    }
+
+    /// What long work leaves to short.
+    pub(crate) fn share(&self) -> u64 {
+        let spare = self.limit().saturating_sub(LARGEST_CHUNK);
+        spare.clamp(LEAST_SHARE, SHARE)
+    }
+
+    /// The smallest cache, in bytes, that leaves `bytes` and the share.
+    pub(crate) fn cache_for_long(&self, bytes: u64) -> u64 {
+        let cache = self.cache_for(bytes.saturating_add(LEAST_SHARE));
+        let promise = Promise { cache, ..*self };
+        match bytes.saturating_add(promise.share()) <= promise.limit() {
+            true => cache,
+            false => self.cache_for(bytes.saturating_add(SHARE)),
+        }
     }
 
     /// True when there is room for the largest chunk.
@@ -133,6 +151,16 @@ mod tests {
             assert!(!smaller.can_be_kept(), "{smaller:?}");
             let window = Promise::new(promise.cache_for(150 * MIB), loops, tree);
             assert_eq!(window.limit(), 150 * MIB);
+            for bytes in [1, 33, 34, 35, 36, 38, 40, 150] {
+                let fits = |cache| {
+                    let promise = Promise::new(cache, loops, tree);
+                    bytes * MIB + promise.share() <= promise.limit()
+                };
+                let cache = promise.cache_for_long(bytes * MIB);
+                assert!(fits(cache), "{bytes}, {loops}, {tree}");
+                let least = cache == promise.cache_for(0) || cache == LEAST_CACHE;
+                assert!(least || !fits(cache - 1), "{bytes}, {loops}, {tree}");
+            }
         }
     }
 }
