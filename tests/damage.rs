@@ -5,11 +5,12 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use modeloci::layer::table::{self, Framing};
 use modeloci::model::OpenOptions;
-use modeloci::oci::{Index, OCI_LAYOUT, OciConfig, OciManifest, annotations};
+use modeloci::oci::{Descriptor, Index, OCI_LAYOUT, OciConfig, OciManifest, annotations};
 use modeloci::pack::{self, Output, PackOptions};
 use modeloci::source::{BlobSource, ReadAt};
 use modeloci::{Algorithm, Compression, Digest, ErrorKind, Model, Result};
@@ -103,9 +104,20 @@ fn sample(compression: Compression, chunk_digest: Algorithm) -> Sample {
 }
 
 fn sample_of(content: Vec<u8>, compression: Compression, chunk_digest: Algorithm) -> Sample {
+    sample_with(0o644, content, compression, chunk_digest)
+}
+
+fn sample_with(
+    mode: u32,
+    content: Vec<u8>,
+    compression: Compression,
+    chunk_digest: Algorithm,
+) -> Sample {
     let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("model/w.bin");
     std::fs::create_dir(dir.path().join("model")).unwrap();
-    std::fs::write(dir.path().join("model/w.bin"), &content).unwrap();
+    std::fs::write(&file, &content).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
     let archive = dir.path().join("model.tar");
     let config = OciConfig {
         model_name: "m".into(),
@@ -406,5 +418,128 @@ fn d3_damage_in_the_first_bytes_of_a_foreign_layer_is_the_matter_of_its_file() {
             );
             assert!(model.verify(file.inode).is_err());
         }
+    }
+}
+
+/// The other execute bit, as annotations state it.
+fn state_the_opposite(mode: u32, layer: &mut Descriptor) {
+    let was = layer.annotations.remove(annotations::FILE_MODE);
+    assert_eq!(was.is_some(), mode == 0o755);
+    if was.is_none() {
+        let mode = "0755".to_string();
+        layer
+            .annotations
+            .insert(annotations::FILE_MODE.into(), mode);
+    }
+}
+
+/// A read of nothing, one of everything, and verifying it.
+fn asked(model: &Model, path: &str) -> [Result<()>; 3] {
+    let attr = model.find(path).unwrap();
+    [
+        model.read_at(attr.inode, attr.size, 1).map(drop),
+        model.read_at(attr.inode, 0, 1 << 20).map(drop),
+        model.verify(attr.inode).map(drop),
+    ]
+}
+
+#[test]
+fn l10_an_execute_bit_is_what_the_layers_header_says_or_an_error() {
+    for (mode, (compression, algorithm)) in [0o644, 0o755]
+        .into_iter()
+        .flat_map(|mode| KINDS.map(|kind| (mode, kind)))
+    {
+        let content: Vec<u8> = (0..9_000u32).map(|n| ((n * n) >> 5) as u8).collect();
+        let sample = sample_with(mode, content.clone(), compression, algorithm);
+        let model = sample.layout.clone().open().unwrap();
+        let shown = if mode == 0o755 { 0o555 } else { 0o444 };
+        assert_eq!(model.find("w.bin").unwrap().mode, shown);
+        assert!(asked(&model, "w.bin").iter().all(Result::is_ok));
+        let lie = |layer: &mut Descriptor| state_the_opposite(mode, layer);
+        for recompressed in [false, true] {
+            let what = format!("{mode:o} {compression:?} {algorithm:?} {recompressed}");
+            let change = |manifest: &mut OciManifest| {
+                lie(&mut manifest.layers[0]);
+                if recompressed {
+                    // Another table: the layer is read without.
+                    let none = Digest::sha256(b"none").to_string();
+                    let layer = &mut manifest.layers[0];
+                    layer.annotations.insert(annotations::CHUNKS.into(), none);
+                }
+            };
+            let layout = sample.layout.with_layer(sample.layer.clone(), change);
+            let refused = |result: Result<()>| {
+                let error = result.expect_err(&what);
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}");
+                assert!(error.to_string().contains("executable"), "{what}: {error}");
+            };
+            match layout.open() {
+                // The table was a blob of its own: it is gone before the model is opened. What states
+                // nothing then has the bit of the header.
+                Ok(model) if model.find("w.bin").unwrap().mode == shown => {
+                    assert!(recompressed && compression == Compression::None && mode == 0o755);
+                    assert!(asked(&model, "w.bin").iter().all(Result::is_ok));
+                }
+                Ok(model) => {
+                    asked(&model, "w.bin").into_iter().for_each(refused);
+                    let inode = model.find("w.bin").unwrap().inode;
+                    assert!(!model.verified(inode), "{what}");
+                }
+                // And what states another is found then.
+                Err(error) => {
+                    assert!(recompressed && compression == Compression::None, "{error}");
+                    refused(Err(error));
+                }
+            }
+        }
+        // Of two descriptors of one blob, each answers for itself.
+        let layout = sample.layout.with_layer(sample.layer.clone(), |manifest| {
+            let mut other = manifest.layers[0].clone();
+            lie(&mut other);
+            for key in [annotations::TITLE, annotations::MODELPACK_FILEPATH] {
+                other.annotations.insert(key.into(), "z/w.bin".into());
+            }
+            manifest.layers.push(other);
+        });
+        let model = layout.open().unwrap();
+        assert!(asked(&model, "w.bin").iter().all(Result::is_ok));
+        assert!(asked(&model, "z/w.bin").iter().all(Result::is_err));
+        assert!(asked(&model, "w.bin").iter().all(Result::is_ok));
+    }
+}
+
+/// Nobody reads an empty file, so what is stated of it is compared when the model is opened.
+#[test]
+fn l10_a_packed_file_is_empty_and_of_its_mode_or_the_model_does_not_open() {
+    for (mode, (compression, algorithm)) in [0o644, 0o755]
+        .into_iter()
+        .flat_map(|mode| KINDS.map(|kind| (mode, kind)))
+    {
+        let what = format!("{mode:o} {compression:?} {algorithm:?}");
+        let sample = sample_with(mode, Vec::new(), compression, algorithm);
+        let stated = |manifest: &OciManifest| {
+            let layer = &manifest.layers[0];
+            layer.annotation(annotations::CHUNKS).is_some()
+        };
+        assert!(stated(&sample.manifest), "{what}");
+        let model = sample.layout.clone().open().unwrap();
+        assert!(asked(&model, "w.bin").iter().all(Result::is_ok), "{what}");
+        let layout = sample.layout.with_layer(sample.layer.clone(), |manifest| {
+            state_the_opposite(mode, &mut manifest.layers[0]);
+        });
+        let error = layout.open().err().expect(&what).to_string();
+        assert!(error.contains("executable"), "{what}: {error}");
+
+        let sample = sample_with(mode, b"something".to_vec(), compression, algorithm);
+        let layout = sample.layout.with_layer(sample.layer.clone(), |manifest| {
+            let size = "0".to_string();
+            let layer = &mut manifest.layers[0];
+            layer
+                .annotations
+                .insert(annotations::FILE_SIZE.into(), size);
+        });
+        let error = layout.open().err().expect(&what);
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}");
+        assert!(error.to_string().contains("9 bytes"), "{what}: {error}");
     }
 }

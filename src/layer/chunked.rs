@@ -94,8 +94,30 @@ enum Access {
 /// A chunk table that was checked.
 struct Table {
     chunks: Arc<ChunkTable>,
-    /// The path that the layer's own header gives the file; `None` when there is no header.
-    name: Option<Box<[u8]>>,
+    /// What the layer's own header says of the file; `None` when there is no header.
+    head: Option<Head>,
+}
+
+/// What a tar header says, besides the size.
+struct Head {
+    path: Box<[u8]>,
+    executable: bool,
+}
+
+impl Head {
+    /// Compares it with what a descriptor states.
+    fn check(&self, name: &str, executable: bool) -> std::result::Result<(), String> {
+        let base = self.path.rsplit(|byte| *byte == b'/').next();
+        if base.unwrap_or(&self.path) != name.as_bytes() {
+            let path = crate::entry_path::printable_bytes(&self.path);
+            return Err(format!("names \"{path}\", the manifest \"{name}\""));
+        }
+        if self.executable != executable {
+            let (found, stated) = (foreign::kind(self.executable), foreign::kind(executable));
+            return Err(format!("is of {found}, the manifest's of {stated}"));
+        }
+        Ok(())
+    }
 }
 
 /// How a file is read, once the first touch has found out; and again after its table was forgotten.
@@ -219,23 +241,23 @@ impl ChunkedFile {
                 header.file_size, self.pinned.file_size
             )));
         }
-        let name = self.check_head(&table)?;
+        let head = self.check_head(&table)?;
         Ok(Some(Table {
             chunks: Arc::new(table),
-            name,
+            head,
         }))
     }
 
-    /// The layer's own tar header must say what the table and the manifest say. Returns the path
-    /// that it gives the file; `None` when there is no header.
-    fn check_head(&self, table: &ChunkTable) -> Result<Option<Box<[u8]>>> {
+    /// The layer's own tar header must say what the table and the manifest say. Returns what else it
+    /// says; `None` when there is no header.
+    fn check_head(&self, table: &ChunkTable) -> Result<Option<Head>> {
         let shared = &self.shared;
         let header = table.header();
         if header.framing == Framing::Plain && header.tar_size == header.file_size {
             return Ok(None); // a raw layer: the file alone
         }
         let head = shared.decode_head(table)?;
-        let lies = |rule: String| Error::corrupt(&shared.subject, format!("tar header: {rule}"));
+        let lies = |rule: String| shared.head_lies(rule);
         // The members after the head are cut off, so only the first one can be read.
         let entry = Members::new(&head[..], &*shared.subject)
             .next_member()
@@ -250,8 +272,40 @@ impl ChunkedFile {
                 entry.size, entry.data_offset, header.file_size, header.file_offset
             )));
         }
-        shared.check_name(&entry.path, self.spec.path.file_name())?;
-        Ok(Some(entry.path.into()))
+        let head = Head {
+            path: entry.path.into(),
+            executable: entry.mode & 0o111 != 0,
+        };
+        head.check(self.spec.path.file_name(), self.pinned.executable)
+            .map_err(lies)?;
+        Ok(Some(head))
+    }
+
+    /// Nobody reads an empty file: that it is one, and what else a descriptor states of it, is verified
+    /// when it is opened, or never.
+    ///
+    /// # Errors
+    /// As those of reads.
+    pub(super) fn prove_if_empty(&self, spec: &LayerSpec) -> Result<()> {
+        if self.pinned.file_size > 0 {
+            return Ok(());
+        }
+        let bytes = self.table_bytes();
+        if !self.shared.context.opening.affords(bytes) {
+            let problem = format!("a chunk table of {bytes} bytes for an empty file");
+            return Err(self.shared.lies(problem));
+        }
+        let executable = spec.stated.executable == Some(true);
+        self.confirm(spec.path.file_name(), executable)
+    }
+
+    /// Bytes of the table, as far as they count.
+    fn table_bytes(&self) -> u64 {
+        let length = match (self.pinned.place, &self.spec.table) {
+            (TablePlace::Members(_, length), _) => length.min(self.spec.stated.size),
+            (TablePlace::Blob, blob) => blob.as_ref().map_or(0, |blob| blob.len()),
+        };
+        length.min(limits::MAX_CHUNK_TABLE_BYTES)
     }
 
     /// Says no to a table for which there can be no memory.
@@ -259,14 +313,10 @@ impl ChunkedFile {
     /// # Errors
     /// [`ErrorKind::Environment`](crate::ErrorKind::Environment), with the cache size that would do.
     pub(super) fn check_table_fits(&self) -> Result<()> {
-        let length = match (self.pinned.place, &self.spec.table) {
-            (TablePlace::Members(_, length), _) => length.min(self.spec.stated.size),
-            (TablePlace::Blob, blob) => blob.as_ref().map_or(0, |blob| blob.len()),
-        };
-        let length = length.min(limits::MAX_CHUNK_TABLE_BYTES);
         let shared = &self.shared;
         let limiter = &shared.context.limiter;
-        limiter.check(length.saturating_mul(2), Term::Short, &shared.subject)
+        let bytes = self.table_bytes().saturating_mul(2);
+        limiter.check(bytes, Term::Short, &shared.subject)
     }
 
     /// Waits for memory for a table of `length` bytes in the blob: these, and what they hold.
@@ -342,6 +392,7 @@ impl ChunkedFile {
         };
         // Compares the size that the manifest states, too.
         file.attr_of(&self.spec)?;
+        file.confirm(self.spec.path.file_name(), self.pinned.executable)?;
         Ok(Arc::new(file))
     }
 }
@@ -436,13 +487,15 @@ impl FileReader for ChunkedFile {
         }
     }
 
-    fn confirm(&self, name: &str) -> Result<()> {
+    fn confirm(&self, name: &str, executable: bool) -> Result<()> {
         match self.access()? {
-            Access::Table(table) => match &table.name {
-                Some(found) => self.shared.check_name(found, name),
+            Access::Table(table) => match &table.head {
+                Some(head) => head
+                    .check(name, executable)
+                    .map_err(|rule| self.shared.head_lies(rule)),
                 None => Ok(()),
             },
-            Access::Foreign(file) => file.confirm(name),
+            Access::Foreign(file) => file.confirm(name, executable),
         }
     }
 
@@ -475,16 +528,8 @@ thread_local! {
 
 impl Shared {
     /// The base name of a tar member's path must be that of the file.
-    fn check_name(&self, member: &[u8], name: &str) -> Result<()> {
-        let base = member.rsplit(|byte| *byte == b'/').next().unwrap_or(member);
-        if base == name.as_bytes() {
-            return Ok(());
-        }
-        let member = crate::entry_path::printable_bytes(member);
-        Err(Error::corrupt(
-            &self.subject,
-            format!("tar header: names \"{member}\", the manifest \"{name}\""),
-        ))
+    fn head_lies(&self, rule: String) -> Error {
+        Error::corrupt(&self.subject, format!("tar header: {rule}"))
     }
 
     fn lies(&self, problem: String) -> Error {

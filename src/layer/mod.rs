@@ -232,12 +232,13 @@ pub trait FileReader: Send + Sync {
         0
     }
 
-    /// Checks that the layer's own header gives the file this base name, where it has a header and
-    /// the file was not opened under that name. It may be read for that.
+    /// Checks that the layer's own header gives the file this base name, and says the same of its
+    /// execute bit, where it has a header and the file was not opened for a descriptor that states
+    /// these. It may be read for that.
     ///
     /// # Errors
     /// As [`read_at`](FileReader::read_at).
-    fn confirm(&self, _name: &str) -> Result<()> {
+    fn confirm(&self, _name: &str, _executable: bool) -> Result<()> {
         Ok(())
     }
 

@@ -41,8 +41,11 @@ impl LayerKey {
 pub struct OpenLayer {
     blob: Arc<dyn ReadAt>,
     context: Arc<Context>,
-    /// The base name of the file that it was opened for, which its readers compare themselves.
+    /// What the descriptor states that it was opened for, which its readers compare themselves: the
+    /// base name of the file,
     name: Box<str>,
+    /// and whether it is executable.
+    executable: Option<bool>,
     content: Content,
     /// The file that cannot be read, once the blob was found to be damaged.
     damaged: OnceLock<Arc<DamagedFile>>,
@@ -57,8 +60,8 @@ enum Content {
 
 impl OpenLayer {
     /// Opens a layer for the first of the files that name it. Costs nothing but the manifest when it
-    /// states a chunk table and the file's size; otherwise at most the layer's first kilobytes are
-    /// read, for the file's size and mode; all of it only when these are damaged.
+    /// states a chunk table and the file's size, unless that is 0; otherwise at most the layer's first
+    /// kilobytes are read, for the file's size and mode; all of it only when these are damaged.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when an annotation or the layer's
@@ -92,6 +95,7 @@ impl OpenLayer {
             blob,
             context: Arc::clone(context),
             name: spec.path.file_name().into(),
+            executable: spec.stated.executable,
             content,
             damaged,
         })
@@ -107,16 +111,19 @@ impl OpenLayer {
                 let Some(pinned) = Pinned::of(spec) else {
                     return Err(Error::malformed(&spec.path, "states no chunk table"));
                 };
-                Ok(Opened::File(
-                    Arc::clone(file) as Arc<dyn FileReader>,
-                    pinned.attr(),
-                ))
+                match file.prove_if_empty(spec) {
+                    Ok(()) => {
+                        let reader: Arc<dyn FileReader> = Arc::<ChunkedFile>::clone(file);
+                        Ok(Opened::File(reader, pinned.attr()))
+                    }
+                    Err(error) => self.blame(spec, error),
+                }
             }
             Content::Foreign(file) => match file.attr_of(spec) {
                 Ok(attr) => Ok(Opened::File(Arc::clone(file) as Arc<dyn FileReader>, attr)),
                 Err(error) => self.blame(spec, error),
             },
-            Content::Link(target) => match self.has_name_of(spec) {
+            Content::Link(target) => match *self.name == *spec.path.file_name() {
                 true => Ok(Opened::Link(target.clone())),
                 false => Err(Error::malformed(
                     format!("{} ({})", spec.path, spec.stated.digest),
@@ -127,10 +134,10 @@ impl OpenLayer {
         }
     }
 
-    /// True when the layer's readers compare the name of this file with the one in its header
+    /// True when the layer's readers compare what this descriptor states with the layer's header
     /// themselves; otherwise [`FileReader::confirm`] must be asked.
-    pub fn has_name_of(&self, spec: &LayerSpec) -> bool {
-        *self.name == *spec.path.file_name()
+    pub fn is_opened_for(&self, spec: &LayerSpec) -> bool {
+        *self.name == *spec.path.file_name() && self.executable == spec.stated.executable
     }
 
     /// What to do about a header that does not say what a descriptor says: the layer's digest tells

@@ -146,8 +146,8 @@ struct File {
     attr: FileAttr,
     /// Shared by all files whose descriptors name the same blob.
     reader: Arc<dyn FileReader>,
-    /// The base name that the layer's header must give the file, where the reader was opened under
-    /// another.
+    /// The base name that the layer's header must give the file, where the reader was opened for a
+    /// descriptor that states another, or another execute bit.
     unconfirmed: Option<Box<str>>,
     verified: AtomicBool,
     /// Some of it was found not to be what its digests say; that does not heal.
@@ -155,10 +155,10 @@ struct File {
 }
 
 impl File {
-    /// Checks the name of the file, where its reader does not.
+    /// Checks what the descriptor says of the file, where its reader does not.
     fn confirmed(&self) -> Result<()> {
         match &self.unconfirmed {
-            Some(name) => self.reader.confirm(name),
+            Some(name) => self.reader.confirm(name, self.attr.executable),
             None => Ok(()),
         }
     }

@@ -37,7 +37,8 @@ pub(super) fn memory_of(layers: &[FileLayer]) -> u64 {
 /// What a layer holds for one file.
 pub(super) struct OpenedFile {
     pub(super) opened: Opened,
-    /// The layer was opened under another name: whether its header has this one is to be asked.
+    /// The layer was opened for a descriptor that states something else: whether its header says
+    /// this is to be asked.
     pub(super) unconfirmed: bool,
 }
 
@@ -84,7 +85,7 @@ impl<'a> Opening<'a> {
         };
         Ok(OpenedFile {
             opened: open.entry(&spec)?,
-            unconfirmed: !open.has_name_of(&spec),
+            unconfirmed: !open.is_opened_for(&spec),
         })
     }
 }

@@ -124,6 +124,14 @@ struct Unit {
     end: u64,
 }
 
+/// What an execute bit says, for messages.
+pub(super) fn kind(executable: bool) -> &'static str {
+    match executable {
+        true => "an executable file",
+        false => "a file that is not executable",
+    }
+}
+
 /// The number of the unit that is the whole file.
 const WHOLE: u32 = u32::MAX;
 
@@ -197,17 +205,27 @@ impl ForeignFile {
     /// not.
     pub(super) fn attr_of(&self, spec: &LayerSpec) -> Result<FileAttr> {
         let Content { packaging, head } = self.layer.guess.unproven();
-        self.confirm(spec.path.file_name())?;
-        if let Some(stated) = spec.stated.file_size
-            && stated != head.attr.size
-        {
-            return Err(Error::corrupt(
+        self.check_name(spec.path.file_name())?;
+        let differs = |found: String, stated: String| {
+            Err(Error::corrupt(
                 format!("{} ({})", spec.path, spec.stated.digest),
-                format!(
-                    "the layer holds a file of {} bytes, the manifest says {stated}",
-                    head.attr.size
-                ),
-            ));
+                format!("the layer holds {found}, the manifest says {stated}"),
+            ))
+        };
+        match spec.stated.file_size {
+            Some(stated) if stated != head.attr.size => {
+                return differs(
+                    format!("a file of {} bytes", head.attr.size),
+                    stated.to_string(),
+                );
+            }
+            _ => {}
+        }
+        match spec.stated.executable {
+            Some(stated) if *packaging != Packaging::Raw && stated != head.attr.executable => {
+                return differs(kind(head.attr.executable).into(), kind(stated).into());
+            }
+            _ => {}
         }
         Ok(match packaging {
             Packaging::Raw => FileAttr {
@@ -217,6 +235,17 @@ impl ForeignFile {
             },
             _ => head.attr,
         })
+    }
+
+    fn check_name(&self, name: &str) -> Result<()> {
+        let found = self.layer.spec.path.file_name();
+        if self.layer.guess.unproven().packaging == Packaging::Raw || found == name {
+            return Ok(());
+        }
+        Err(Error::malformed(
+            &self.layer.subject,
+            format!("member \"{found}\" of the layer's tar is not the manifest's \"{name}\""),
+        ))
     }
 
     /// What is known of the layer; reads and hashes the whole of it when that is nothing yet.
@@ -636,14 +665,16 @@ impl FileReader for ForeignFile {
         self.advance.get()
     }
 
-    fn confirm(&self, name: &str) -> Result<()> {
-        let found = self.layer.spec.path.file_name();
-        if self.layer.guess.unproven().packaging == Packaging::Raw || found == name {
+    fn confirm(&self, name: &str, executable: bool) -> Result<()> {
+        self.check_name(name)?;
+        let Content { packaging, head } = self.layer.guess.unproven();
+        if *packaging == Packaging::Raw || head.attr.executable == executable {
             return Ok(());
         }
-        Err(Error::malformed(
+        let (found, stated) = (kind(head.attr.executable), kind(executable));
+        Err(Error::corrupt(
             &self.layer.subject,
-            format!("member \"{found}\" of the layer's tar is not the manifest's \"{name}\""),
+            format!("the layer holds {found}, the manifest says {stated}"),
         ))
     }
 
