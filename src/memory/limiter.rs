@@ -11,10 +11,10 @@
 //!   holds nothing else while it waits; so units in flight end, and what they leave behind can be
 //!   reclaimed. What can neither be reclaimed nor waited for (it is *kept*) leaves room for the
 //!   largest chunk.
-//! - A *small* unit (one [`Term::Short`] piece of work, of no more than the *share*: a chunk, a table, a
+//! - A *small* unit (one `Term::Short` piece of work, of no more than the *share*: a chunk, a table, a
 //!   span, a small layer) stands behind no large one, neither one that waits nor one that works, which
 //!   may be a pass of minutes. So there are two queues, and one rule for each:
-//!   - What large units take leaves the small ones their share (see [`Promise::share`]).
+//!   - What large units take leaves the small ones their share (see `Promise::share`).
 //!   - While a large one waits, small ones in flight have that share in all, and no more. So what the
 //!     oldest large one waits for can only become less: large units before it, small ones beyond their
 //!     share, what can be reclaimed.
