@@ -186,6 +186,20 @@ fn reseal(data: &mut [u8], random: &mut Random) {
     }
 }
 
+/// The index of a layer behind a byte that says of which: most are whole again afterwards, as an
+/// attacker who may write to the directory would have it.
+pub fn index(data: &mut Vec<u8>, random: &mut Random) {
+    use sha2::{Digest as _, Sha256};
+    const TRAILER: usize = 32;
+    bytes(data, random);
+    if let Some(body) = data.len().checked_sub(TRAILER).filter(|body| *body > 0)
+        && random.below(4) > 0
+    {
+        let digest = Sha256::digest(&data[1..body]);
+        data[body..].copy_from_slice(&digest);
+    }
+}
+
 /// A layer behind some bytes of options: as bytes, or, uncompressed, as a tar.
 pub fn layer(data: &mut Vec<u8>, random: &mut Random) {
     let front = super::targets::layer::foreign_layer::OPTIONS.min(data.len());

@@ -508,3 +508,137 @@ pub mod chunk_table {
             .collect()
     }
 }
+
+pub mod index_file {
+    use std::fs::{self, OpenOptions};
+    use std::io::Write as _;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::path::PathBuf;
+    use std::sync::OnceLock;
+
+    use modeloci::layer::{Opened, foreign::open_in_miniature};
+
+    use super::*;
+
+    /// A layer that is read with an index.
+    struct Indexed {
+        blob: Vec<u8>,
+        content: Vec<u8>,
+        media_type: &'static str,
+        /// Where the index is kept, its file there, and what it is when nobody has changed it.
+        dir: tempfile::TempDir,
+        file: PathBuf,
+        index: Vec<u8>,
+    }
+
+    impl Indexed {
+        fn new(blob: Vec<u8>, content: &[u8], media_type: &'static str) -> Indexed {
+            let dir = tempfile::tempdir().expect("a directory");
+            let mut indexed = Indexed {
+                blob,
+                content: content.to_vec(),
+                media_type,
+                dir,
+                file: PathBuf::new(),
+                index: Vec::new(),
+            };
+            let file = indexed.open().expect("an honest layer");
+            file.verify(&[]).expect("an honest layer");
+            let tables = fs::read_dir(indexed.dir.path().join("seek-tables"));
+            indexed.file = tables
+                .expect("a directory of indexes")
+                .map(|entry| entry.expect("an entry").path())
+                .find(|path| path.extension().is_some_and(|ext| ext == "idx"))
+                .expect("an index");
+            indexed.index = fs::read(&indexed.file).expect("an index");
+            indexed
+        }
+
+        fn open(&self) -> modeloci::Result<Arc<dyn FileReader>> {
+            let cache = Arc::new(LruChunkCache::new(64 << 10));
+            let dir = Some(self.dir.path().to_path_buf());
+            let context = Arc::new(Context::new(cache, dir, 0));
+            let spec = spec(self.media_type, &self.blob);
+            match open_in_miniature(blob(&self.blob), spec, context)? {
+                Opened::File(file, attr) => {
+                    assert_eq!(attr.size, self.content.len() as u64);
+                    Ok(file)
+                }
+                Opened::Link(_) => panic!("a link"),
+            }
+        }
+    }
+
+    fn layers() -> &'static [Indexed] {
+        static LAYERS: OnceLock<Vec<Indexed>> = OnceLock::new();
+        LAYERS.get_or_init(|| {
+            let mut content = b"a model's weights: ".repeat(8_000);
+            content.extend(super::super::super::forge::noise(6, 150_000));
+            let header = Header::file(NAME, content.len() as u64);
+            let tar = Tar::new().entry(header, &content).end();
+            let frames = tar.chunks(70_000);
+            let frames = frames.flat_map(|piece| zstd::encode_all(piece, 1).expect("zstd"));
+            let gz = "application/vnd.oci.image.layer.v1.tar+gzip";
+            let zst = "application/vnd.oci.image.layer.v1.tar+zstd";
+            vec![
+                Indexed::new(gzip(&tar), &content, gz),
+                Indexed::new(frames.collect(), &content, zst),
+                Indexed::new(
+                    tar.clone(),
+                    &content,
+                    "application/vnd.oci.image.layer.v1.tar",
+                ),
+            ]
+        })
+    }
+
+    /// With an index that is not whole a layer has its exact bytes, as without. One that is whole is
+    /// trusted like the directory that it lies in: a lie in it is an error, or other bytes of the
+    /// same length, and never a panic.
+    pub fn run(data: &[u8]) {
+        let Some((which, index)) = data.split_first() else {
+            return;
+        };
+        let layers = layers();
+        let layer = &layers[usize::from(*which) % layers.len()];
+        let mut file = OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .create(true)
+            .open(&layer.file)
+            .expect("the index");
+        file.write_all(index).expect("the index");
+        let written = file.metadata().expect("the index").ino();
+        drop(file);
+        let honest = index == layer.index || !is_whole(index);
+        let mut random = Random::new(u64::from(*which), index.len() as u64);
+        let file = layer.open().expect("an honest layer");
+        let size = layer.content.len() as u64;
+        read_pieces(&*file, &mut random, |offset, len, read| match read {
+            Ok(piece) if honest => assert_piece(&layer.content, size, offset, len, &piece),
+            Ok(piece) => assert_piece(&[], size, offset, len, &piece),
+            Err(error) => assert!(!honest && is_damage(&error), "{error}"),
+        });
+        if index == layer.index {
+            let found = fs::metadata(&layer.file).expect("the index").ino();
+            assert_eq!(found, written, "it was not used, and made anew");
+        }
+        // Which looks at all of it, whatever was known before.
+        let digest = file.verify(&[]).expect("an honest layer").sha256;
+        assert_eq!(digest, Digest::sha256(&layer.content));
+    }
+
+    fn is_whole(index: &[u8]) -> bool {
+        let body = index.len().saturating_sub(32);
+        let (body, trailer) = index.split_at(body);
+        trailer == Digest::sha256(body).as_bytes()
+    }
+
+    /// The indexes of honest layers.
+    pub fn seeds() -> Vec<Vec<u8>> {
+        let layers = layers().iter().zip(0u8..);
+        layers
+            .map(|(layer, which)| [&[which], &layer.index[..]].concat())
+            .collect()
+    }
+}

@@ -1,13 +1,16 @@
 //! Whole archives.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::path::{Component, Path};
 use std::sync::OnceLock;
 
 use modeloci::model::{Attr, FileInfo, Inode, NodeKind, OpenOptions};
 use modeloci::oci::{Descriptor, OciConfig, annotations};
 use modeloci::pack::{Output, PackOptions, pack};
+use modeloci::unpack::{UnpackOptions, unpack};
 use modeloci::{Compression, Digest, ErrorKind, Model};
 
 use super::super::Random;
@@ -38,12 +41,13 @@ pub mod archive {
     /// agrees with itself.
     pub fn run(data: &[u8]) {
         let file = Memfd::new(data);
-        let options = OpenOptions {
-            cache_bytes: 1 << 20,
-            readahead: false,
-            ..OpenOptions::default()
-        };
-        let opened = Model::open(file.path(), &options);
+        check(Path::new(&file.path()), data);
+    }
+
+    /// The same for whatever stands at a path; `data` is what it was made of.
+    pub(super) fn check(path: &Path, data: &[u8]) {
+        let options = options();
+        let opened = Model::open(path, &options);
         let honest = honest();
         for known in honest {
             // Under a pin there is that one model or none.
@@ -51,7 +55,7 @@ pub mod archive {
                 pin: Some(known.digest),
                 ..options.clone()
             };
-            match (Model::open(file.path(), &pinned), &opened) {
+            match (Model::open(path, &pinned), &opened) {
                 (Ok(pinned), _) => assert_eq!(*pinned.manifest_digest(), known.digest),
                 (Err(error), Ok(model)) => {
                     assert!(
@@ -87,6 +91,220 @@ pub mod archive {
             .map(|honest| honest.archive.clone())
             .collect()
     }
+}
+
+pub mod layout_dir {
+    use super::*;
+
+    /// The files of a tar, put into a directory, are what [`archive`] says of archives. Links lead to
+    /// nothing that the layout does not hold itself.
+    pub fn run(data: &[u8]) {
+        let dir = scratch();
+        if laid_out(data, dir.path()).is_some() {
+            archive::check(dir.path(), data);
+        }
+        if is_honest(data) {
+            let model = Model::open(dir.path(), &options()).expect("an honest layout");
+            assert!(verifies(&model), "an honest layout does not verify");
+        }
+    }
+
+    /// The honest archives, which are layouts in a tar.
+    pub fn seeds() -> Vec<Vec<u8>> {
+        archive::seeds()
+    }
+
+    /// Puts what a tar holds below a directory; `None` when there is nothing in it. Names stay below,
+    /// links lead where they lead.
+    fn laid_out(archive: &[u8], dir: &Path) -> Option<()> {
+        use std::os::unix::fs::symlink;
+        let mut some = None;
+        for entry in tar::Archive::new(archive).entries().ok()?.take(200) {
+            let Ok(entry) = entry else { break };
+            let Ok(name) = entry.path().map(std::borrow::Cow::into_owned) else {
+                continue;
+            };
+            if !name.components().all(|c| matches!(c, Component::Normal(_))) {
+                continue;
+            }
+            let path = dir.join(&name);
+            let _ = fs::create_dir_all(path.parent().unwrap_or(dir));
+            let link = entry.link_name().ok().flatten().map(|l| l.into_owned());
+            // What cannot be (a file below a file, a name that is too long) is left out.
+            let made = match (entry.header().entry_type(), link) {
+                (tar::EntryType::Directory, _) => fs::create_dir(&path).is_ok(),
+                (tar::EntryType::Symlink, Some(to)) => symlink(to, &path).is_ok(),
+                (tar::EntryType::Link, Some(to)) => {
+                    let inside = to.components().all(|c| matches!(c, Component::Normal(_)));
+                    inside && fs::hard_link(dir.join(to), &path).is_ok()
+                }
+                (tar::EntryType::Fifo, _) => {
+                    let mode = rustix::fs::Mode::RUSR;
+                    let fifo = rustix::fs::FileType::Fifo;
+                    rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, mode, 0).is_ok()
+                }
+                _ => {
+                    let mut bytes = Vec::new();
+                    let read = entry.take(4 << 20).read_to_end(&mut bytes);
+                    read.is_ok()
+                        && fs::symlink_metadata(&path).is_err()
+                        && fs::write(&path, bytes).is_ok()
+                }
+            };
+            some = some.or(made.then_some(()));
+        }
+        some
+    }
+}
+
+pub mod unpacked {
+    use super::*;
+
+    /// Unpacking writes nothing outside of its output. Where it ends well, the output has the files of
+    /// the model, with their bytes and modes, and nothing else; where it does not, everything is as
+    /// it was.
+    pub fn run(data: &[u8]) {
+        let file = Memfd::new(data);
+        let Ok(model) = Model::open(file.path(), &options()) else {
+            return;
+        };
+        let dir = scratch();
+        let output = dir.path().join("out");
+        let choice = Digest::sha256(data).as_bytes()[1];
+        let before = Entry::File(0o644, b"stays".to_vec());
+        fs::write(dir.path().join("beside"), b"stays").expect("a file");
+        // Where there is nothing, an empty directory, or an old tree that is replaced.
+        let old = match choice % 3 {
+            0 => None,
+            1 => Some(BTreeMap::new()),
+            _ => Some(BTreeMap::from([("old".to_string(), before.clone())])),
+        };
+        if let Some(old) = &old {
+            fs::create_dir(&output).expect("a directory");
+            for name in old.keys() {
+                fs::write(output.join(name), b"stays").expect("a file");
+            }
+        }
+        let options = UnpackOptions {
+            force: choice % 3 == 2,
+            jobs: 1,
+            ..UnpackOptions::default()
+        };
+        let done = unpack(&model, &output, &options, &|_, _| ());
+        let mut names: Vec<_> = fs::read_dir(dir.path())
+            .expect("the directory")
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
+        names.sort_unstable();
+        let found = fs::symlink_metadata(&output).is_ok().then(|| {
+            let mut found = BTreeMap::new();
+            collect(&output, "", &mut found);
+            found
+        });
+        match &done {
+            Ok(_) => {
+                let mut expected = BTreeMap::new();
+                for file in model.files() {
+                    let attr = model.find(file.path.as_str()).expect("a file");
+                    let bytes = model.read_at(attr.inode, 0, attr.size as usize);
+                    let bytes = bytes.expect("what was restored").to_vec();
+                    let mode = if attr.mode & 0o111 != 0 { 0o755 } else { 0o644 };
+                    let path = file.path.as_str().to_string();
+                    expected.insert(path, Entry::File(mode, bytes));
+                    for (end, _) in file.path.as_str().match_indices('/') {
+                        let above = file.path.as_str()[..end].to_string();
+                        expected.insert(above, Entry::Directory);
+                    }
+                }
+                assert!(found.as_ref() == Some(&expected), "another tree");
+                let honest = honest();
+                let known = honest
+                    .iter()
+                    .find(|known| known.digest == *model.manifest_digest());
+                for (path, _, bytes) in known.iter().flat_map(|known| &known.files) {
+                    match expected.get(path) {
+                        Some(Entry::File(_, restored)) => assert!(restored == bytes, "{path}"),
+                        _ => panic!("{path} is missing"),
+                    }
+                }
+            }
+            Err(error) => {
+                assert!(!is_honest(data), "an honest archive: {error}");
+                let known = [ErrorKind::Malformed, ErrorKind::Corrupt, ErrorKind::Refused];
+                // A name that is too long for any file system.
+                let known = known.contains(&error.kind()) || error.to_string().contains("too long");
+                assert!(known, "{:?}: {error}", error.kind());
+                assert!(found == old, "the output is not as it was: {error}");
+            }
+        }
+        let expected: &[&str] = match found.is_some() {
+            true => &["beside", "out"],
+            false => &["beside"],
+        };
+        assert!(names == expected, "left behind: {names:?}");
+        let beside = fs::read(dir.path().join("beside")).expect("what was beside");
+        assert!(beside == b"stays", "what was beside has changed");
+    }
+
+    /// The honest archives.
+    pub fn seeds() -> Vec<Vec<u8>> {
+        archive::seeds()
+    }
+
+    /// What stands at a path.
+    #[derive(Debug, Clone, PartialEq)]
+    enum Entry {
+        Directory,
+        File(u32, Vec<u8>),
+        Other,
+    }
+
+    fn collect(dir: &Path, below: &str, found: &mut BTreeMap<String, Entry>) {
+        use std::os::unix::fs::PermissionsExt as _;
+        for entry in fs::read_dir(dir).expect("a directory") {
+            let entry = entry.expect("an entry");
+            let name = entry.file_name().into_string().expect("a name");
+            let path = match below {
+                "" => name,
+                _ => format!("{below}/{name}"),
+            };
+            let kind = entry.file_type().expect("a type");
+            let here = if kind.is_dir() {
+                collect(&entry.path(), &path, found);
+                Entry::Directory
+            } else if kind.is_file() {
+                let mode = entry.metadata().expect("a mode").permissions().mode();
+                let bytes = fs::read(entry.path()).expect("a file");
+                Entry::File(mode & 0o777, bytes)
+            } else {
+                Entry::Other
+            };
+            found.insert(path, here);
+        }
+    }
+}
+
+fn is_honest(archive: &[u8]) -> bool {
+    honest().iter().any(|known| known.archive == archive)
+}
+
+fn verifies(model: &Model) -> bool {
+    model.files().all(|file| model.verify(file.inode).is_ok())
+}
+
+fn options() -> OpenOptions {
+    OpenOptions {
+        cache_bytes: 1 << 20,
+        readahead: false,
+        ..OpenOptions::default()
+    }
+}
+
+/// A directory of its own, in memory where there is a file system for that.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a directory")
 }
 
 fn assert_refusal(error: &modeloci::Error) {

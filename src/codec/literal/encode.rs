@@ -38,6 +38,10 @@ impl LiteralPlan {
         let mut frequencies = [0u32; SYMBOLS];
         frequencies[..counts.len()].copy_from_slice(&counts);
         frequencies[END_OF_BLOCK] = SUB_STREAMS as u32;
+        if input.is_empty() {
+            // A code of one symbol is incomplete, which decoders refuse, ours too.
+            frequencies[0] = 1;
+        }
         let lengths = limited_lengths(&frequencies, MAX_BITS);
         let mut header = BitWriter::default();
         write_dynamic_header(&lengths, &DISTANCE_LENGTHS, &mut header);

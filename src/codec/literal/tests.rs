@@ -85,7 +85,7 @@ fn the_bytes_are_those_of_the_specification() {
 #[test]
 fn every_length_round_trips() {
     let input = shapes::bf16(2_000, 9);
-    for len in (1..200).chain((200..2_000).step_by(37)) {
+    for len in (0..200).chain((200..2_000).step_by(37)) {
         round_trip(&input[..len]);
     }
 }

@@ -440,3 +440,92 @@ fn r15_spans_of_a_blob_that_stands_still_are_of_one() {
     scene.gate.set(Open::Nothing);
     others_are_read_beside(&scene, &content, content.len() - 4096);
 }
+
+/// A wait that lasts for hours ends much sooner when it is for something that stands still.
+const STALLING: Times = Times {
+    stall: Duration::from_secs(1),
+    ..TIMES
+};
+
+/// Layers of every kind, each behind the gate: what a first read of it waits for, and what it is.
+fn kinds() -> [(&'static str, Vec<u8>, Vec<u8>); 5] {
+    let (small, large) = (noise(94, 6_000), noise(95, 5 * MIB));
+    [
+        (GZIP, gzip(&tar(&small)), small),
+        (GZIP, gzip(&tar(&large)), large.clone()),
+        (ZSTD, zstd(&tar(&large)), large.clone()),
+        (media_type::LAYER_TAR, tar(&large), large.clone()),
+        ("application/octet-stream", large.clone(), large),
+    ]
+}
+
+fn model_of_one(media_type: &str, blob: Vec<u8>, times: Times) -> Mounted {
+    let mut layers = Layers::default();
+    let digest = layers.foreign("slow/f", media_type, blob);
+    layers.foreign("other/f", GZIP, gzip(&tar(b"another")));
+    layers.open(vec![digest], times)
+}
+
+#[test]
+fn r15_a_storage_that_stands_still_is_an_error_and_heals() {
+    let _alone = lock(&ALONE);
+    for (media_type, blob, content) in kinds() {
+        let scene = model_of_one(media_type, blob, STALLING);
+        scene.gate.set(Open::Nothing);
+        let begun = Instant::now();
+        let slow: Vec<_> = (0..4).map(|n| scene.read("slow/f", n)).collect();
+        for answer in &slow {
+            let answer = answer.recv_timeout(LONG).unwrap();
+            assert_eq!(answer.unwrap_err(), Errno::EIO, "{media_type}");
+        }
+        assert!(begun.elapsed() >= STALLING.stall);
+        // The thread that reads stands still as before: others are not the worse for it.
+        assert_eq!(
+            bytes_of(&scene.read("other/f", 0), "another file"),
+            "another"
+        );
+        scene.gate.set(Open::Everything);
+        assert_eq!(
+            bytes_of(&scene.read("slow/f", 7), media_type),
+            content[7..7 + 4096]
+        );
+        scene.nothing_stays();
+    }
+}
+
+#[test]
+fn r15_a_storage_that_is_slow_is_waited_for() {
+    let _alone = lock(&ALONE);
+    for (media_type, blob, content) in kinds() {
+        let scene = model_of_one(media_type, blob, STALLING);
+        // A megabyte at a time: all of it takes longer than a wait may for which nothing gets on.
+        *lock(&scene.gate.pause) = STALLING.stall / 4;
+        let begun = Instant::now();
+        let answer = scene.read("slow/f", content.len() - 4096);
+        let last = &content[content.len() - 4096..];
+        assert_eq!(bytes_of(&answer, media_type), *last);
+        let slow = content.len() < MIB || begun.elapsed() > STALLING.stall;
+        assert!(slow, "{media_type}: it was not slow at all");
+    }
+}
+
+#[test]
+fn r11_a_reader_of_what_stands_still_can_be_killed() {
+    let _alone = lock(&ALONE);
+    for (media_type, blob, content) in kinds() {
+        let scene = model_of_one(media_type, blob, TIMES);
+        scene.gate.set(Open::Nothing);
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let killed = scene.read_by(child.id(), "slow/f", 0);
+        let alive = scene.read_by(std::process::id(), "slow/f", 0);
+        scene.gate.until_somebody_waits();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let answer = killed.recv_timeout(LONG).unwrap();
+        assert_eq!(answer.unwrap_err(), Errno::EINTR, "{media_type}");
+        assert!(alive.try_recv().is_err());
+        scene.gate.set(Open::Everything);
+        assert_eq!(bytes_of(&alive, media_type), content[..4096]);
+        scene.nothing_stays();
+    }
+}
