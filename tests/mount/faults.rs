@@ -235,18 +235,21 @@ fn killed_in_reads(scene: Scene) {
     let pid = mount.server();
     let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let mut before = None;
-    for _ in 0..10 {
+    for round in 0..10 {
         let mut cat = Command::new("cat")
             .arg(mount.path("big"))
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(5));
+        // On a busy machine it may be killed before it reads at all, but not each time.
+        std::thread::sleep(Duration::from_millis(5 * (1 + round)));
         cat.kill().unwrap();
         cat.wait().unwrap();
         until("no read is left", || mount.count("reads_in_flight") == 0);
         // A foreign layer has its temporary files from the first read on.
-        before.get_or_insert_with(descriptors);
+        if mount.count("bytes_served") > 0 {
+            before.get_or_insert_with(descriptors);
+        }
     }
     assert!(fs::read(mount.path("big")).unwrap() == scene.bytes("big"));
     assert!(descriptors() <= before.unwrap(), "{before:?} at first");
