@@ -218,7 +218,8 @@ fn placed(before: &[Mount], place: &Place) -> Result<Found> {
     let path = place.dir.path().map_err(fail)?;
     let mounts = mountinfo::read()?;
     let first = mountinfo::first_on(&mounts, place.found.mount, &path)
-        .filter(|first| first.fs_type == FS_TYPE && !is_old(before, first))
+        // Numbers alone may be those of another mount, which was there before and is gone.
+        .filter(|first| first.fs_type == FS_TYPE && !before.contains(first))
         .ok_or_else(|| moved_away(&place.path))?;
     let found = Found {
         mount: first.id,
@@ -638,6 +639,27 @@ mod tests {
             assert_eq!(attached.detach().unwrap(), Detached::Done);
             assert_eq!(mounts_below(&dir), [0; 0]);
         }
+    }
+
+    /// The kernel gives the numbers of a mount that is gone to the next one.
+    #[test]
+    fn m7_a_new_mount_with_the_numbers_of_an_old_one_is_new() {
+        let Some((dir, options, place)) = scene() else {
+            return;
+        };
+        let fd = mount_on(&place, "/archive.tar", &options).unwrap();
+        let mounts = mountinfo::read().unwrap();
+        let ours = mounts_below(&dir);
+        let ours = mountinfo::by_id(&mounts, ours[0]).unwrap();
+        let elsewhere = Mount {
+            mount_point: dir.path().join("elsewhere"),
+            ..ours.clone()
+        };
+        assert_eq!(placed(&[elsewhere], &place).unwrap().mount, ours.id);
+        assert!(placed(std::slice::from_ref(ours), &place).is_err());
+        drop(fd);
+        place.spot.unmount(true).unwrap();
+        assert_eq!(mounts_below(&dir), [0; 0]);
     }
 
     /// What a helper has mounted elsewhere is found and taken away.
