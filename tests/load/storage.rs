@@ -9,6 +9,9 @@ use std::time::Duration;
 use crate::harness::{Mounted, Packaging, Scene, Server, errno, mounts_at, until};
 use crate::workspace::{has, output, python_has};
 
+/// Length of the file that says what goes wrong.
+const FAULT_BYTES: usize = 64;
+
 /// A mount whose process is at the mercy of the test.
 struct Faulty {
     scene: Scene,
@@ -26,7 +29,7 @@ impl Faulty {
         let mut cc = Command::new("cc");
         cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]);
         output(cc.arg(&library).arg(source).arg("-ldl"));
-        fs::write(scene.path("faults"), "").unwrap();
+        fs::write(scene.path("faults"), [0; FAULT_BYTES]).unwrap();
         let mut command = scene.command(&["mount", "m.tar", "mnt", "--foreground"]);
         command
             .args(options)
@@ -39,10 +42,14 @@ impl Faulty {
     }
 
     fn fault(&self, what: &str) {
-        // At once, so that no half of it is read.
-        let new = self.scene.path("faults.new");
-        fs::write(&new, what).unwrap();
-        fs::rename(new, self.scene.path("faults")).unwrap();
+        let file = File::options().write(true).open(self.scene.path("faults"));
+        let file = file.unwrap();
+        let mut text = [0; FAULT_BYTES];
+        text[..what.len()].copy_from_slice(what.as_bytes());
+        // The first byte last, so that no half of it is read.
+        file.write_all_at(&[0], 0).unwrap();
+        file.write_all_at(&text[1..], 1).unwrap();
+        file.write_all_at(&text[..1], 0).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
