@@ -129,10 +129,12 @@ pub fn pack(
 ) -> Result<Packed> {
     let settings = Settings::new(options)?;
     let config = &plan::check_config(config)?;
+    // What is wrong with it must not be hidden by what is wrong with the output.
+    let root = walk::open(model_dir)?;
     match output {
         Output::File(path) => {
             let place = OutputPlace::check(path, options.force)?;
-            let tree = walk::walk(model_dir, &place.skip()?)?;
+            let tree = walk::walk(root, model_dir, &place.skip()?)?;
             let file = place.create(FILE_MODE)?;
             let archive = Archive::in_file(file.handle()?, path, settings.mtime);
             let packed = write(tree, config, archive, &settings, progress)?;
@@ -151,7 +153,7 @@ pub fn pack(
                 .as_fd()
                 .try_clone_to_owned()
                 .map_err(Error::io("write", "standard output"))?;
-            let tree = walk::walk(model_dir, &Skip::default())?;
+            let tree = walk::walk(root, model_dir, &Skip::default())?;
             let archive = Archive::to_stream(
                 Box::new(std::fs::File::from(stdout)),
                 Path::new("standard output"),

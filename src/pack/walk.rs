@@ -72,17 +72,21 @@ pub(super) struct Skip {
     pub output_dir: Option<(u64, u64)>,
 }
 
-/// Walks `model_dir`.
-pub(super) fn walk(model_dir: &Path, skip: &Skip) -> Result<Tree> {
+/// Opens `model_dir`, for [`walk`].
+pub(super) fn open(model_dir: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-    let root = calls::open(model_dir, flags).map_err(|errno| match errno {
+    calls::open(model_dir, flags).map_err(|errno| match errno {
         Errno::NOENT => Error::usage(format!(
             "model directory {} does not exist",
             printable_path(model_dir)
         )),
         Errno::NOTDIR => Error::usage(format!("{} is not a directory", printable_path(model_dir))),
         errno => Error::io("open", model_dir)(errno.into()),
-    })?;
+    })
+}
+
+/// Walks the open directory `root`, which `model_dir` names in messages.
+pub(super) fn walk(root: OwnedFd, model_dir: &Path, skip: &Skip) -> Result<Tree> {
     let mut walker = Walker {
         root: &root,
         root_path: model_dir,

@@ -116,6 +116,25 @@ fn k10_an_existing_archive_needs_force() {
 }
 
 #[test]
+fn k10_a_missing_directory_is_what_the_user_hears() {
+    let sandbox = Sandbox::new();
+    sandbox.write("nowhere-1.tar", "precious");
+    for dir in ["nowhere", "no/where"] {
+        for output in [
+            &[][..],
+            &["-o", "nowhere-1.tar"],
+            &["-o", "no/such/dir.tar"],
+        ] {
+            let line = ["pack", dir, "--name", "nowhere", "--version", "1"];
+            let expected = format!("model directory {dir} does not exist");
+            let line = [&line[..], output].concat();
+            sandbox.run(&line).fails(2, &expected);
+        }
+    }
+    assert_eq!(sandbox.names(), ["nowhere-1.tar"]);
+}
+
+#[test]
 fn k12_bad_names_and_metadata_are_usage_errors() {
     let sandbox = Sandbox::new();
     sandbox.model();

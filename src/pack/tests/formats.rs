@@ -277,7 +277,8 @@ fn a_stream_gets_the_same_bytes() {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let model = model_of(&dir);
     let thread = std::thread::spawn(move || {
-        let tree = walk::walk(&model, &Skip::default()).unwrap();
+        let root = walk::open(&model).unwrap();
+        let tree = walk::walk(root, &model, &Skip::default()).unwrap();
         let archive = Archive::to_stream(Box::new(writer), Path::new("pipe"), 0).unwrap();
         let settings = Settings::new(&options()).unwrap();
         super::super::write(tree, &config(), archive, &settings, &|_, _| {}).unwrap()
