@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use modeloci::Error;
 use modeloci::entry_path::printable;
-use modeloci::oci::{Descriptor, OciConfig, json};
+use modeloci::oci::config::parse_metadata;
+use modeloci::oci::{Descriptor, OciConfig};
 use modeloci::pack::{Output, PackOptions, Packed};
 use serde_json::{Map, Value};
 
@@ -101,15 +102,13 @@ pub(crate) fn options(args: &EncodeArgs) -> PackOptions {
 }
 
 fn metadata(text: &str) -> anyhow::Result<Map<String, Value>> {
-    // Strict, like the config that it becomes a part of; but wrong here is the user's argument.
-    match json::parse(text.as_bytes(), "--metadata") {
-        Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(output::hint(
-            Error::usage("invalid JSON: --metadata is no object"),
+    parse_metadata(text).map_err(|error| {
+        output::hint(
+            // The library's word for it, and the option's name.
+            Error::usage(format!("--{error}")),
             "write --metadata '{\"license\":\"mit\"}'",
-        )),
-        Err(error) => Err(Error::usage(format!("invalid JSON: {error}")).into()),
-    }
+        )
+    })
 }
 
 /// `NAME-VERSION.tar` beside the model directory.

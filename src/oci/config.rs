@@ -112,17 +112,19 @@ impl OciConfig {
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when the text is no JSON, or no object.
 pub fn parse_metadata(text: &str) -> Result<Map<String, Value>> {
-    match json::parse(text.as_bytes(), "metadata") {
+    let why = match json::parse(text.as_bytes(), "metadata") {
         Ok(Value::Object(mut map)) => {
             sort_keys(&mut map);
-            Ok(map)
+            return Ok(map);
         }
-        Ok(other) => Err(Error::usage(format!(
-            "metadata is {}, not a JSON object",
-            describe(&other)
-        ))),
-        Err(e) => Err(Error::usage(e)),
-    }
+        Ok(other) => format!("{} instead of an object", describe(&other)),
+        Err(Error::Malformed { rule, .. }) => match rule.strip_prefix("is not valid JSON: ") {
+            Some(why) => why.to_string(),
+            None => format!("it {rule}"),
+        },
+        Err(other) => return Err(other),
+    };
+    Err(Error::usage(format!("metadata is invalid JSON: {why}")))
 }
 
 /// Sorts keys at every level. Does nothing today; but any crate of a build can switch `serde_json`

@@ -149,8 +149,8 @@ fn k12_bad_names_and_metadata_are_usage_errors() {
             "--metadata",
             metadata,
         ];
-        let run = sandbox.run(&line).fails(2, "--metadata");
-        assert!(run.stderr.contains("invalid JSON"), "{}", run.stderr);
+        let run = sandbox.run(&line).fails(2, "--metadata is invalid JSON: ");
+        assert_eq!(run.stderr.matches("JSON").count(), 1, "{}", run.stderr);
     }
     for (name, version) in [
         ("", "1"),
