@@ -7,6 +7,8 @@
 //! by the kernel beneath the handle, without following any link. Nothing is removed but what was
 //! made here, and the tree that `--force` replaces: both are known by their handles, not by names.
 //!
+//! Directories above the output that are missing are made, and removed again when unpacking fails.
+//!
 //! An output that is an empty directory (a volume, perhaps) is kept, and filled at the end.
 //!
 //! Only regular files and directories are made, with modes 0644, 0755 for executables, less the
@@ -62,8 +64,8 @@ pub struct Unpacked {
 /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): a layer is damaged;
 /// - [`ErrorKind::Environment`](crate::ErrorKind::Environment): disk full, permissions.
 ///
-/// After any of them neither a new output nor the temporary directory is left, and an old output
-/// is untouched.
+/// After any of them neither a new output, nor a directory made above it, nor the temporary directory
+/// is left, and an old output is untouched.
 pub fn unpack(
     model: &Model,
     output: &Path,

@@ -8,6 +8,8 @@
 //!
 //! An output that is an empty directory, perhaps the mount point of a volume, stays that directory:
 //! the private one is made in it, and the tree's entries are moved up one by one at the end.
+//!
+//! Directories above the output are made where they are missing, and removed again when it fails.
 
 use std::ffi::{CStr, CString};
 use std::io::ErrorKind;
@@ -15,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::fs::{Mode, RenameFlags};
 use rustix::io::Errno;
 
 use crate::entry_path::printable_path;
@@ -23,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::files::beneath::DIRECTORY;
 use crate::files::calls;
 use crate::files::identity::node;
+use crate::files::parents::Parents;
 use crate::files::remove;
 use crate::files::temporary::temporary_name;
 
@@ -43,6 +46,8 @@ pub(super) struct Staging {
     output: PathBuf,
     /// The base holds a part of the tree: the private directory stays, to say so.
     incomplete: bool,
+    /// What was made for the output to have a place; the last to be dropped.
+    parents: Parents,
 }
 
 /// How the tree becomes the output.
@@ -92,12 +97,7 @@ impl Staging {
         };
         let name = CString::new(name.as_bytes())
             .map_err(|_| Error::usage("the output's name contains a NUL byte"))?;
-        let above = match output.parent() {
-            Some(p) if !p.as_os_str().is_empty() => p,
-            _ => Path::new("."),
-        };
-        let parent = calls::open(above, OFlags::DIRECTORY | OFlags::RDONLY)
-            .map_err(|e| Error::io("open directory", above)(e.into()))?;
+        let (parent, parents) = Parents::of(output)?;
         let (base, place) = match existing(&parent, &name, output, force)? {
             Some(empty) if is_empty(&empty.dir, None).map_err(failed("list", output))? => {
                 (empty.dir, Place::Base)
@@ -118,6 +118,7 @@ impl Staging {
             place,
             output: output.to_path_buf(),
             incomplete: false,
+            parents,
         };
         let dir = &staging.private.dir;
         let tree = calls::mkdir(dir, TREE, Mode::from_raw_mode(0o777))
@@ -145,6 +146,7 @@ impl Staging {
     /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) when the output, or the temporary
     /// directory, was changed by something else meanwhile. Nothing is published then.
     pub(super) fn publish(mut self) -> Result<()> {
+        self.parents.sync()?;
         let Some(tree) = self.tree.take() else {
             return Ok(());
         };
@@ -155,6 +157,7 @@ impl Staging {
         match litter {
             // The new tree is complete and in place: whether this can be removed changes nothing.
             Ok(litter) => {
+                self.parents.keep();
                 if let Some(litter) = litter {
                     self.discard(litter);
                 }

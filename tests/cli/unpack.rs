@@ -55,6 +55,40 @@ fn restores_the_files_and_prints_the_config() {
 }
 
 #[test]
+fn u0_missing_parents_are_created_and_go_when_it_fails() {
+    let sandbox = Sandbox::new();
+    let files = sandbox.model();
+    sandbox.pack();
+    let run = sandbox.run(&["unpack", "m.tar", "new/deep/out"]).ok();
+    let expected = format!("Unpacked to: {}\n", sandbox.real("new/deep/out"));
+    assert!(run.text().starts_with(&expected), "{}", run.text());
+    assert_eq!(names(&sandbox.path("new/deep")), ["out"]);
+    for (name, bytes) in &files {
+        let path = sandbox.path("new/deep/out").join(name);
+        assert!(fs::read(path).unwrap() == *bytes, "{name}");
+    }
+
+    let mut archive = fs::read(sandbox.path("m.tar")).unwrap();
+    let needle = &noise(2_000_064)[2_000_000..];
+    let at = archive
+        .windows(64)
+        .position(|window| window == needle)
+        .unwrap();
+    archive[at] ^= 1;
+    sandbox.write("bad.tar", &archive);
+    for (output, force) in [("a/b/out", &[][..]), ("new/b/c/out", &["--force"])] {
+        let line = [&["unpack", "bad.tar", output][..], force].concat();
+        sandbox.run(&line).fails(1, "weights.bin");
+    }
+    assert_eq!(sandbox.names(), ["bad.tar", "m.tar", "model", "new"]);
+    assert_eq!(
+        names(&sandbox.path("new")),
+        ["deep"],
+        "what was there stays"
+    );
+}
+
+#[test]
 fn include_restores_what_matches() {
     let sandbox = Sandbox::new();
     sandbox.model();

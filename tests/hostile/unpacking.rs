@@ -392,9 +392,14 @@ fn u3_concurrent_runs_for_one_output() {
 fn u0_outputs_that_have_no_place() {
     let sandbox = Sandbox::new();
     sandbox.write("m.tar", Layout::sample().to_bytes());
+    symlink("nowhere", sandbox.path("dangling")).unwrap();
     for (output, code) in [
-        ("absent/out", 5),
         ("m.tar/out", 5),
+        ("m.tar/absent/out", 5),
+        ("dangling/out", 5),
+        ("absent/../out", 5),
+        // Where nobody can make a directory, not even root.
+        ("/proc/absent/out", 5),
         (".", 1),
         ("/", 1),
         ("", 1),
@@ -410,5 +415,5 @@ fn u0_outputs_that_have_no_place() {
     run.fails(1, &["no-such-*"]);
     let run = sandbox.run_bounded(&["unpack", "m.tar", "out", "--include", "[a"]);
     run.fails(2, &["[a"]);
-    assert_eq!(sandbox.names(), ["m.tar"]);
+    assert_eq!(sandbox.names(), ["dangling", "m.tar"]);
 }

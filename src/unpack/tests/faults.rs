@@ -22,6 +22,8 @@ enum Before {
     Nothing,
     Old,
     Empty,
+    /// Not even the directories above it.
+    NoParents,
 }
 
 fn write(dir: &Path, files: &[(&str, &[u8])]) {
@@ -82,10 +84,13 @@ fn scratch() -> tempfile::TempDir {
 fn check(model: &Model, before: Before, plan: &std::sync::Arc<Plan>) -> bool {
     let scratch = scratch();
     let base = scratch.path().join("base");
-    let output = base.join("out");
+    let output = base.join(match before {
+        Before::NoParents => "absent/deep/out",
+        _ => "out",
+    });
     write(&base, &[("sibling/file", b"sibling")]);
     match before {
-        Before::Nothing => {}
+        Before::Nothing | Before::NoParents => {}
         Before::Old => write(&output, &OLD),
         Before::Empty => fs::create_dir(&output).unwrap(),
     }
@@ -103,11 +108,12 @@ fn check(model: &Model, before: Before, plan: &std::sync::Arc<Plan>) -> bool {
     assert_eq!(sibling, tree(&[("file", b"sibling")]), "{what}");
     let is_temporary = |name: &String| name.starts_with(".modeloci-");
     let inside = output.is_dir() && names(&output).iter().any(is_temporary);
-    let beside = names(&base).iter().any(is_temporary);
+    let parent = output.parent().unwrap();
+    let beside = parent.exists() && names(parent).iter().any(is_temporary);
     let found = output.exists().then(|| read(&output));
     let new = found == Some(tree(&FILES));
     let as_before = match before {
-        Before::Nothing => found.is_none(),
+        Before::Nothing | Before::NoParents => found.is_none(),
         Before::Old => found == Some(tree(&OLD)),
         Before::Empty => found == Some(tree(&[])),
     };
@@ -129,6 +135,14 @@ fn check(model: &Model, before: Before, plan: &std::sync::Arc<Plan>) -> bool {
         Op::RenameNew,
     ];
     let hinders = plan.hit().is_some_and(|op| cleaning.contains(&op));
+    if before == Before::NoParents && result.is_err() {
+        let left = base.join("absent").exists();
+        match plan.reach {
+            Reach::Once => assert!(!left, "{what}"),
+            Reach::Kind if !hinders => assert!(!left, "{what}"),
+            _ => {}
+        }
+    }
     match plan.reach {
         Reach::Once => assert!(!beside && !inside, "{what}"),
         Reach::Kind if !hinders => assert!(!beside && !inside, "{what}"),
@@ -165,6 +179,11 @@ const FAULTS: [(Fault, Reach); 8] = [
 #[test]
 fn u2_every_call_fails_of_a_new_output() {
     check_all(Before::Nothing, &FAULTS, &[]);
+}
+
+#[test]
+fn u2_every_call_fails_of_an_output_whose_parents_are_made() {
+    check_all(Before::NoParents, &FAULTS, &[]);
 }
 
 #[test]
