@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::archive::Archive;
 use super::output::OutputPlace;
 use super::plan::Settings;
-use super::walk::{InputFile, Tree};
+use super::tree::{InputFile, Tree};
 use super::{ModelLayer, PackOptions, Packed, documents, pipeline};
 use crate::digest::{Digest, Hasher};
 use crate::entry_path::{EntryPath, printable_path};

@@ -4,7 +4,7 @@
 //! `docs/layer-format.md` is the specification.
 
 use super::plan::Settings;
-use super::walk::InputFile;
+use super::tree::InputFile;
 use crate::codec::Encoded;
 use crate::digest::{Digest, Sha256};
 use crate::error::{Error, Result};

@@ -27,7 +27,8 @@ use crate::oci::{Descriptor, OciConfig, media_type};
 use self::archive::Archive;
 use self::output::OutputPlace;
 use self::plan::Settings;
-use self::walk::{Skip, Tree};
+use self::tree::Tree;
+use self::walk::Skip;
 
 mod add_layer;
 mod archive;
@@ -37,6 +38,7 @@ mod output;
 mod packager;
 mod pipeline;
 mod plan;
+mod tree;
 mod walk;
 
 #[cfg(test)]

@@ -19,28 +19,23 @@
 //! When a stage fails it drops its channels, which ends the others.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use rustix::fs::{Advice, OFlags};
-use rustix::io::Errno;
+use rustix::fs::Advice;
 
 use super::Progress;
 use super::archive::Archive;
 use super::layer::{self, Layer, LayerComposer, Segment};
 use super::plan::Settings;
-use super::walk::{InputFile, Tree};
+use super::tree::{InputFile, Tree};
 use crate::codec::{Encoded, Encoder};
 use crate::digest::Digest;
-use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
-use crate::files::identity::Identity;
-use crate::files::{beneath, calls, faults};
+use crate::files::{calls, faults};
 use crate::layer::table::Framing;
 
 /// The buffers of one segment; used again and again.
@@ -388,7 +383,9 @@ impl<'a> Reader<'a> {
     /// Reads one file. It must be what the walk saw, from the first byte to the last.
     fn file(&mut self, number: usize, file: &InputFile) -> Result<Result<(), Stopped>> {
         layer::check_table_size(file, self.settings)?;
-        let input = self.open(file)?;
+        let input = self.tree.open(file)?;
+        // Only a hint.
+        let _ = rustix::fs::fadvise(&input, 0, None, Advice::Sequential);
         let head = layer::head(file, self.settings);
         if self.send_bytes(Part::Head(number), &head).is_err() {
             return Ok(Err(Stopped));
@@ -406,8 +403,10 @@ impl<'a> Reader<'a> {
             }
             let chunk = slot.input.get_mut(..length).unwrap_or_default();
             calls::read_exact(&input, chunk).map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => self.changed(file, "shrank while it was packed"),
-                _ => self.failed(file, "read", error),
+                io::ErrorKind::UnexpectedEof => {
+                    self.tree.changed(file, "shrank while it was packed")
+                }
+                _ => self.tree.failed(file, "read", error),
             })?;
             slot.filled = length;
             if self.send(Part::Data, slot).is_err() {
@@ -418,48 +417,12 @@ impl<'a> Reader<'a> {
         // Not every file system keeps the times that would show a growth.
         let mut more = [0];
         let grown = calls::read(&input, &mut more);
-        if grown.map_err(|errno| self.failed(file, "read", errno.into()))? > 0 {
-            return Err(self.changed(file, "grew while it was packed"));
+        if grown.map_err(|errno| self.tree.failed(file, "read", errno.into()))? > 0 {
+            return Err(self.tree.changed(file, "grew while it was packed"));
         }
-        self.check(file, &input)?;
+        self.tree.check(file, &input)?;
         let tail = layer::tail(file);
         Ok(self.send_bytes(Part::Tail, &tail))
-    }
-
-    /// Opens a file below the root, without following a link or waiting for a FIFO that took its
-    /// place.
-    fn open(&self, file: &InputFile) -> Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let opened = beneath::open(self.tree.root.as_fd(), &file.location, flags);
-        let input = File::from(opened.map_err(|errno| match errno {
-            Errno::NOENT | Errno::NOTDIR => self.changed(file, "vanished while it was packed"),
-            Errno::LOOP | Errno::NXIO => self.changed(file, "changed while it was packed"),
-            errno => self.failed(file, "open", errno.into()),
-        })?);
-        self.check(file, &input)?;
-        // Only a hint.
-        let _ = rustix::fs::fadvise(&input, 0, None, Advice::Sequential);
-        Ok(input)
-    }
-
-    /// Refuses a file that is not what the walk saw.
-    fn check(&self, file: &InputFile, input: &File) -> Result<()> {
-        let stat = calls::fstat(input);
-        let now = Identity::of(&stat.map_err(|errno| self.failed(file, "read", errno.into()))?);
-        let was = file.identity;
-        if now == was {
-            return Ok(());
-        }
-        Err(self.changed(
-            file,
-            if !now.is_same_file(&was) || now.size == was.size {
-                "changed while it was packed"
-            } else if now.size > was.size {
-                "grew while it was packed"
-            } else {
-                "shrank while it was packed"
-            },
-        ))
     }
 
     fn send_bytes(&mut self, part: Part, bytes: &[u8]) -> Result<(), Stopped> {
@@ -479,17 +442,6 @@ impl<'a> Reader<'a> {
         self.number += 1;
         let job = Job { number, part, slot };
         self.jobs.send(job).map_err(|_| Stopped)
-    }
-
-    fn changed(&self, file: &InputFile, problem: &str) -> Error {
-        Error::refused(
-            printable_path(&self.tree.root_path.join(file.path.as_str())),
-            problem,
-        )
-    }
-
-    fn failed(&self, file: &InputFile, action: &'static str, error: io::Error) -> Error {
-        Error::io(action, self.tree.root_path.join(file.path.as_str()))(error)
     }
 }
 

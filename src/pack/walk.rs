@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::tree::{InputFile, Tree};
 use crate::entry_path::{EntryPath, printable_bytes, printable_path};
 use crate::error::{Error, Result};
 use crate::files::identity::{Identity, node};
@@ -28,40 +29,6 @@ use crate::limits;
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW);
-
-/// The files of a directory, and where to open them.
-#[derive(Debug)]
-pub(super) struct Tree {
-    /// The directory below which every `location` is.
-    pub root: OwnedFd,
-    /// Its path, for messages.
-    pub root_path: PathBuf,
-    /// Sorted by the bytes of their paths.
-    pub files: Vec<InputFile>,
-    /// Directories that are left out because they are empty, and the like.
-    pub warnings: Vec<String>,
-}
-
-impl Tree {
-    /// Bytes of all files.
-    pub(super) fn bytes(&self) -> u64 {
-        let sizes = self.files.iter().map(|file| file.identity.size);
-        sizes.fold(0, u64::saturating_add)
-    }
-}
-
-/// A file to pack.
-#[derive(Debug)]
-pub(super) struct InputFile {
-    /// Its path in the model.
-    pub path: EntryPath,
-    /// Where it is below the root, links resolved.
-    pub location: PathBuf,
-    /// True when any execute bit is set.
-    pub executable: bool,
-    /// What it was when it was found.
-    pub identity: Identity,
-}
 
 /// What the walk passes over.
 #[derive(Debug, Default)]

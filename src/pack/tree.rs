@@ -1,0 +1,95 @@
+//! The files to pack, and how each is opened: below a held root, and only as what the walk saw.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::entry_path::{EntryPath, printable_path};
+use crate::error::{Error, Result};
+use crate::files::identity::Identity;
+use crate::files::{beneath, calls};
+
+/// The files of a directory, and where to open them.
+#[derive(Debug)]
+pub(super) struct Tree {
+    /// The directory below which every `location` is.
+    pub root: OwnedFd,
+    /// Its path, for messages.
+    pub root_path: PathBuf,
+    /// Sorted by the bytes of their paths.
+    pub files: Vec<InputFile>,
+    /// Directories that are left out because they are empty, and the like.
+    pub warnings: Vec<String>,
+}
+
+impl Tree {
+    /// Bytes of all files.
+    pub(super) fn bytes(&self) -> u64 {
+        let sizes = self.files.iter().map(|file| file.identity.size);
+        sizes.fold(0, u64::saturating_add)
+    }
+
+    /// Opens a file below the root, without following a link or waiting for a FIFO that took its
+    /// place.
+    pub(super) fn open(&self, file: &InputFile) -> Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let opened = beneath::open(self.root.as_fd(), &file.location, flags);
+        let input = File::from(opened.map_err(|errno| match errno {
+            Errno::NOENT | Errno::NOTDIR => self.changed(file, "vanished while it was packed"),
+            Errno::LOOP | Errno::NXIO => self.changed(file, "changed while it was packed"),
+            errno => self.failed(file, "open", errno.into()),
+        })?);
+        self.check(file, &input)?;
+        Ok(input)
+    }
+
+    /// Refuses a file that is not what the walk saw.
+    pub(super) fn check(&self, file: &InputFile, input: &File) -> Result<()> {
+        let stat = calls::fstat(input);
+        let now = Identity::of(&stat.map_err(|errno| self.failed(file, "read", errno.into()))?);
+        let was = file.identity;
+        if now == was {
+            return Ok(());
+        }
+        Err(self.changed(
+            file,
+            if !now.is_same_file(&was) || now.size == was.size {
+                "changed while it was packed"
+            } else if now.size > was.size {
+                "grew while it was packed"
+            } else {
+                "shrank while it was packed"
+            },
+        ))
+    }
+
+    /// The error for a file that is not what it was.
+    pub(super) fn changed(&self, file: &InputFile, problem: &str) -> Error {
+        Error::refused(
+            printable_path(&self.root_path.join(file.path.as_str())),
+            problem,
+        )
+    }
+
+    /// The error for a file that a call failed on.
+    pub(super) fn failed(&self, file: &InputFile, action: &'static str, error: io::Error) -> Error {
+        Error::io(action, self.root_path.join(file.path.as_str()))(error)
+    }
+}
+
+/// A file to pack.
+#[derive(Debug)]
+pub(super) struct InputFile {
+    /// Its path in the model.
+    pub path: EntryPath,
+    /// Where it is below the root, links resolved.
+    pub location: PathBuf,
+    /// True when any execute bit is set.
+    pub executable: bool,
+    /// What it was when it was found.
+    pub identity: Identity,
+}
