@@ -108,7 +108,7 @@ pub(crate) struct EncodeArgs {
         help_heading = "Layers"
     )]
     pub(crate) compression: Compression,
-    /// What a random read costs at least: a power of two from 64KiB to 16MiB
+    /// Least cost of a random read, 64KiB to 16MiB
     #[arg(
         long,
         value_name = "SIZE",
@@ -117,16 +117,17 @@ pub(crate) struct EncodeArgs {
         help_heading = "Layers"
     )]
     pub(crate) chunk_size: u32,
-    /// Algorithm of chunk digests
+    /// Algorithm of chunk digests: blake3 or sha256
     #[arg(
         long,
         value_name = "ALGORITHM",
         value_enum,
         default_value = "blake3",
+        hide_possible_values = true,
         help_heading = "Layers"
     )]
     pub(crate) chunk_digest: ChunkDigest,
-    /// Worker threads [default: one per core]; the result is the same for any number
+    /// Worker threads [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = parse_jobs)]
     pub(crate) jobs: Option<usize>,
 }
@@ -170,12 +171,19 @@ pub(crate) struct PackArgs {
     /// The archive, - for stdout [default: NAME-VERSION.tar beside the directory]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Pack incomplete downloads, too
+    #[arg(long, help_heading = "What is packed")]
+    pub(crate) allow_incomplete: bool,
+    /// Pack what looks like a secret, too
+    #[arg(long, help_heading = "What is packed")]
+    pub(crate) allow_secrets: bool,
     /// Layout of the archive
     #[arg(
         long,
         value_name = "PROFILE",
         value_enum,
         default_value = "default",
+        hide_possible_values = true,
         help_heading = "Layers"
     )]
     pub(crate) profile: Profile,

@@ -38,6 +38,9 @@ pub const MAX_LAYERS: usize = 100_000;
 /// Most files and directories of one model.
 pub const MAX_NODES: usize = 1_000_000;
 
+/// Largest index of shards that is read while packing; one of 100,000 tensors has about 9 MB.
+pub const MAX_SHARD_INDEX_BYTES: u64 = 32 << 20;
+
 /// How long adding a layer waits for others that change the archive.
 pub const ADD_LAYER_WAIT: std::time::Duration = std::time::Duration::from_secs(600);
 

@@ -37,6 +37,8 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     };
     let options = PackOptions {
         force: args.force,
+        allow_incomplete: args.allow_incomplete,
+        allow_secrets: args.allow_secrets,
         // What goes to a stream leaves nothing to clean up, and may wait for its reader for long.
         cancel: (!to_stdout).then(interrupt::catch),
         ..options(&args.encode)
@@ -96,8 +98,7 @@ pub(crate) fn options(args: &EncodeArgs) -> PackOptions {
         chunk_size: args.chunk_size,
         chunk_digest: args.chunk_digest.into(),
         jobs: args.jobs.unwrap_or(0),
-        force: false,
-        cancel: None,
+        ..PackOptions::default()
     }
 }
 

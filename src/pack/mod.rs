@@ -2,19 +2,21 @@
 //!
 //! ```text
 //! walk      the files of a directory, in path order, each with what it was when it was seen
+//! content   what of them is unfinished or a secret, and refused
 //! pipeline  reader -> workers -> composer -> writer: segments in order, whatever the threads do
 //! layer     segments -> one blob with its framing, its chunk table and its descriptor
 //! archive   blobs and documents -> an outer tar; output -> a file that appears complete or not
 //! ```
 //!
 //! Guarantees: the same files and options give the same bytes for any number of threads, at any
-//! time and place; every input byte is read once; memory is bounded by the number of threads times
+//! time and place; every input byte is read once (but the beginnings of small files, and
+//! indexes of shards, which are looked at before); memory is bounded by the number of threads times
 //! the chunk size; an output appears under its name complete or not at all. Refuses what it cannot
 //! pack faithfully: special files, links out of the directory, names that are no
 //! [`EntryPath`](crate::entry_path::EntryPath), files that change meanwhile.
 
 use std::io::IsTerminal as _;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -32,6 +34,7 @@ use self::walk::Skip;
 
 mod add_layer;
 mod archive;
+mod content;
 mod documents;
 mod layer;
 mod output;
@@ -65,6 +68,11 @@ pub struct PackOptions {
     pub jobs: usize,
     /// Replace an existing output.
     pub force: bool,
+    /// Pack what looks like an incomplete download: a part, a git-lfs pointer, an index whose
+    /// shards are missing.
+    pub allow_incomplete: bool,
+    /// Pack what looks like a secret.
+    pub allow_secrets: bool,
     /// Stops when it becomes true; nothing is left behind then.
     pub cancel: Option<&'static AtomicBool>,
 }
@@ -77,6 +85,8 @@ impl Default for PackOptions {
             chunk_digest: Algorithm::Blake3,
             jobs: 0,
             force: false,
+            allow_incomplete: false,
+            allow_secrets: false,
             cancel: None,
         }
     }
@@ -117,7 +127,8 @@ pub struct Packed {
 ///   not exist, an option, the config or `SOURCE_DATE_EPOCH` is no valid value, standard output is
 ///   a terminal.
 /// - [`ErrorKind::Refused`](crate::ErrorKind::Refused): the output exists and `force` is not set;
-///   the directory holds something that cannot be packed faithfully; a file changed or vanished
+///   the directory holds something that cannot be packed faithfully, or that `options` would have
+///   to allow; a file changed or vanished
 ///   while it was packed; `cancel` was set.
 /// - [`ErrorKind::Environment`](crate::ErrorKind::Environment): reading or writing failed.
 ///
@@ -136,7 +147,7 @@ pub fn pack(
     match output {
         Output::File(path) => {
             let place = OutputPlace::check(path, options.force)?;
-            let tree = walk::walk(root, model_dir, &place.skip()?)?;
+            let tree = find(root, model_dir, &place.skip()?, options, &settings)?;
             let file = place.create(FILE_MODE)?;
             let archive = Archive::in_file(file.handle()?, path, settings.mtime);
             let packed = write(tree, config, archive, &settings, progress)?;
@@ -155,7 +166,7 @@ pub fn pack(
                 .as_fd()
                 .try_clone_to_owned()
                 .map_err(Error::io("write", "standard output"))?;
-            let tree = walk::walk(root, model_dir, &Skip::default())?;
+            let tree = find(root, model_dir, &Skip::default(), options, &settings)?;
             let archive = Archive::to_stream(
                 Box::new(std::fs::File::from(stdout)),
                 Path::new("standard output"),
@@ -164,6 +175,19 @@ pub fn pack(
             write(tree, config, archive, &settings, progress)
         }
     }
+}
+
+/// The files to pack.
+fn find(
+    root: OwnedFd,
+    model_dir: &Path,
+    skip: &Skip,
+    options: &PackOptions,
+    settings: &Settings,
+) -> Result<Tree> {
+    let mut tree = walk::walk(root, model_dir, skip)?;
+    content::check(&mut tree, options, settings)?;
+    Ok(tree)
 }
 
 /// Writes the whole archive: layers, then documents.

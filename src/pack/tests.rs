@@ -11,6 +11,7 @@ use super::*;
 
 mod add;
 mod calls;
+mod content;
 mod faults;
 mod formats;
 #[path = "../../tests/support/meanwhile.rs"]

@@ -247,3 +247,25 @@ fn a_closed_stdout_ends_quietly() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("cannot write standard output"), "{text}");
 }
+
+#[test]
+fn k16_incomplete_models_and_secrets_need_an_option() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    let line = ["pack", "model", "--name", "m", "--version", "1"];
+    for (name, option) in [
+        ("weights.gguf.part", "--allow-incomplete"),
+        (".env", "--allow-secrets"),
+    ] {
+        let path = sandbox.write(&format!("model/{name}"), "x");
+        let run = sandbox.run(&line).fails(1, name);
+        assert!(run.stderr.contains(option), "{}", run.stderr);
+        assert_eq!(sandbox.names(), ["model"]);
+        let run = sandbox.run(&[&line[..], &[option]].concat());
+        assert_eq!(run.code, Some(0));
+        assert!(run.stderr.starts_with("warning: "), "{}", run.stderr);
+        assert!(run.stderr.contains(name), "{}", run.stderr);
+        fs::remove_file(path).unwrap();
+        fs::remove_file(sandbox.path("m-1.tar")).unwrap();
+    }
+}
