@@ -407,13 +407,20 @@ pub(crate) struct UmountArgs {
 
 /// `status`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Without a mount point: all models that are mounted on this machine.
+
+Exit codes: 5 when a mount does not answer; with --check, 1 when a read of it has failed.")]
 pub(crate) struct StatusArgs {
-    /// Where the model is mounted
+    /// Where the model is mounted [default: all models]
     #[arg(value_name = "MOUNTPOINT")]
-    pub(crate) mountpoint: PathBuf,
-    /// Print the counters as JSON
+    pub(crate) mountpoint: Option<PathBuf>,
+    /// Print the counters as JSON; a list of them without a mount point
     #[arg(long)]
     pub(crate) json: bool,
+    /// For monitoring: exit with 1 when a read has failed since it was mounted
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 /// `add-layer`

@@ -9,13 +9,51 @@ use super::output;
 use crate::cli::StatusArgs;
 
 pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let status = mount::status(&args.mountpoint)?;
+    let Some(mountpoint) = &args.mountpoint else {
+        return all(args);
+    };
+    let status = mount::status(mountpoint)?;
     if args.json {
         output::print_json(&serde_json::to_value(&status)?)?;
     } else {
         output::print(&report(&status))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code(args, &[status]))
+}
+
+/// What is told of every model that is mounted; those that do not answer are errors at the end.
+fn all(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let (mut answers, mut silent) = (Vec::new(), Vec::new());
+    for mountpoint in mount::mountpoints()? {
+        match mount::status(&mountpoint) {
+            Ok(status) => answers.push(status),
+            Err(error) => silent.push(error),
+        }
+    }
+    if args.json {
+        output::print_json(&serde_json::to_value(&answers)?)?;
+    } else if answers.is_empty() && silent.is_empty() {
+        output::print("no models are mounted\n")?;
+    } else {
+        let reports: Vec<_> = answers.iter().map(report).collect();
+        output::print(&reports.join("\n"))?;
+    }
+    for error in &silent {
+        output::report_line(&format!("error: {error}"));
+    }
+    Ok(match silent.first() {
+        Some(error) => ExitCode::from(output::code_of(error.kind())),
+        None => code(args, &answers),
+    })
+}
+
+/// With `--check`, whether something has failed.
+fn code(args: &StatusArgs, answers: &[Status]) -> ExitCode {
+    let failed = |status: &Status| status.failures + status.panics > 0;
+    match args.check && answers.iter().any(failed) {
+        true => ExitCode::from(1),
+        false => ExitCode::SUCCESS,
+    }
 }
 
 fn report(status: &Status) -> String {
@@ -70,6 +108,16 @@ fn report(status: &Status) -> String {
         ),
     );
     line("Failures:", format!("{}", status.failures + status.panics));
+    for failure in &status.last_failures {
+        let path = plain(&failure.path);
+        // Most errors name the file.
+        let error = plain(&failure.error);
+        let what = match error.contains(&path) {
+            true => error,
+            false => format!("{path}: {error}"),
+        };
+        line("", format!("at byte {}: {what}", failure.offset));
+    }
     line("Requests:", status.requests.to_string());
     line(
         "Cache:",

@@ -480,6 +480,12 @@ impl Model {
         })
     }
 
+    /// True once a read of the file has found damage.
+    pub fn damaged(&self, inode: Inode) -> bool {
+        self.node(inode)
+            .is_some_and(|file| file.damaged.load(Ordering::Relaxed))
+    }
+
     /// What was read so far.
     pub fn stats(&self) -> &Stats {
         &self.context.stats

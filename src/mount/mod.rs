@@ -110,7 +110,7 @@ pub use options::{MountOptions, parse_size};
 pub use place::unmount;
 pub use sandbox::Protections;
 pub use server::Server;
-pub use status::{Status, status};
+pub use status::{Failure, Status, mountpoints, status};
 pub use system_log::SystemLog;
 
 /// The type of our mounts in `/proc/self/mountinfo`, and what it says after `fuse.`.

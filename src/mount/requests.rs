@@ -4,7 +4,7 @@
 //! answer, also that a name is absent, may be kept for ever.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use fuser::{Errno, FileAttr, FileType, INodeNo};
 
 use super::sandbox::Protections;
 use super::serve::{Files, Read};
-use super::status::Status;
+use super::status::{Failure, MAX_FAILURES, Status};
 use super::{errno, guard};
 use crate::error::Error;
 use crate::layer::{Wait, Within};
@@ -82,6 +82,8 @@ pub(super) struct Shared {
     prefetcher: AtomicU32,
     /// The last file of which it could not read something.
     failed_ahead: Mutex<Option<Inode>>,
+    /// The last failures, the newest first, one of each file.
+    failures: Mutex<VecDeque<Failure>>,
 }
 
 /// What a status tells of the process that serves.
@@ -172,6 +174,7 @@ impl Shared {
             reported: Mutex::new(HashSet::new()),
             prefetcher: AtomicU32::new(0),
             failed_ahead: Mutex::new(None),
+            failures: Mutex::default(),
         }
     }
 
@@ -230,7 +233,31 @@ impl Shared {
             *lock(&self.failed_ahead) = Some(inode);
         }
         self.report(inode, read.offset, error);
+        self.remember(inode, read.offset, error);
         errno::of(error.kind())
+    }
+
+    /// Keeps a failure for the status.
+    fn remember(&self, inode: Inode, offset: u64, error: &Error) {
+        let Some(file) = self.model.file(inode) else {
+            return;
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let failure = Failure::new(
+            file.path.as_str(),
+            offset,
+            now.map_or(0, |now| now.as_secs()),
+            error,
+        );
+        let mut failures = lock(&self.failures);
+        failures.retain(|known| known.path != failure.path);
+        failures.push_front(failure);
+        failures.truncate(MAX_FAILURES);
+    }
+
+    /// The last failures, the newest first.
+    pub(super) fn failures(&self) -> Vec<Failure> {
+        lock(&self.failures).iter().cloned().collect()
     }
 
     /// From now on, reads of this process are prefetching.
@@ -278,7 +305,8 @@ impl Shared {
             return Err(Errno::EOPNOTSUPP);
         }
         let name = name.to_str().ok_or(Errno::NO_XATTR)?;
-        if name == STATUS_XATTR && inode == INodeNo::ROOT {
+        // Also of a part of the model, which may be all that a container sees of it.
+        if name == STATUS_XATTR && self.model.attr(Inode(inode.0)).is_some() {
             return serde_json::to_vec(&self.status()).map_err(|_| Errno::EIO);
         }
         let name = name.strip_prefix(PREFIX).ok_or(Errno::NO_XATTR)?;
@@ -319,6 +347,9 @@ impl Shared {
         }
         all.push(xattr("media-type", file.layer.media_type.to_string()));
         all.push(xattr("verified", model.verified(inode).to_string()));
+        if model.damaged(inode) {
+            all.push(xattr("damaged", true.to_string()));
+        }
         Ok(Cow::Owned(all))
     }
 

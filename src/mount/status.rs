@@ -1,6 +1,6 @@
 //! What a mount has done: kept by the serving process, read through the mount itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::requests::{STATUS_XATTR, Shared};
 use super::sandbox::Protections;
-use super::{memory, place};
-use crate::entry_path::printable_path;
+use super::{FS_TYPE, memory, mountinfo, place};
+use crate::entry_path::{printable, printable_path};
 use crate::error::{Error, Result};
 
 /// Counters of a mount. All but the memory, the cache and the reads in flight only grow.
@@ -61,12 +61,56 @@ pub struct Status {
     pub waits: u64,
     /// Reads that failed.
     pub failures: u64,
+    /// The last of them, the newest first, one of each file.
+    #[serde(default)]
+    pub last_failures: Vec<Failure>,
     /// Bytes of decoded chunks kept now.
     pub cache_used_bytes: u64,
     /// Bytes of decoded chunks that may be kept.
     pub cache_size_bytes: u64,
     /// Resident memory of the serving process.
     pub memory_bytes: u64,
+}
+
+/// How many failures a status tells of: so many that it fits into an extended attribute.
+pub(super) const MAX_FAILURES: usize = 8;
+/// Longest text of a failure, in characters.
+const MAX_TEXT: usize = 400;
+
+/// A read that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The file, or the end of its path.
+    pub path: String,
+    /// Where it was read, in bytes.
+    pub offset: u64,
+    /// When, in seconds since the epoch.
+    pub time: u64,
+    /// Why, shortened when it is long.
+    pub error: String,
+}
+
+impl Failure {
+    pub(super) fn new(path: &str, offset: u64, time: u64, error: &Error) -> Failure {
+        let path = printable(path);
+        let from = path.char_indices().rev().nth(MAX_TEXT - 1);
+        Failure {
+            path: path[from.map_or(0, |(at, _)| at)..].to_string(),
+            offset,
+            time,
+            error: error.to_string().chars().take(MAX_TEXT).collect(),
+        }
+    }
+}
+
+/// Where models are mounted, as far as this process can see.
+///
+/// # Errors
+/// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when the mount table cannot be read.
+pub fn mountpoints() -> Result<Vec<PathBuf>> {
+    let mounts = mountinfo::read()?.into_iter();
+    let models = mounts.filter(|mount| mount.fs_type == FS_TYPE);
+    Ok(models.map(|mount| mount.mount_point).collect())
 }
 
 /// Asks the mount at `mountpoint`.
@@ -104,7 +148,7 @@ impl Status {
             pid: shared.process.keeper.unwrap_or_else(std::process::id),
             server_pid: std::process::id(),
             sandbox: shared.process.sandbox.clone(),
-            archive: crate::entry_path::printable(&model.name()),
+            archive: printable(&model.name()),
             mountpoint: printable_path(&shared.mountpoint),
             manifest_digest: model.manifest_digest().to_string(),
             uptime_seconds: uptime.as_secs(),
@@ -122,6 +166,7 @@ impl Status {
             cache_hits: get(&stats.cache_hits),
             waits: get(&stats.waits),
             failures: get(&stats.failures),
+            last_failures: shared.failures(),
             cache_used_bytes: model.cache_used(),
             cache_size_bytes: shared.cache_bytes,
             prefetched_bytes: get(&model.stats().bytes_prefetched),

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::harness::{
-    BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, lives, mounts_at, shell, until,
+    BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, kill, lives, mounts_at, shell,
+    until,
 };
 use crate::support;
 
@@ -107,6 +108,73 @@ fn not_verified(scene: Scene) {
     // The chunks that are whole are still served.
     file.read_exact_at(&mut first, 1 << 20).unwrap();
     assert_eq!(verified(), "false");
+}
+
+/// What has failed is told: for monitoring by the exit code, in the status with place and reason,
+/// and by the file itself.
+#[test]
+fn d3_what_is_damaged_is_told() {
+    for scene in Scene::each() {
+        damage(&scene);
+        let mount = scene.mount(&[]);
+        let status = |more: &[&str]| scene.run(&[&["status", "mnt"], more].concat());
+        let damaged = |name: &str| {
+            let mut value = [0; 8];
+            let length =
+                rustix::fs::getxattr(mount.path(name), "user.modeloci.damaged", &mut value[..]);
+            length.map(|length| value[..length].to_vec())
+        };
+        fs::read(mount.path("config.json")).unwrap();
+        status(&["--check"]).ok();
+        assert_eq!(errno(fs::read(mount.path("weights.bin"))), libc::EIO);
+        assert_eq!(damaged("weights.bin").unwrap(), b"true");
+        assert_eq!(damaged("config.json"), Err(rustix::io::Errno::NODATA));
+        let checked = status(&["--check"]);
+        assert_eq!((checked.code, checked.err.as_str()), (Some(1), ""));
+        let told = status(&[]).ok().out;
+        assert!(
+            told.contains("at byte ") && told.contains("weights.bin"),
+            "{told}"
+        );
+        let json: serde_json::Value = serde_json::from_str(&status(&["--json"]).ok().out).unwrap();
+        let last = json["last_failures"].as_array().unwrap();
+        assert_eq!(last.len(), 1, "one for each file: {json}");
+        assert_eq!(last[0]["path"], "weights.bin");
+        assert!(
+            last[0]["error"].as_str().unwrap().contains("sha256:"),
+            "{json}"
+        );
+        assert!(last[0]["time"].as_u64().unwrap() > 1_700_000_000, "{json}");
+    }
+}
+
+/// All mounts of the machine, among them ours, and one that does not answer.
+#[test]
+fn all_mounts_are_told_without_a_mount_point() {
+    let (one, two) = (Scene::new(), Scene::new());
+    let (first, second) = (one.mount(&[]), two.mount(&[]));
+    let told = one.run(&["status", "--json"]);
+    let list: Vec<serde_json::Value> = serde_json::from_str(&told.out).unwrap();
+    for mount in [&first, &second] {
+        let point = mount.0.to_str().unwrap();
+        assert!(
+            list.iter().any(|status| status["mountpoint"] == point),
+            "{}",
+            told.out
+        );
+    }
+    kill(second.pid(), libc::SIGKILL);
+    until("its process is gone", || {
+        fs::metadata(second.path("config.json")).is_err()
+    });
+    let told = one.run(&["status"]);
+    assert_eq!(told.code, Some(5));
+    assert!(told.out.contains(first.0.to_str().unwrap()), "{}", told.out);
+    assert!(
+        told.err.contains(second.0.to_str().unwrap()),
+        "{}",
+        told.err
+    );
 }
 
 #[test]

@@ -270,6 +270,26 @@ fn options_are_checked() {
     }
 }
 
+/// A container sees a directory of a model, or one file, by way of a bind mount.
+#[test]
+fn a_part_that_is_mounted_elsewhere_has_the_status_of_the_whole() {
+    if !needs_root("bind mounts") {
+        return;
+    }
+    let scene = Scene::new();
+    let mount = scene.mount(&[]);
+    fs::create_dir(scene.path("part")).unwrap();
+    fs::write(scene.path("file"), "").unwrap();
+    for (what, at) in [("nested", "part"), ("config.json", "file")] {
+        let at = scene.path(at);
+        rustix::mount::mount_bind(mount.path(what), &at).unwrap();
+        let told = Done::of(scene.command(&["status"]).arg(&at));
+        rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH).unwrap();
+        let whole = format!("Mounted on:       {}\n", mount.0.display());
+        assert!(told.ok().out.contains(&whole), "{what}");
+    }
+}
+
 #[test]
 fn what_is_no_model_is_left_alone() {
     let scene = Scene::new();
