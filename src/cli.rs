@@ -607,7 +607,7 @@ fn parse_chunk_size(text: &str) -> Result<u32, String> {
 }
 
 fn parse_size(text: &str) -> Result<u64, String> {
-    modeloci::mount::parse_size(text).map_err(str::to_string)
+    modeloci::byte_size::parse_size(text).map_err(str::to_string)
 }
 
 #[cfg(test)]
@@ -677,17 +677,23 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_binary_units() {
-        assert_eq!(parse_size("65536"), Ok(65536));
-        assert_eq!(parse_size("1MiB"), Ok(1 << 20));
-        assert_eq!(parse_size("1m"), Ok(1 << 20));
-        assert_eq!(parse_size("2 GiB"), Ok(2 << 30));
-        for bad in ["", "MiB", "-1", "1.5M", "1MB", "1MiBs", "99999999999G"] {
-            assert!(parse_size(bad).is_err(), "{bad}");
+    fn sizes_are_taken_however_their_unit_is_written() {
+        for (text, bytes) in [("65536", 1 << 16), ("64Mi", 64 << 20), ("64MiB", 64 << 20)] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        assert_eq!(parse_chunk_size("64K"), Ok(65536));
-        for bad in ["32K", "3M", "32M", "8G"] {
+        assert!(parse_size("1MB").is_err());
+        for text in ["64K", "64Ki", "64KiB"] {
+            assert_eq!(parse_chunk_size(text), Ok(65536), "{text}");
+        }
+        for bad in ["32K", "3M", "32Mi", "8G"] {
             assert!(parse_chunk_size(bad).is_err(), "{bad}");
+        }
+        for size in ["64Mi", "64MiB", "64M"] {
+            let line = ["modeloci", "mount", "a", "b", "--cache-size", size];
+            let Ok(Command::Mount(args)) = command(&line) else {
+                panic!("{size}")
+            };
+            assert_eq!(args.cache_size, 64 << 20, "{size}");
         }
     }
 

@@ -11,11 +11,12 @@
 //! source/                      where blobs are                             3
 //! oci/  tar/  codec/  memory/  parsers of untrusted bytes                  2
 //! digest  entry_path  limits       vocabulary                              1
-//! error  progress  files/
+//! error  progress  byte_size  files/
 //! ```
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::unwrap_used))]
 
+pub mod byte_size;
 pub mod codec;
 pub mod digest;
 pub mod entry_path;

@@ -106,7 +106,7 @@ pub use filler::{SUBCOMMAND as PREFETCHER, serve as serve_prefetch};
 pub use keeper::{Keeper, Side, part};
 pub use lifecycle::{check, mount, report_failure};
 pub use log_queue::{LogQueue, LogWriter};
-pub use options::{MountOptions, parse_size};
+pub use options::MountOptions;
 pub use place::unmount;
 pub use sandbox::Protections;
 pub use server::Server;

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::byte_size::parse_size;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -274,29 +275,6 @@ impl MountOptions {
     }
 }
 
-/// Parses a number of bytes: `1048576`, `1024K`, `1MiB`, `2G`. Units are powers of 1024.
-///
-/// # Errors
-/// Says what a size looks like.
-pub fn parse_size(text: &str) -> std::result::Result<u64, &'static str> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "not a size such as 256MiB, 1G or 65536")?;
-    let shift = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        "t" | "tib" => 40,
-        _ => return Err("its unit is none of K, M, G, T, KiB, MiB, GiB, TiB"),
-    };
-    number
-        .checked_mul(1 << shift)
-        .ok_or("larger than 2^64 bytes")
-}
-
 fn bad_value(option: &str, why: impl std::fmt::Display) -> Error {
     Error::usage(format!("mount option \"{option}\": {why}"))
 }
@@ -365,6 +343,18 @@ mod tests {
         assert_eq!(o.max_readahead, 1 << 20);
         assert_eq!(o.index_dir, Some("/a,b\\c".into()));
         assert_eq!(options("index_dir=/x,no_index").unwrap().index_dir, None);
+    }
+
+    #[test]
+    fn sizes_are_taken_however_their_unit_is_written() {
+        for size in ["64M", "64Mi", "64MiB", "64m"] {
+            let o = options(&format!("cache_size={size},max_readahead={size}")).unwrap();
+            assert_eq!(
+                (o.cache_bytes, o.max_readahead),
+                (64 << 20, 64 << 20),
+                "{size}"
+            );
+        }
     }
 
     #[test]

@@ -168,7 +168,7 @@ fn r10_chunks_that_are_larger_than_requests_are_decoded_once() {
         scene.pack(&["--chunk-size", chunk_size]);
         let mount = scene.mount(&[]);
         assert!(fs::read(mount.path("w.bin")).unwrap() == bytes);
-        let chunks = (21 << 20) / modeloci::mount::parse_size(chunk_size).unwrap() + 1;
+        let chunks = (21 << 20) / modeloci::byte_size::parse_size(chunk_size).unwrap() + 1;
         // And the tar header in front of them.
         assert_eq!(mount.count("chunks_decoded"), chunks + 1, "{chunk_size}");
     }
