@@ -61,8 +61,9 @@ pub struct Attr {
     pub size: u64,
     /// Permission bits: 0o444, 0o555 for executables and directories.
     pub mode: u16,
-    /// Modification time, seconds since the epoch; 0 when unknown.
-    pub mtime: u64,
+    /// Modification time, since the epoch: what the file's layer states, or else its manifest, or else
+    /// that of the archive; 0 when nothing is known. Directories have the newest of what is below them.
+    pub mtime: Duration,
     /// Link count: 1 for files, 2 + sub-directories for directories.
     pub links: u32,
 }
@@ -139,6 +140,10 @@ pub struct Model {
     files: Vec<File>,
     context: Arc<Context>,
     total_bytes: u64,
+    /// The time of files whose layers state none.
+    time: Duration,
+    /// The newest file below each directory, where not all have that time.
+    newest: Box<[u32]>,
 }
 
 struct File {
@@ -155,6 +160,11 @@ struct File {
 }
 
 impl File {
+    /// The time that its layer states.
+    fn stated_time(&self) -> Option<Duration> {
+        (self.attr.mtime > 0).then(|| Duration::from_secs(self.attr.mtime))
+    }
+
     /// Checks what the descriptor says of the file, where its reader does not.
     fn confirmed(&self) -> Result<()> {
         match &self.unconfirmed {
@@ -220,6 +230,13 @@ impl Model {
             file.info.inode = tree.file_inode(number);
             total_bytes = total_bytes.saturating_add(file.attr.size);
         }
+        let time = resolved.created.or_else(|| source.time());
+        let time = time.unwrap_or_default();
+        let stated = |file: &File| file.stated_time();
+        let newest = match files.iter().any(|file| stated(file).is_some()) {
+            true => tree.newest(|file| files.get(file).and_then(stated).unwrap_or(time)),
+            false => Box::default(),
+        };
         Ok(Model {
             source,
             resolved,
@@ -227,6 +244,8 @@ impl Model {
             files,
             context,
             total_bytes,
+            time,
+            newest,
         })
     }
 
@@ -316,17 +335,30 @@ impl Model {
     /// The attributes of an inode.
     pub fn attr(&self, inode: Inode) -> Option<Attr> {
         if self.tree.is_directory(inode) {
-            return Some(tree::directory_attr(inode, self.tree.links(inode)));
+            let number = self.tree.directory_number(inode);
+            let newest = number.and_then(|number| self.newest.get(number));
+            let newest = newest.and_then(|file| self.files.get(*file as usize)?.stated_time());
+            let time = newest.unwrap_or(self.time);
+            let links = self.tree.links(inode);
+            return Some(tree::directory_attr(inode, links, time));
         }
-        let attr = &self.node(inode)?.attr;
+        let file = self.node(inode)?;
+        let attr = &file.attr;
         Some(Attr {
             inode,
             kind: NodeKind::File,
             size: attr.size,
             mode: if attr.executable { 0o555 } else { 0o444 },
-            mtime: attr.mtime,
+            mtime: file.stated_time().unwrap_or(self.time),
             links: 1,
         })
+    }
+
+    /// The time that the archive itself states of a file, since the epoch: in its layer, or else in the
+    /// manifest.
+    pub fn stated_time(&self, inode: Inode) -> Option<Duration> {
+        let stated = self.node(inode)?.stated_time();
+        stated.or(self.resolved.created)
     }
 
     /// The entries of a directory from `offset` (0, or an entry's `next_offset`), each exactly once

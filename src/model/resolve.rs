@@ -10,13 +10,15 @@
 //! than its limit, and nothing is ever fetched.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use crate::digest::Digest;
+use crate::entry_path::printable;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::oci::stated::{MediaTypes, path_of};
 use crate::oci::{
-    Descriptor, Index, OciConfig, OciManifest, Stated, annotations, json, media_type,
+    Descriptor, Index, OciConfig, OciManifest, Stated, annotations, json, media_type, time,
 };
 use crate::source::BlobSource;
 
@@ -43,6 +45,8 @@ pub struct Resolved {
     pub artifact: String,
     /// The config, when it is one of this project or of the original tool.
     pub config: Option<OciConfig>,
+    /// When the model was made, since the epoch, where the manifest says so.
+    pub(super) created: Option<Duration>,
     /// True for an archive of the original Python tool: no index, and a manifest in its spelling.
     /// That tool took any file name and stored symbolic links as they were.
     pub original: bool,
@@ -95,6 +99,7 @@ pub fn resolve(source: &dyn BlobSource, pin: Option<&Digest>) -> Result<Resolved
     })?;
     resolver.check_layers(&layers)?;
     let config = resolver.config(&found.manifest.config)?;
+    let created = resolver.created(&found.manifest);
     let artifact = found.manifest.artifact_type;
     Ok(Resolved {
         layers,
@@ -102,6 +107,7 @@ pub fn resolve(source: &dyn BlobSource, pin: Option<&Digest>) -> Result<Resolved
         manifest_bytes: found.bytes,
         artifact: artifact.unwrap_or(found.manifest.config.media_type),
         config,
+        created,
         original: found.original,
         notes: resolver.notes,
         place,
@@ -184,6 +190,20 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
+    /// The time that a manifest states, if that is one after the epoch: before it nothing was made, and
+    /// tools that do not know the time write it.
+    fn created(&mut self, manifest: &OciManifest) -> Option<Duration> {
+        let text = manifest.annotations.get(annotations::CREATED)?;
+        let created = time::parse(text);
+        if created.is_none() {
+            let text: String = printable(text).chars().take(64).collect();
+            let key = annotations::CREATED;
+            self.notes
+                .push(format!("{key} is \"{text}\", no time of RFC 3339; ignored"));
+        }
+        created.filter(|time| !time.is_zero())
+    }
+
     /// `oci-layout`: may be missing, must not be of another version (OCI image layout).
     fn check_layout(&self) -> Result<()> {
         let subject = "oci-layout";

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::ops::Range;
+use std::time::Duration;
 
 use super::{Attr, DirEntry, Inode, NodeKind};
 use crate::entry_path::EntryPath;
@@ -166,6 +167,40 @@ impl Tree {
         self.index(inode)?.checked_sub(self.directories)
     }
 
+    /// The number of a directory, the root's being 0; `None` for files and unknown inodes.
+    pub(super) fn directory_number(&self, inode: Inode) -> Option<usize> {
+        self.index(inode)
+            .filter(|number| *number < self.directories)
+    }
+
+    /// The number of the newest file below each directory, by the directory's number; `time` is that of
+    /// a file.
+    pub(super) fn newest<T: Ord>(&self, time: impl Fn(usize) -> T) -> Box<[u32]> {
+        let (directories, files) = self.nodes.split_at(self.directories);
+        let mut newest: Vec<Option<u32>> = vec![None; directories.len()];
+        let mut raise = |directory: u32, file: Option<u32>| {
+            let slot = newest.get_mut(directory as usize)?;
+            *slot = [*slot, file]
+                .into_iter()
+                .flatten()
+                .max_by_key(|file| time(*file as usize));
+            *slot
+        };
+        for (file, number) in files.iter().zip(0..) {
+            raise(file.parent, Some(number));
+        }
+        // A directory's number is larger than that of the one it is in.
+        for (number, directory) in directories.iter().enumerate().skip(1).rev() {
+            let below = raise(number as u32, None);
+            raise(directory.parent, below);
+        }
+        let none = u32::MAX;
+        newest
+            .into_iter()
+            .map(|file| file.unwrap_or(none))
+            .collect()
+    }
+
     /// Number of inodes.
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
@@ -257,13 +292,13 @@ fn range(directory: &Node) -> Range<usize> {
 }
 
 /// Attributes of a directory.
-pub(super) fn directory_attr(inode: Inode, links: u32) -> Attr {
+pub(super) fn directory_attr(inode: Inode, links: u32, mtime: Duration) -> Attr {
     Attr {
         inode,
         kind: NodeKind::Directory,
         size: 0,
         mode: 0o555,
-        mtime: 0,
+        mtime,
         links,
     }
 }
@@ -330,6 +365,30 @@ mod tests {
         assert_eq!(names(&tree, Inode::ROOT, u64::MAX), []);
         assert_eq!(tree.links(Inode::ROOT), 3);
         assert!(tree.readdir(x, 0).is_none());
+    }
+
+    #[test]
+    fn directories_are_as_new_as_what_is_below_them() {
+        let tree = tree(&["a/b/x", "a/c/y", "a/z", "d/e/f/g"]).unwrap();
+        let times = [5, 7, 6, 3];
+        let newest = tree.newest(|file| times[file]);
+        let time = |path: &str| {
+            let names = path.split('/').filter(|name| !name.is_empty());
+            let inode = names.fold(Inode::ROOT, |at, name| tree.lookup(at, name).unwrap());
+            times[newest[tree.directory_number(inode).unwrap()] as usize]
+        };
+        for (path, expected) in [
+            ("", 7),
+            ("a", 7),
+            ("a/b", 5),
+            ("a/c", 7),
+            ("d", 3),
+            ("d/e", 3),
+            ("d/e/f", 3),
+        ] {
+            assert_eq!(time(path), expected, "{path}");
+        }
+        assert_eq!(tree.directory_number(tree.file_inode(0)), None);
     }
 
     #[test]

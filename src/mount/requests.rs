@@ -356,7 +356,7 @@ impl Shared {
     pub(super) fn fuse_attr(&self, attr: &Attr) -> FileAttr {
         // A time that the system's clock cannot hold is as good as unknown.
         let time = SystemTime::UNIX_EPOCH
-            .checked_add(Duration::from_secs(attr.mtime))
+            .checked_add(attr.mtime)
             .unwrap_or(SystemTime::UNIX_EPOCH);
         FileAttr {
             ino: INodeNo(attr.inode.0),
@@ -386,7 +386,7 @@ impl Shared {
                 kind: NodeKind::File,
                 size: 0,
                 mode: 0,
-                mtime: 0,
+                mtime: Duration::ZERO,
                 links: 0,
             })
         }

@@ -12,6 +12,7 @@ pub mod json;
 pub mod manifest;
 pub mod media_type;
 pub mod stated;
+pub mod time;
 
 pub use config::OciConfig;
 pub use descriptor::Descriptor;

@@ -4,12 +4,23 @@ use super::archive::Archive;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::oci::{Descriptor, EMPTY_JSON, Index, OCI_LAYOUT, OciConfig, OciManifest, media_type};
+use crate::oci::{
+    Descriptor, EMPTY_JSON, Index, OCI_LAYOUT, OciConfig, OciManifest, annotations, media_type,
+    time,
+};
 
-/// The manifest of a model.
-pub(super) fn manifest(config: &OciConfig, layers: Vec<Descriptor>) -> OciManifest {
+/// The manifest of a model; `created` is when it was made, in seconds since the epoch, or 0.
+pub(super) fn manifest(config: &OciConfig, layers: Vec<Descriptor>, created: u64) -> OciManifest {
     let config = Descriptor::of(media_type::MODEL_CONFIG, &config.to_bytes());
-    OciManifest::new(config, layers)
+    let mut manifest = OciManifest::new(config, layers);
+    if created > 0 {
+        // What readers of a chunk table show: they do not look at the headers of layers.
+        let created = time::format(created);
+        manifest
+            .annotations
+            .insert(annotations::CREATED.into(), created);
+    }
+    manifest
 }
 
 /// What was written.

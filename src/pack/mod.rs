@@ -118,9 +118,14 @@ pub struct Packed {
     pub warnings: Vec<String>,
 }
 
+/// What to think of when all versions of a model may get one time.
+const ONE_TIME: &str = "SOURCE_DATE_EPOCH sets the time of all files: versions that are packed with the \
+                        same one look alike to what compares times (rsync, Python, HTTP servers)";
+
 /// Packs `model_dir` into an archive.
 ///
-/// Times in tar headers are 0, or `SOURCE_DATE_EPOCH` when that environment variable is set.
+/// Times in tar headers are 0, or `SOURCE_DATE_EPOCH` when that environment variable is set; the manifest
+/// then states it as well, and all files show that time.
 ///
 /// # Errors
 /// - [`ErrorKind::Usage`](crate::ErrorKind::Usage): the directory or the output's directory does
@@ -208,7 +213,7 @@ fn write(
         }
         descriptors.push(layer.descriptor);
     }
-    let manifest = documents::manifest(config, descriptors);
+    let manifest = documents::manifest(config, descriptors, settings.mtime);
     let written = documents::write(
         &mut archive,
         &manifest,
@@ -217,6 +222,9 @@ fn write(
         tables,
     )?;
     let mut warnings = tree.warnings;
+    if settings.mtime > 0 {
+        warnings.push(ONE_TIME.into());
+    }
     warnings.extend(written.warnings);
     Ok(Packed {
         manifest_digest: written.manifest_digest,

@@ -158,7 +158,11 @@ impl ModelPackager {
     pub fn create_manifest(&self, config: &OciConfig, layers: &[ModelLayer]) -> OciManifest {
         let mut layers = layers.to_vec();
         layers.sort_by(|a, b| a.title().cmp(b.title()));
-        documents::manifest(config, layers.into_iter().map(Descriptor::from).collect())
+        documents::manifest(
+            config,
+            layers.into_iter().map(Descriptor::from).collect(),
+            0,
+        )
     }
 
     /// Adds a file to an archive in place; see [`add_layer`](super::add_layer()).

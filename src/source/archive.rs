@@ -14,10 +14,11 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{
     BlobSource, DOCUMENTS, EXPECTED, FileBlob, ReadAt, not_regular, open_any, read_document,
-    read_exact_at,
+    read_exact_at, time_of,
 };
 use crate::digest::Digest;
 use crate::entry_path::{printable_bytes, printable_path};
@@ -29,6 +30,7 @@ pub struct ArchiveSource {
     file: Arc<File>,
     name: String,
     index: Index,
+    time: Option<Duration>,
 }
 
 /// Where the bytes of an entry are.
@@ -83,6 +85,7 @@ impl ArchiveSource {
             file: Arc::new(file),
             name,
             index,
+            time: time_of(&metadata),
         })
     }
 
@@ -121,6 +124,10 @@ impl BlobSource for ArchiveSource {
         blobs.sort_unstable_by_key(|(_, extent)| extent.offset);
         let list = blobs.into_iter();
         list.map(|(digest, extent)| (digest, extent.len)).collect()
+    }
+
+    fn time(&self) -> Option<Duration> {
+        self.time
     }
 }
 

@@ -11,6 +11,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lru::LruCache;
 use rustix::fs::{Dir, OFlags};
@@ -18,7 +19,7 @@ use rustix::io::Errno;
 
 use super::{
     BlobSource, DOCUMENTS, EXPECTED, FileBlob, ReadAt, check_range, open_any, read_document,
-    read_exact_at, read_exact_vectored_at, total,
+    read_exact_at, read_exact_vectored_at, time_of, total,
 };
 use crate::digest::{Algorithm, Digest};
 use crate::entry_path::printable_path;
@@ -31,6 +32,7 @@ const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
 /// An open image-layout directory.
 pub struct LayoutDir {
     shared: Arc<Shared>,
+    time: Option<Duration>,
 }
 
 struct Shared {
@@ -64,12 +66,17 @@ impl LayoutDir {
         if shared.open_directory("blobs")?.is_none() {
             return refuse("directory \"blobs\"");
         }
-        if shared.open_file("index.json")?.is_none() && shared.open_file("manifest.json")?.is_none()
-        {
-            return refuse("\"index.json\" or \"manifest.json\"");
+        let mut document = shared.open_file("index.json")?;
+        if document.is_none() {
+            document = shared.open_file("manifest.json")?;
         }
+        let Some((document, _)) = document else {
+            return refuse("\"index.json\" or \"manifest.json\"");
+        };
+        let metadata = document.metadata().map_err(Error::io("read", path))?;
         Ok(LayoutDir {
             shared: Arc::new(shared),
+            time: time_of(&metadata),
         })
     }
 }
@@ -129,6 +136,11 @@ impl BlobSource for LayoutDir {
         }
         blobs.sort_unstable();
         blobs
+    }
+
+    /// That of its index: a blob says nothing about what the layout holds now.
+    fn time(&self) -> Option<Duration> {
+        self.time
     }
 }
 

@@ -4,11 +4,13 @@
 //! promise that a digest names one blob, that a blob is a regular file inside the source, and that
 //! a storage which shrank or vanished meanwhile gives an error, never fewer bytes.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -71,6 +73,12 @@ pub trait BlobSource: Send + Sync {
 
     /// Digests of all blobs that the source lists, in its order; for reports.
     fn blobs(&self) -> Vec<(Digest, u64)>;
+
+    /// When the storage got what it holds, since the epoch; `None` where nothing tells. Another version
+    /// of a model that takes the place of one has another time.
+    fn time(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// Opens an archive file or an image-layout directory.
@@ -137,6 +145,24 @@ fn open_any(path: &Path) -> Result<File> {
         Err(Errno::NXIO | Errno::NODEV) => Err(not_regular(path)),
         Err(errno) => Err(Error::io("open", path)(errno.into())),
     }
+}
+
+/// 1 January 1980, in seconds since the epoch. What is older was not modified then: it was unpacked, or
+/// put into a store, by something that does not keep times.
+const YEAR_1980: u64 = 315_532_800;
+
+/// When a file got its content: its modification, or else its change of status, which nobody can choose.
+fn time_of(file: &Metadata) -> Option<Duration> {
+    let time = |seconds: i64, nanoseconds: i64| {
+        let nanoseconds = u32::try_from(nanoseconds)
+            .ok()
+            .filter(|n| *n < 1_000_000_000)?;
+        Some(Duration::new(u64::try_from(seconds).ok()?, nanoseconds))
+    };
+    let modified = time(file.mtime(), file.mtime_nsec());
+    modified
+        .filter(|modified| modified.as_secs() >= YEAR_1980)
+        .or_else(|| time(file.ctime(), file.ctime_nsec()))
 }
 
 fn not_regular(path: &Path) -> Error {

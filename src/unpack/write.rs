@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{Timespec, Timestamps};
 
@@ -33,7 +34,8 @@ const SYNC_EACH: usize = 256;
 struct Target<'a> {
     info: &'a FileInfo,
     executable: bool,
-    mtime: u64,
+    /// As the archive states it.
+    mtime: Option<Duration>,
     /// Open from the first range to the last.
     file: Mutex<Option<Arc<File>>>,
     /// Ranges not written yet.
@@ -88,7 +90,7 @@ impl<'a> Writer<'a> {
             targets.push(Target {
                 info,
                 executable: attr.mode & 0o111 != 0,
-                mtime: attr.mtime,
+                mtime: model.stated_time(info.inode),
                 file: Mutex::new(None),
                 left: AtomicU64::new(info.size.div_ceil(RANGE_BYTES).max(1)),
             });
@@ -264,8 +266,13 @@ impl<'a> Writer<'a> {
                 ),
             ));
         }
-        if let Ok(tv_sec @ 1..) = i64::try_from(target.mtime) {
-            let time = Timespec { tv_sec, tv_nsec: 0 };
+        if let Some(mtime) = target.mtime
+            && let Ok(tv_sec) = i64::try_from(mtime.as_secs())
+        {
+            let time = Timespec {
+                tv_sec,
+                tv_nsec: mtime.subsec_nanos().into(),
+            };
             let times = Timestamps {
                 last_access: time,
                 last_modification: time,

@@ -26,4 +26,5 @@ mod paths;
 mod sandbox;
 mod stopping;
 mod tails;
+mod times;
 mod unpacking;

@@ -23,5 +23,6 @@ mod starting;
 #[path = "../support/mod.rs"]
 mod support;
 mod system;
+mod times;
 mod tree;
 mod waiting;
