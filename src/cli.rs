@@ -252,7 +252,8 @@ Examples:
   modeloci unpack llama-1.0.0.tar ./llama
   modeloci unpack llama-1.0.0.tar ./llama --include 'tokenizer*' --include '*.json'
 
-A GLOB without a slash matches file names at any depth, one with a slash whole paths.
+A GLOB without a slash matches names at any depth, one with a slash whole paths; of a directory that
+it matches, all is restored.
 The output directory appears complete or not at all.")]
 pub(crate) struct UnpackArgs {
     /// The archive, or an image-layout directory

@@ -21,6 +21,9 @@ impl Include {
         let refuse = |e: globset::Error| Error::usage(format!("invalid glob: {e}"));
         let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
         for text in globs {
+            // `dir/` and `./dir`, as shells complete them.
+            let text = text.strip_prefix("./").unwrap_or(text);
+            let text = text.strip_suffix('/').unwrap_or(text);
             let glob = GlobBuilder::new(text)
                 .literal_separator(true)
                 .backslash_escape(true)
@@ -39,11 +42,18 @@ impl Include {
         })
     }
 
-    /// True when the file is to be restored.
+    /// True when the file is to be restored: a glob matches it, or a directory that it is in.
     pub(super) fn matches(&self, path: &EntryPath) -> bool {
+        let path = path.as_str();
+        let directories = path
+            .match_indices('/')
+            .filter_map(|(end, _)| path.get(..end));
+        let mut paths = directories.chain([path]);
         self.globs.is_empty()
-            || self.names.is_match(path.file_name())
-            || self.paths.is_match(path.as_str())
+            || paths.any(|path| {
+                let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+                self.names.is_match(name) || self.paths.is_match(path)
+            })
     }
 
     /// Refuses globs that matched nothing.

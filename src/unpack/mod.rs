@@ -34,8 +34,8 @@ use crate::progress::Progress;
 /// How to unpack.
 #[derive(Debug, Clone, Default)]
 pub struct UnpackOptions {
-    /// Restore only files that match one of these globs; empty for all. A glob without `/` is
-    /// matched against file names at any depth, one with `/` against whole paths.
+    /// Restore only files that match one of these globs, or are in a directory that does; empty for
+    /// all. A glob without `/` is matched against names at any depth, one with `/` against whole paths.
     pub include: Vec<String>,
     /// Replace an existing output directory, as a whole.
     pub force: bool,

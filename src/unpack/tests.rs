@@ -48,6 +48,13 @@ fn globs_without_a_slash_match_names_at_any_depth() {
     assert!(include(&["deep/*.json"], "deep/a.json"));
     assert!(!include(&["deep/*.json"], "deep/er/a.json"));
     assert!(include(&["deep/**"], "deep/er/a.json"));
+    // What is in a directory that matches.
+    assert!(include(&["deep"], "deep/er/a.json"));
+    assert!(include(&["er/"], "deep/er/a.json"));
+    assert!(include(&["./deep/er"], "deep/er/a/b.json"));
+    assert!(!include(&["deep/er"], "deep/erst/a.json"));
+    assert!(!include(&["deep/er"], "a/deep/er/a.json"));
+    assert!(!include(&["a.json/"], "deep/er/b.json"));
     let error = Include::new(&["[".into()]).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Usage);
     let error = Include::new(&["*.x".into()]).unwrap().check(0).unwrap_err();

@@ -110,6 +110,11 @@ fn include_restores_what_matches() {
         .ok();
     assert_eq!(names(&sandbox.path("two")), ["nested", "weights.bin"]);
     sandbox
+        .run(&["unpack", "m.tar", "dir", "--include", "nested"])
+        .ok();
+    assert_eq!(names(&sandbox.path("dir")), ["nested"]);
+    assert_eq!(names(&sandbox.path("dir/nested")), ["tokenizer.json"]);
+    sandbox
         .run(&["unpack", "m.tar", "no", "--include", "*.gguf"])
         .fails(1, "*.gguf");
     sandbox
