@@ -17,6 +17,12 @@ use crate::cli::{UnpackArgs, Verbosity};
 const CACHE_BYTES: u64 = 64 << 20;
 
 pub(crate) fn run(args: &UnpackArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
+    if args.output() == Path::new("-") {
+        return Err(output::hint(
+            Error::usage("--output - is standard output, to which a directory cannot be written"),
+            "./- is a directory of that name",
+        ));
+    }
     let open = OpenOptions {
         pin: args.digest,
         cache_bytes: CACHE_BYTES,

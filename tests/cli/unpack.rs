@@ -124,6 +124,62 @@ fn include_restores_what_matches() {
 }
 
 #[test]
+fn u0_a_directory_cannot_go_to_stdout() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    sandbox.pack();
+    for line in [
+        &["unpack", "m.tar", "-o", "-"][..],
+        &["unpack", "m.tar", "-"],
+        &["unpack", "absent.tar", "-o", "-", "--force"],
+    ] {
+        let run = sandbox.run(line).fails(2, "--output - ");
+        assert!(run.stderr.contains("\nhint: ./-"), "{}", run.stderr);
+    }
+    sandbox.run(&["unpack", "m.tar", "./-"]).ok();
+    assert_eq!(sandbox.names(), ["-", "m.tar", "model"]);
+}
+
+#[test]
+fn a_registrys_reference_is_told_from_a_path() {
+    let sandbox = Sandbox::new();
+    for (reference, copy) in [
+        ("ghcr.io/org/llama:1.0", "ghcr.io/org/llama:1.0 llama:1.0"),
+        (
+            "oci://ghcr.io/org/llama:1.0",
+            "ghcr.io/org/llama:1.0 llama:1.0",
+        ),
+        ("localhost/llama", "localhost/llama llama:latest"),
+        ("localhost:5000/a/b", "localhost:5000/a/b b:latest"),
+        (
+            "docker.io/a/b@sha256:00",
+            "docker.io/a/b@sha256:00 b:latest",
+        ),
+    ] {
+        let hint = format!("`oras cp --to-oci-layout {copy}`");
+        for line in [
+            &["inspect", reference][..],
+            &["unpack", reference, "out"],
+            &["mount", reference, "out"],
+        ] {
+            fs::create_dir_all(sandbox.path("out")).unwrap();
+            let run = sandbox.run(line).fails(5, "cannot open ");
+            assert!(run.stderr.contains(&hint), "{}", run.stderr);
+        }
+    }
+    for path in [
+        "./ghcr.io/a:1",
+        "ghcr.io/a.tar",
+        "/ghcr.io/a:1",
+        "models/a:1",
+        "a.b",
+    ] {
+        let run = sandbox.run(&["inspect", path]).fails(5, path);
+        assert!(!run.stderr.contains("hint"), "{}", run.stderr);
+    }
+}
+
+#[test]
 fn u3_an_existing_output_needs_force_and_is_replaced_whole() {
     let sandbox = Sandbox::new();
     sandbox.model();
