@@ -335,14 +335,9 @@ pub(crate) struct MountArgs {
     /// The digest that the manifest must have
     #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
     pub(crate) digest: Option<Digest>,
-    /// Memory for decoded chunks
-    #[arg(
-        long,
-        value_name = "SIZE",
-        default_value = "256MiB",
-        value_parser = parse_size
-    )]
-    pub(crate) cache_size: u64,
+    /// Memory for decoded chunks [default: 256MiB, or what a control group has room for]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) cache_size: Option<u64>,
     /// Fill the page cache while nobody reads, with at most half of the memory that is available
     #[arg(long)]
     pub(crate) prefetch: bool,
@@ -519,7 +514,7 @@ impl From<MountHelper> for Cli {
                 archive: helper.archive,
                 mountpoint: helper.mountpoint,
                 digest: None,
-                cache_size: limits::DEFAULT_CACHE_BYTES,
+                cache_size: None,
                 prefetch: false,
                 foreground: false,
                 allow_other: false,
@@ -694,7 +689,7 @@ mod tests {
             let Ok(Command::Mount(args)) = command(&line) else {
                 panic!("{size}")
             };
-            assert_eq!(args.cache_size, 64 << 20, "{size}");
+            assert_eq!(args.cache_size, Some(64 << 20), "{size}");
         }
     }
 

@@ -104,7 +104,10 @@ fn advise(error: Error, archive: &Path) -> anyhow::Error {
 fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<MountOptions> {
     let mut options = MountOptions::new(&args.archive, &args.mountpoint);
     options.digest = args.digest;
-    options.cache_bytes = args.cache_size;
+    if let Some(bytes) = args.cache_size {
+        options.cache_bytes = bytes;
+        options.cache_stated = true;
+    }
     options.foreground = args.foreground;
     options.allow_other = args.allow_other;
     options.uid = args.uid;
@@ -125,6 +128,12 @@ fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<MountOption
         || args.index_dir.is_some() && options.index_dir.is_none()
     {
         return Err(Error::usage("an index directory and no index cannot both be had").into());
+    }
+    // The process that a mount leaves behind is told what its starter has found.
+    if options.ready_fd.is_none()
+        && let Some(warning) = options.fit_memory()?
+    {
+        output::report_line(&format!("warning: {warning}"));
     }
     if options.ready_fd.is_some() && !options.foreground {
         return Err(Error::usage("--ready-fd needs --foreground").into());

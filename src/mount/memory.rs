@@ -29,6 +29,14 @@ pub(super) fn available() -> u64 {
     system.min(free.unwrap_or(u64::MAX))
 }
 
+/// The smallest limit of the control groups that this process is in, in bytes; `None` without one.
+pub(super) fn limit() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    least(&groups, |names, dir| {
+        number(&fs::read_to_string(dir.join(names.limit)).ok()?)
+    })
+}
+
 /// The value of one line of a file in `/proc`, which counts in KiB.
 fn bytes_of(file: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
@@ -63,6 +71,13 @@ const SEPARATE: Names = Names {
 /// The least that is free in the groups in `groups`, which is in the format of `/proc/PID/cgroup`,
 /// and in those around them; `None` when none has a limit.
 fn free_in(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    least(groups, |names, dir| {
+        free_in_one(names, |file| read(&dir.join(file)))
+    })
+}
+
+/// The least of what `of` tells of the directories of these groups, and of those around them.
+fn least(groups: &str, of: impl Fn(&Names, &Path) -> Option<u64>) -> Option<u64> {
     let mut least = None;
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':');
@@ -78,17 +93,19 @@ fn free_in(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> 
         let root = Path::new(GROUPS).join(names.root);
         let group = root.join(path.trim_start_matches('/'));
         let around = group.ancestors().take_while(|dir| dir.starts_with(&root));
-        let free = around.filter_map(|dir| free_in_one(&names, |file| read(&dir.join(file))));
-        least = free.chain(least).min();
+        least = around.filter_map(|dir| of(&names, dir)).chain(least).min();
     }
     least
 }
 
+fn number(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
 /// What is free in one group; `None` when it has no limit.
 fn free_in_one(names: &Names, read: impl Fn(&str) -> Option<String>) -> Option<u64> {
-    let number = |text: String| text.trim().parse::<u64>().ok();
-    let limit = number(read(names.limit)?)?;
-    let used = read(names.used).and_then(number).unwrap_or(0);
+    let limit = number(&read(names.limit)?)?;
+    let used = read(names.used).and_then(|text| number(&text)).unwrap_or(0);
     let stat = read("memory.stat").unwrap_or_default();
     let counts = stat.lines().filter_map(|line| {
         let count = names

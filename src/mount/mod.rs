@@ -34,6 +34,7 @@ mod address_space;
     reason = "mount(2) and /dev take paths; the mount point is one of a descriptor"
 )]
 mod attach;
+mod defaults;
 mod errno;
 #[cfg(debug_assertions)]
 #[expect(

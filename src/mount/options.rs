@@ -20,6 +20,8 @@ pub struct MountOptions {
     pub digest: Option<Digest>,
     /// Bytes of decoded chunks to keep.
     pub cache_bytes: u64,
+    /// The size of the cache was asked for: it is not made to fit.
+    pub cache_stated: bool,
     /// Where seek tables of foreign layers are kept; `None` to keep none.
     pub index_dir: Option<PathBuf>,
     /// Where messages are appended; `None` for stderr, or for the system log when the mount is in
@@ -105,6 +107,7 @@ impl MountOptions {
             mountpoint: mountpoint.into(),
             digest: None,
             cache_bytes: limits::DEFAULT_CACHE_BYTES,
+            cache_stated: false,
             index_dir: None,
             log_file: None,
             system_log: false,
@@ -170,7 +173,10 @@ impl MountOptions {
             ("digest", Some(value)) => {
                 self.digest = Some(value.parse().map_err(|e| bad_value(option, e))?);
             }
-            ("cache_size", Some(value)) => self.cache_bytes = size(option, value)?,
+            ("cache_size", Some(value)) => {
+                self.cache_bytes = size(option, value)?;
+                self.cache_stated = true;
+            }
             ("index_dir", Some(value)) => self.index_dir = Some(path(option, value)?),
             ("log_file", Some(value)) => self.log_file = Some(path(option, value)?),
             ("max_readahead", Some(value)) => match u32::try_from(size(option, value)?) {

@@ -133,6 +133,57 @@ for name in os.listdir(model):
         assert at == size
 ";
 
+/// Without a size for the cache the mount takes what there is: readers of a model that is larger than
+/// the group, in no order, are all answered.
+#[test]
+fn r16_the_default_cache_follows_the_group() {
+    let bytes = content(size(160 << 20, 400 << 20));
+    let mut scene = Scene::empty(Packaging::Packed("auto"));
+    fs::create_dir(scene.path("model")).unwrap();
+    fs::write(scene.path("model/weights.bin"), &bytes).unwrap();
+    scene.pack(&[]);
+    let mount_in = |limit: u64, options: &[&str]| {
+        let group = Group::new(limit)?;
+        let mut command = group.command(BINARY);
+        let paths = [scene.path("m.tar"), scene.path("mnt")];
+        command
+            .arg("mount")
+            .args(paths)
+            .arg("--no-index")
+            .args(options);
+        Some((group, Done::of(&mut command)))
+    };
+    let Some((group, done)) = mount_in(128 * MIB, &[]) else {
+        return;
+    };
+    assert_eq!(done.ok().err, "");
+    let mount = Mounted(scene.path("mnt"));
+    assert_eq!(mount.count("cache_size_bytes"), 48 * MIB);
+    let file = fs::File::open(mount.path("weights.bin")).unwrap();
+    let mut random = 1_u64;
+    for _ in 0..2_000 {
+        use std::os::unix::fs::FileExt as _;
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let at = (random >> 20) as usize % (bytes.len() - 4096);
+        let mut buf = [0; 4096];
+        file.read_exact_at(&mut buf, at as u64).unwrap();
+        assert!(buf == bytes[at..at + 4096], "{at}");
+    }
+    drop(file);
+    mount.unmount();
+    assert_eq!(group.killed(), 0);
+
+    let (_small, done) = mount_in(80 * MIB, &[]).unwrap();
+    done.fails(5, "the memory control group: has 80 MiB, a mount needs 96");
+    let (_group, done) = mount_in(128 * MIB, &["--cache-size", "256MiB"]).unwrap();
+    let mount = Mounted(scene.path("mnt"));
+    assert!(done.err.contains("may take 320 MiB"), "{}", done.err);
+    assert_eq!(mount.count("cache_size_bytes"), 256 * MIB);
+    mount.unmount();
+}
+
 /// The same in every packaging, with a small cache.
 fn reads_in_little_memory(packaging: Packaging, chunk_size: &str, options: &[&str]) {
     let bytes = content(size(100 << 20, 400 << 20));
