@@ -108,7 +108,7 @@ pub(crate) struct EncodeArgs {
         help_heading = "Layers"
     )]
     pub(crate) compression: Compression,
-    /// Least cost of a random read, 64KiB to 16MiB
+    /// A power of two from 64KiB to 16MiB
     #[arg(
         long,
         value_name = "SIZE",
@@ -117,10 +117,10 @@ pub(crate) struct EncodeArgs {
         help_heading = "Layers"
     )]
     pub(crate) chunk_size: u32,
-    /// Algorithm of chunk digests: blake3 or sha256
+    /// Of chunks: blake3 or sha256
     #[arg(
         long,
-        value_name = "ALGORITHM",
+        value_name = "D",
         value_enum,
         default_value = "blake3",
         hide_possible_values = true,
@@ -140,7 +140,11 @@ pub(crate) struct EncodeArgs {
 Examples:
   modeloci pack ./llama --name llama --version 1.0.0
   modeloci pack ./llama --name llama --version 1.0.0 --metadata '{\"license\":\"mit\"}'
-  modeloci pack ./llama --name llama --version 1.0.0 -o - | ssh host 'cat >llama.tar'"
+  modeloci pack ./llama --name llama --version 1.0.0 -o - | ssh host 'cat >llama.tar'
+
+Left out by default: .git __pycache__ .DS_Store ._* *.swp *.swo *~ .#* and
+.cache/huggingface. A GLOB is a pattern of gitignore(5); a file
+.modelociignore in DIR may hold more."
 )]
 pub(crate) struct PackArgs {
     /// The model directory
@@ -156,7 +160,7 @@ pub(crate) struct PackArgs {
     /// Name of the model
     #[arg(short, long, value_name = "NAME")]
     pub(crate) name: String,
-    /// Version of the model; also the archive's reference name
+    /// Version of the model; also its reference name
     #[arg(id = "model_version", long = "version", value_name = "VERSION")]
     pub(crate) version: String,
     /// Framework that loads the model
@@ -168,9 +172,18 @@ pub(crate) struct PackArgs {
     /// Anything else about the model: a JSON object
     #[arg(long, value_name = "JSON", default_value = "{}")]
     pub(crate) metadata: String,
-    /// The archive, - for stdout [default: NAME-VERSION.tar beside the directory]
+    /// - for stdout [default: NAME-VERSION.tar beside DIR]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Leave out what matches; repeatable
+    #[arg(long, value_name = "GLOB", help_heading = "What is packed")]
+    pub(crate) exclude: Vec<String>,
+    /// Pack only what matches; repeatable
+    #[arg(long, value_name = "GLOB", help_heading = "What is packed")]
+    pub(crate) include: Vec<String>,
+    /// Pack what is left out by default
+    #[arg(long, help_heading = "What is packed")]
+    pub(crate) no_default_excludes: bool,
     /// Pack incomplete downloads, too
     #[arg(long, help_heading = "What is packed")]
     pub(crate) allow_incomplete: bool,
@@ -180,7 +193,7 @@ pub(crate) struct PackArgs {
     /// Layout of the archive
     #[arg(
         long,
-        value_name = "PROFILE",
+        value_name = "P",
         value_enum,
         default_value = "default",
         hide_possible_values = true,

@@ -38,6 +38,8 @@ pub const MAX_LAYERS: usize = 100_000;
 /// Most files and directories of one model.
 pub const MAX_NODES: usize = 1_000_000;
 
+/// Largest file of patterns that say what is not packed.
+pub const MAX_IGNORE_FILE_BYTES: u64 = 64 << 10;
 /// Largest index of shards that is read while packing; one of 100,000 tensors has about 9 MB.
 pub const MAX_SHARD_INDEX_BYTES: u64 = 32 << 20;
 

@@ -9,7 +9,7 @@ use modeloci::Error;
 use modeloci::entry_path::printable;
 use modeloci::oci::config::parse_metadata;
 use modeloci::oci::{Descriptor, OciConfig};
-use modeloci::pack::{Output, PackOptions, Packed};
+use modeloci::pack::{LeftOut, LeftOutBy, Output, PackOptions, Packed};
 use serde_json::{Map, Value};
 
 use super::interrupt;
@@ -37,6 +37,9 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     };
     let options = PackOptions {
         force: args.force,
+        exclude: args.exclude.clone(),
+        include: args.include.clone(),
+        default_excludes: !args.no_default_excludes,
         allow_incomplete: args.allow_incomplete,
         allow_secrets: args.allow_secrets,
         // What goes to a stream leaves nothing to clean up, and may wait for its reader for long.
@@ -70,7 +73,12 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         }
     };
     if args.json {
-        output::print_json(&document(archive, &packed))?;
+        let mut document = document(archive, &packed);
+        if let Value::Object(fields) = &mut document {
+            let left_out = packed.left_out.iter().map(left_out_document).collect();
+            fields.insert("left_out".into(), Value::Array(left_out));
+        }
+        output::print_json(&document)?;
     } else {
         output::print(&report(&output::absolute(archive), args, &packed))?;
     }
@@ -88,7 +96,58 @@ fn report(archive: &str, args: &PackArgs, packed: &Packed) -> String {
     ] {
         let _ = writeln!(text, "  {label:<12}: {}", printable(value));
     }
-    text + &written(packed)
+    text + &written(packed) + &left_out(&packed.left_out)
+}
+
+/// How many patterns of one origin the report lists.
+const PATTERNS: usize = 10;
+
+/// One line, if anything was left out: how much, by whose word, and by which patterns.
+fn left_out(all: &[LeftOut]) -> String {
+    if all.is_empty() {
+        return String::new();
+    }
+    let total: u64 = all.iter().map(|left_out| left_out.entries).sum();
+    let parts = all.chunk_by(|a, b| a.by == b.by).map(|group| {
+        let patterns = group.iter().filter(|l| !l.pattern.is_empty());
+        let mut texts: Vec<String> = patterns
+            .map(|l| format!("{} {}", l.entries, l.pattern))
+            .collect();
+        if texts.is_empty() {
+            texts.push(group.iter().map(|l| l.entries).sum::<u64>().to_string());
+        }
+        let more = texts.len().saturating_sub(PATTERNS);
+        texts.truncate(PATTERNS);
+        if more > 0 {
+            texts.push(format!("{more} more patterns"));
+        }
+        let by = match group.first().map(|l| l.by) {
+            Some(LeftOutBy::Default) => "by default",
+            other => &format!("by {}", other.map_or("", origin)),
+        };
+        format!("{} {by}", texts.join(", "))
+    });
+    let parts: Vec<String> = parts.collect();
+    output::line("Left out", &format!("{total} ({})", parts.join("; ")))
+}
+
+/// Who left something out.
+fn origin(by: LeftOutBy) -> &'static str {
+    match by {
+        LeftOutBy::Default => "default",
+        LeftOutBy::IgnoreFile => ".modelociignore",
+        LeftOutBy::Exclude => "--exclude",
+        LeftOutBy::Include => "--include",
+        _ => "",
+    }
+}
+
+fn left_out_document(left_out: &LeftOut) -> Value {
+    serde_json::json!({
+        "by": origin(left_out.by),
+        "pattern": left_out.pattern,
+        "entries": left_out.entries,
+    })
 }
 
 /// The library's options for what the user asked.

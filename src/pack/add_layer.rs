@@ -198,6 +198,7 @@ fn input(file: &Path, title: EntryPath) -> Result<Tree> {
             executable: stat.st_mode & 0o111 != 0,
             identity: Identity::of(&stat),
         }],
+        unfinished: Vec::new(),
         warnings: Vec::new(),
     })
 }
@@ -300,6 +301,7 @@ impl OldArchive<'_> {
             file_bytes: manifest.layers.iter().map(file_size).sum(),
             layers: manifest.layers,
             archive_bytes: 0,
+            left_out: Vec::new(),
             warnings: written.warnings,
         })
     }

@@ -32,6 +32,8 @@ const LISTED: usize = 10;
 /// tools, and of aria2 (which keeps its state beside the file).
 const UNFINISHED: [&str; 3] = [".incomplete", ".part", ".aria2"];
 
+const UNFINISHED_DOWNLOAD: &str = "is an incomplete download";
+
 /// The first words of a pointer. Source: git-lfs, "docs/spec.md"; the second is its old name.
 const POINTERS: [&str; 2] = [
     "version https://git-lfs.github.com/spec/",
@@ -100,7 +102,15 @@ enum Class {
 /// # Errors
 /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) names the files and the option.
 pub(super) fn check(tree: &mut Tree, options: &PackOptions, settings: &Settings) -> Result<()> {
-    let mut findings = Vec::new();
+    let unfinished = tree.unfinished.iter();
+    let mut findings: Vec<(Class, String)> = unfinished
+        .map(|path| {
+            (
+                Class::Incomplete,
+                format!("\"{path}\" {UNFINISHED_DOWNLOAD}"),
+            )
+        })
+        .collect();
     for file in &tree.files {
         settings.check_cancelled(&tree.root_path)?;
         look(tree, file, &mut findings)?;
@@ -157,8 +167,8 @@ fn look(tree: &Tree, file: &InputFile, findings: &mut Vec<(Class, String)>) -> R
     let path = file.path.as_str();
     let name = file.path.file_name().to_ascii_lowercase();
     let mut found = |class, what: &str| findings.push((class, format!("\"{path}\" {what}")));
-    if UNFINISHED.iter().any(|end| name.ends_with(end)) {
-        found(Class::Incomplete, "is an incomplete download");
+    if is_unfinished(&name) {
+        found(Class::Incomplete, UNFINISHED_DOWNLOAD);
         return Ok(());
     }
     if names_a_secret(&name, path) {
@@ -201,6 +211,11 @@ fn read(tree: &Tree, file: &InputFile, length: u64) -> Result<Vec<u8>> {
         _ => tree.failed(file, "read", error),
     })?;
     Ok(bytes)
+}
+
+/// True for the name of what a download left unfinished.
+pub(super) fn is_unfinished(name: &str) -> bool {
+    UNFINISHED.iter().any(|end| name.ends_with(end))
 }
 
 /// True for a name, in lower case, under which only secrets are kept.

@@ -1,6 +1,7 @@
 //! Packing: a directory becomes layers, layers become an archive.
 //!
 //! ```text
+//! select    what is left out
 //! walk      the files of a directory, in path order, each with what it was when it was seen
 //! content   what of them is unfinished or a secret, and refused
 //! pipeline  reader -> workers -> composer -> writer: segments in order, whatever the threads do
@@ -29,6 +30,7 @@ use crate::oci::{Descriptor, OciConfig, media_type};
 use self::archive::Archive;
 use self::output::OutputPlace;
 use self::plan::Settings;
+use self::select::Selection;
 use self::tree::Tree;
 use self::walk::Skip;
 
@@ -41,6 +43,7 @@ mod output;
 mod packager;
 mod pipeline;
 mod plan;
+mod select;
 mod tree;
 mod walk;
 
@@ -49,6 +52,7 @@ mod tests;
 
 pub use add_layer::add_layer;
 pub use packager::{ModelLayer, ModelPackager};
+pub use select::{DEFAULT_EXCLUDES, LeftOut, LeftOutBy};
 
 pub use crate::progress::Progress;
 
@@ -68,6 +72,13 @@ pub struct PackOptions {
     pub jobs: usize,
     /// Replace an existing output.
     pub force: bool,
+    /// Leave out what matches, in the syntax of gitignore(5): a directory with all that is in it.
+    /// The same can be asked for in a file `.modelociignore` at the model's root.
+    pub exclude: Vec<String>,
+    /// Pack only what matches, and is not left out otherwise; no pattern matches everything.
+    pub include: Vec<String>,
+    /// Leave out [`DEFAULT_EXCLUDES`].
+    pub default_excludes: bool,
     /// Pack what looks like an incomplete download: a part, a git-lfs pointer, an index whose
     /// shards are missing.
     pub allow_incomplete: bool,
@@ -85,6 +96,9 @@ impl Default for PackOptions {
             chunk_digest: Algorithm::Blake3,
             jobs: 0,
             force: false,
+            exclude: Vec::new(),
+            include: Vec::new(),
+            default_excludes: true,
             allow_incomplete: false,
             allow_secrets: false,
             cancel: None,
@@ -114,6 +128,8 @@ pub struct Packed {
     pub file_bytes: u64,
     /// Bytes of the archive.
     pub archive_bytes: u64,
+    /// What was left out, by pattern.
+    pub left_out: Vec<LeftOut>,
     /// Things that the user should know: empty directories that were left out.
     pub warnings: Vec<String>,
 }
@@ -152,13 +168,13 @@ pub fn pack(
     match output {
         Output::File(path) => {
             let place = OutputPlace::check(path, options.force)?;
-            let tree = find(root, model_dir, &place.skip()?, options, &settings)?;
+            let (tree, left_out) = find(root, model_dir, &place.skip()?, options, &settings)?;
             let file = place.create(FILE_MODE)?;
             let archive = Archive::in_file(file.handle()?, path, settings.mtime);
             let packed = write(tree, config, archive, &settings, progress)?;
             settings.check_cancelled(path)?;
             file.commit()?;
-            Ok(packed)
+            Ok(Packed { left_out, ..packed })
         }
         Output::Stdout => {
             let stdout = std::io::stdout();
@@ -171,28 +187,30 @@ pub fn pack(
                 .as_fd()
                 .try_clone_to_owned()
                 .map_err(Error::io("write", "standard output"))?;
-            let tree = find(root, model_dir, &Skip::default(), options, &settings)?;
+            let (tree, left_out) = find(root, model_dir, &Skip::default(), options, &settings)?;
             let archive = Archive::to_stream(
                 Box::new(std::fs::File::from(stdout)),
                 Path::new("standard output"),
                 settings.mtime,
             )?;
-            write(tree, config, archive, &settings, progress)
+            let packed = write(tree, config, archive, &settings, progress)?;
+            Ok(Packed { left_out, ..packed })
         }
     }
 }
 
-/// The files to pack.
+/// The files to pack, and what is left out.
 fn find(
     root: OwnedFd,
     model_dir: &Path,
     skip: &Skip,
     options: &PackOptions,
     settings: &Settings,
-) -> Result<Tree> {
-    let mut tree = walk::walk(root, model_dir, skip)?;
+) -> Result<(Tree, Vec<LeftOut>)> {
+    let mut selection = Selection::new(options)?;
+    let mut tree = walk::walk(root, model_dir, skip, &mut selection)?;
     content::check(&mut tree, options, settings)?;
-    Ok(tree)
+    Ok((tree, selection.left_out()))
 }
 
 /// Writes the whole archive: layers, then documents.
@@ -232,6 +250,7 @@ fn write(
         files,
         file_bytes,
         archive_bytes: archive.finish()?,
+        left_out: Vec::new(),
         warnings,
     })
 }

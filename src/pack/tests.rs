@@ -19,6 +19,7 @@ mod meanwhile;
 mod names;
 mod races;
 mod reproducible;
+mod select;
 
 fn config() -> OciConfig {
     OciConfig::new(

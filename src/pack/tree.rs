@@ -22,6 +22,8 @@ pub(super) struct Tree {
     pub root_path: PathBuf,
     /// Sorted by the bytes of their paths.
     pub files: Vec<InputFile>,
+    /// Files of unfinished downloads in a directory that is left out.
+    pub unfinished: Vec<String>,
     /// Directories that are left out because they are empty, and the like.
     pub warnings: Vec<String>,
 }

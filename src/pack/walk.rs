@@ -5,9 +5,11 @@
 //! links meanwhile leads the walk nowhere else. Nothing but directories is opened, so that a FIFO
 //! or device cannot block or act. A symbolic link stands for what it leads to, as long as that
 //! lies inside the directory. Refuses, by name: special files; links that lead outside, nowhere or
-//! in a circle; names that no [`EntryPath`] can hold (all of them in one error).
+//! in a circle; names that no [`EntryPath`] can hold (all of them in one error). What the
+//! [`Selection`] leaves out may be anything.
 
 use std::ffi::{CStr, OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,6 +18,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::content::is_unfinished;
+use super::select::{IGNORE_FILE, Selection};
 use super::tree::{InputFile, Tree};
 use crate::entry_path::{EntryPath, printable_bytes, printable_path};
 use crate::error::{Error, Result};
@@ -24,6 +28,9 @@ use crate::files::links::{self, Astray};
 use crate::files::temporary::is_temporary_name;
 use crate::files::{beneath, calls};
 use crate::limits;
+
+/// Where the Hugging Face client keeps unfinished downloads; left out by default.
+const DOWNLOADS: &[u8] = b".cache/huggingface";
 
 /// How a directory is opened: itself, never what a link of its name leads to.
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -52,22 +59,33 @@ pub(super) fn open(model_dir: &Path) -> Result<OwnedFd> {
     })
 }
 
-/// Walks the open directory `root`, which `model_dir` names in messages.
-pub(super) fn walk(root: OwnedFd, model_dir: &Path, skip: &Skip) -> Result<Tree> {
+/// Walks the open directory `root`, which `model_dir` names in messages, for what `selection`
+/// selects.
+pub(super) fn walk(
+    root: OwnedFd,
+    model_dir: &Path,
+    skip: &Skip,
+    selection: &mut Selection,
+) -> Result<Tree> {
     let mut walker = Walker {
         root: &root,
         root_path: model_dir,
         skip,
+        selection,
+        unfinished: Vec::new(),
         entries: 0,
         files: Vec::new(),
         refused: Vec::new(),
         warnings: Vec::new(),
         ancestors: Vec::new(),
     };
+    walker.ignore_file(&root)?;
     walker.directory(&root, &Place::default())?;
     let Walker {
         mut files,
         refused,
+        selection,
+        unfinished,
         mut warnings,
         ..
     } = walker;
@@ -86,6 +104,12 @@ pub(super) fn walk(root: OwnedFd, model_dir: &Path, skip: &Skip) -> Result<Tree>
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     warnings.sort();
+    if files.is_empty() && selection.has_includes() {
+        return Err(Error::refused(
+            printable_path(model_dir),
+            "no file of it is included",
+        ));
+    }
     if files.is_empty() {
         warnings.push(format!("{} holds no files", printable_path(model_dir)));
     }
@@ -93,6 +117,7 @@ pub(super) fn walk(root: OwnedFd, model_dir: &Path, skip: &Skip) -> Result<Tree>
         root,
         root_path: model_dir.to_path_buf(),
         files,
+        unfinished,
         warnings,
     })
 }
@@ -131,6 +156,9 @@ struct Walker<'a> {
     root: &'a OwnedFd,
     root_path: &'a Path,
     skip: &'a Skip,
+    selection: &'a mut Selection,
+    /// Of downloads, in directories that are left out.
+    unfinished: Vec<String>,
     entries: usize,
     files: Vec<InputFile>,
     refused: Vec<String>,
@@ -198,6 +226,13 @@ impl Walker<'_> {
         if self.skip.output == Some(node(&stat)) {
             return Ok(());
         }
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if self.selection.excludes(&place.path, is_dir) {
+            return match is_dir && place.path.ends_with(DOWNLOADS) {
+                true => self.unfinished(fd, name, &place),
+                false => Ok(()),
+            };
+        }
         if let Some(rule) = broken_rule(name, &place) {
             self.refused
                 .push(format!("\"{}\" {rule}", printable_bytes(&place.path)));
@@ -217,11 +252,68 @@ impl Walker<'_> {
         }
     }
 
+    /// Reads the model's own file of patterns.
+    fn ignore_file(&mut self, root: &OwnedFd) -> Result<()> {
+        let mut place = Place::default().child(OsStr::new(IGNORE_FILE));
+        let mut stat = match calls::statat(root, IGNORE_FILE) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(self.failed("read", &place, errno)),
+        };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            (place.location, stat) = self.follow(&place)?;
+        }
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(self.refuse(&place, "is not a regular file"));
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = beneath::open(self.root.as_fd(), &place.location, flags)
+            .map_err(|errno| self.failed("open", &place, errno))?;
+        let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+        if size > limits::MAX_IGNORE_FILE_BYTES {
+            let limit = limits::MAX_IGNORE_FILE_BYTES;
+            let problem = format!("has {size} bytes, the limit is {limit}");
+            return Err(self.refuse(&place, problem));
+        }
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+        calls::read_exact(&File::from(file), &mut bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.refuse(&place, "shrank while it was packed"),
+            _ => Error::io("read", self.root_path.join(IGNORE_FILE))(error),
+        })?;
+        let text = String::from_utf8(bytes).map_err(|_| self.refuse(&place, "is not UTF-8"))?;
+        self.selection.take_file(&text)
+    }
+
+    /// What an interrupted download left in a directory that is left out.
+    fn unfinished(&mut self, fd: &OwnedFd, name: &OsStr, place: &Place) -> Result<()> {
+        if too_long(place) {
+            return Ok(());
+        }
+        let dir = calls::openat(fd, name, DIRECTORY, Mode::empty())
+            .map_err(|errno| self.failed("open", place, errno))?;
+        for name in self.names(&dir, place)? {
+            let child = place.child(&name);
+            let stat =
+                calls::statat(&dir, &*name).map_err(|errno| self.failed("read", &child, errno))?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => self.unfinished(&dir, &name, &child)?,
+                FileType::RegularFile if is_unfinished(&name.to_string_lossy()) => {
+                    self.unfinished.push(printable_bytes(&child.path));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn file(&mut self, stat: &Stat, place: Place) -> Result<()> {
         if place.refused {
             return Ok(());
         }
         let text = String::from_utf8_lossy(&place.path);
+        if !self.selection.includes(&text) {
+            return Ok(());
+        }
         let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
         if size > limits::MAX_FILE_BYTES {
             return Err(self.refuse(
@@ -246,19 +338,7 @@ impl Walker<'_> {
 
     /// A symbolic link stands for what it leads to.
     fn link(&mut self, mut place: Place) -> Result<()> {
-        let (location, stat) =
-            links::follow(self.root.as_fd(), &place.location).map_err(|astray| match astray {
-                Astray::Nowhere => self.refuse(&place, "is a symbolic link that leads nowhere"),
-                Astray::Circle => self.refuse(&place, "is a symbolic link that leads in a circle"),
-                Astray::Outside(text) => self.refuse(
-                    &place,
-                    format!(
-                        "is a symbolic link out of the model directory, to {}",
-                        printable_path(&text)
-                    ),
-                ),
-                Astray::Failed(errno) => self.failed("resolve", &place, errno),
-            })?;
+        let (location, stat) = self.follow(&place)?;
         place.location = location;
         if self.skip.output == Some(node(&stat)) {
             return Ok(());
@@ -268,6 +348,8 @@ impl Walker<'_> {
             FileType::Directory if self.ancestors.contains(&node(&stat)) => {
                 Err(self.refuse(&place, "is a symbolic link to a directory that contains it"))
             }
+            // A link by itself is no directory to the patterns.
+            FileType::Directory if self.selection.excludes(&place.path, true) => Ok(()),
             FileType::Directory => {
                 let dir = beneath::open(self.root.as_fd(), &place.location, DIRECTORY)
                     .map_err(|errno| self.failed("open", &place, errno))?;
@@ -275,6 +357,22 @@ impl Walker<'_> {
             }
             special => Err(self.special(&place, special)),
         }
+    }
+
+    /// Where a link leads, and what is there.
+    fn follow(&self, place: &Place) -> Result<(PathBuf, Stat)> {
+        links::follow(self.root.as_fd(), &place.location).map_err(|astray| match astray {
+            Astray::Nowhere => self.refuse(place, "is a symbolic link that leads nowhere"),
+            Astray::Circle => self.refuse(place, "is a symbolic link that leads in a circle"),
+            Astray::Outside(text) => self.refuse(
+                place,
+                format!(
+                    "is a symbolic link out of the model directory, to {}",
+                    printable_path(&text)
+                ),
+            ),
+            Astray::Failed(errno) => self.failed("resolve", place, errno),
+        })
     }
 
     fn special(&self, place: &Place, kind: FileType) -> Error {

@@ -269,3 +269,42 @@ fn k16_incomplete_models_and_secrets_need_an_option() {
         fs::remove_file(sandbox.path("m-1.tar")).unwrap();
     }
 }
+
+#[test]
+fn k18_what_is_left_out_is_said() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    sandbox.write("model/.git/config", "x");
+    sandbox.write("model/.git/HEAD", "x");
+    sandbox.write("model/a~", "x");
+    sandbox.write("model/.modelociignore", "nested/\n");
+    let line = ["pack", "model", "--name", "m", "--version", "1", "--force"];
+    let with = |more: &[&str]| sandbox.run(&[&line[..], more].concat()).ok();
+    let run = with(&["--exclude", "*.bin"]);
+    let last = run.text().lines().last().unwrap().to_string();
+    assert_eq!(
+        last,
+        "Left out:  5 (1 *~, 1 .git, 1 /.modelociignore by default; 1 nested/ by .modelociignore; \
+         1 *.bin by --exclude)"
+    );
+    let json = with(&["--include", "*.json", "--json"]).json();
+    assert_eq!(json["files"], 1);
+    let expected = serde_json::json!([
+        {"by": "default", "pattern": "*~", "entries": 1},
+        {"by": "default", "pattern": ".git", "entries": 1},
+        {"by": "default", "pattern": "/.modelociignore", "entries": 1},
+        {"by": ".modelociignore", "pattern": "nested/", "entries": 1},
+        {"by": "--include", "pattern": "", "entries": 1},
+    ]);
+    assert_eq!(json["left_out"], expected);
+    assert_eq!(
+        with(&["--no-default-excludes", "--json"]).json()["files"],
+        6
+    );
+    // All of the defaults are in the help.
+    let help = sandbox.run(&["pack", "--help"]).ok();
+    for pattern in modeloci::pack::DEFAULT_EXCLUDES {
+        let shown = pattern.trim_start_matches("**/").trim_start_matches('/');
+        assert!(help.text().contains(shown), "{pattern}");
+    }
+}

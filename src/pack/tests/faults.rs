@@ -215,7 +215,13 @@ fn k8_a_stream_that_cannot_be_written() {
     let dir = scratch(&[("a", &noise(30 * C, 1))]);
     let model = model_of(&dir);
     let root = walk::open(&model).unwrap();
-    let tree = walk::walk(root, &model, &Skip::default()).unwrap();
+    let tree = walk::walk(
+        root,
+        &model,
+        &Skip::default(),
+        &mut Selection::new(&options()).unwrap(),
+    )
+    .unwrap();
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let archive = Archive::to_stream(Box::new(full), Path::new("stream"), 0).unwrap();
     let settings = Settings::new(&options()).unwrap();

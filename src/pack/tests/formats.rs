@@ -278,7 +278,13 @@ fn a_stream_gets_the_same_bytes() {
     let model = model_of(&dir);
     let thread = std::thread::spawn(move || {
         let root = walk::open(&model).unwrap();
-        let tree = walk::walk(root, &model, &Skip::default()).unwrap();
+        let tree = walk::walk(
+            root,
+            &model,
+            &Skip::default(),
+            &mut Selection::new(&options()).unwrap(),
+        )
+        .unwrap();
         let archive = Archive::to_stream(Box::new(writer), Path::new("pipe"), 0).unwrap();
         let settings = Settings::new(&options()).unwrap();
         super::super::write(tree, &config(), archive, &settings, &|_, _| {}).unwrap()
