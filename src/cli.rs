@@ -147,7 +147,7 @@ Left out by default: .git __pycache__ .DS_Store ._* *.swp *.swo *~ .#* and
 .modelociignore in DIR may hold more."
 )]
 pub(crate) struct PackArgs {
-    /// The model directory
+    /// The model directory, or a single file
     #[arg(
         value_name = "DIR",
         required_unless_present = "model_dir_option",

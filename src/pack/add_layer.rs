@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::archive::Archive;
 use super::output::OutputPlace;
 use super::plan::Settings;
-use super::tree::{InputFile, Tree};
+use super::tree::Tree;
 use super::{ModelLayer, PackOptions, Packed, documents, pipeline};
 use crate::digest::{Digest, Hasher};
 use crate::entry_path::{EntryPath, printable_path};
@@ -189,18 +189,8 @@ fn input(file: &Path, title: EntryPath) -> Result<Tree> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(refused());
     }
-    Ok(Tree {
-        root: place.dir,
-        root_path: Place::dir_of(&place.path).to_path_buf(),
-        files: vec![InputFile {
-            path: title,
-            location: place.name.into(),
-            executable: stat.st_mode & 0o111 != 0,
-            identity: Identity::of(&stat),
-        }],
-        unfinished: Vec::new(),
-        warnings: Vec::new(),
-    })
+    let root_path = Place::dir_of(&place.path).to_path_buf();
+    Ok(Tree::of_file(place, &stat, title, &root_path))
 }
 
 /// The archive that gets a layer.

@@ -17,7 +17,7 @@
 //! [`EntryPath`](crate::entry_path::EntryPath), files that change meanwhile.
 
 use std::io::IsTerminal as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -32,7 +32,7 @@ use self::output::OutputPlace;
 use self::plan::Settings;
 use self::select::Selection;
 use self::tree::Tree;
-use self::walk::Skip;
+use self::walk::{Input, Skip};
 
 mod add_layer;
 mod archive;
@@ -138,7 +138,7 @@ pub struct Packed {
 const ONE_TIME: &str = "SOURCE_DATE_EPOCH sets the time of all files: versions that are packed with the \
                         same one look alike to what compares times (rsync, Python, HTTP servers)";
 
-/// Packs `model_dir` into an archive.
+/// Packs `model_dir`, a directory or a single file, into an archive.
 ///
 /// Times in tar headers are 0, or `SOURCE_DATE_EPOCH` when that environment variable is set; the manifest
 /// then states it as well, and all files show that time.
@@ -164,11 +164,11 @@ pub fn pack(
     let settings = Settings::new(options)?;
     let config = &plan::check_config(config)?;
     // What is wrong with it must not be hidden by what is wrong with the output.
-    let root = walk::open(model_dir)?;
+    let input = walk::open(model_dir)?;
     match output {
         Output::File(path) => {
             let place = OutputPlace::check(path, options.force)?;
-            let (tree, left_out) = find(root, model_dir, &place.skip()?, options, &settings)?;
+            let (tree, left_out) = find(input, model_dir, &place.skip()?, options, &settings)?;
             let file = place.create(FILE_MODE)?;
             let archive = Archive::in_file(file.handle()?, path, settings.mtime);
             let packed = write(tree, config, archive, &settings, progress)?;
@@ -187,7 +187,7 @@ pub fn pack(
                 .as_fd()
                 .try_clone_to_owned()
                 .map_err(Error::io("write", "standard output"))?;
-            let (tree, left_out) = find(root, model_dir, &Skip::default(), options, &settings)?;
+            let (tree, left_out) = find(input, model_dir, &Skip::default(), options, &settings)?;
             let archive = Archive::to_stream(
                 Box::new(std::fs::File::from(stdout)),
                 Path::new("standard output"),
@@ -201,14 +201,22 @@ pub fn pack(
 
 /// The files to pack, and what is left out.
 fn find(
-    root: OwnedFd,
+    input: Input,
     model_dir: &Path,
     skip: &Skip,
     options: &PackOptions,
     settings: &Settings,
 ) -> Result<(Tree, Vec<LeftOut>)> {
     let mut selection = Selection::new(options)?;
-    let mut tree = walk::walk(root, model_dir, skip, &mut selection)?;
+    let mut tree = match input {
+        Input::Directory(root) => walk::walk(root, model_dir, skip, &mut selection)?,
+        Input::File(..) if !(options.exclude.is_empty() && options.include.is_empty()) => {
+            return Err(Error::usage(
+                "--exclude and --include choose among the files of a directory, and this is a file",
+            ));
+        }
+        Input::File(place, stat) => walk::single(place, &stat, model_dir, skip)?,
+    };
     content::check(&mut tree, options, settings)?;
     Ok((tree, selection.left_out()))
 }

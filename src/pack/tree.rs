@@ -3,14 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::entry_path::{EntryPath, printable_path};
 use crate::error::{Error, Result};
 use crate::files::identity::Identity;
+use crate::files::place::Place;
 use crate::files::{beneath, calls};
 
 /// The files of a directory, and where to open them.
@@ -29,6 +30,22 @@ pub(super) struct Tree {
 }
 
 impl Tree {
+    /// A tree of the one file at `place`, which has the path `title` in the model.
+    pub(super) fn of_file(place: Place, stat: &Stat, title: EntryPath, root_path: &Path) -> Tree {
+        Tree {
+            root: place.dir,
+            root_path: root_path.to_path_buf(),
+            files: vec![InputFile {
+                path: title,
+                location: place.name.into(),
+                executable: stat.st_mode & 0o111 != 0,
+                identity: Identity::of(stat),
+            }],
+            unfinished: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
     /// Bytes of all files.
     pub(super) fn bytes(&self) -> u64 {
         let sizes = self.files.iter().map(|file| file.identity.size);

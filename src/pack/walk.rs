@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::files::identity::{Identity, node};
 use crate::files::links::{self, Astray};
 use crate::files::temporary::is_temporary_name;
-use crate::files::{beneath, calls};
+use crate::files::{self, beneath, calls};
 use crate::limits;
 
 /// Where the Hugging Face client keeps unfinished downloads; left out by default.
@@ -46,17 +46,72 @@ pub(super) struct Skip {
     pub output_dir: Option<(u64, u64)>,
 }
 
-/// Opens `model_dir`, for [`walk`].
-pub(super) fn open(model_dir: &Path) -> Result<OwnedFd> {
+/// What is to be packed, held.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// A directory, for [`walk`].
+    Directory(OwnedFd),
+    /// A single file.
+    File(files::place::Place, Stat),
+}
+
+/// Opens what is to be packed: a directory, or a file. A link leads to what it names.
+pub(super) fn open(model: &Path) -> Result<Input> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-    calls::open(model_dir, flags).map_err(|errno| match errno {
-        Errno::NOENT => Error::usage(format!(
-            "model directory {} does not exist",
-            printable_path(model_dir)
-        )),
-        Errno::NOTDIR => Error::usage(format!("{} is not a directory", printable_path(model_dir))),
-        errno => Error::io("open", model_dir)(errno.into()),
-    })
+    let not_found = || {
+        let shown = printable_path(model);
+        Error::usage(format!("model directory {shown} does not exist"))
+    };
+    match calls::open(model, flags) {
+        Ok(root) => return Ok(Input::Directory(root)),
+        Err(Errno::NOTDIR) if !model.as_os_str().as_bytes().ends_with(b"/") => {}
+        Err(Errno::NOTDIR) => {
+            let shown = printable_path(model);
+            return Err(Error::usage(format!("{shown} is not a directory")));
+        }
+        Err(Errno::NOENT) => return Err(not_found()),
+        Err(errno) => return Err(Error::io("open", model)(errno.into())),
+    }
+    let refused = || {
+        let shown = printable_path(model);
+        Error::usage(format!("{shown} is not a directory, nor a regular file"))
+    };
+    let (place, stat) = files::place::Place::of_target(model).map_err(|errno| match errno {
+        Errno::NOENT => not_found(),
+        Errno::NOTDIR | Errno::ISDIR => refused(),
+        errno => Error::io("open", model)(errno.into()),
+    })?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(Input::File(place, stat)),
+        _ => Err(refused()),
+    }
+}
+
+/// A single file as a model: its name there is the last one of `model`, wherever a link leads.
+pub(super) fn single(
+    place: files::place::Place,
+    stat: &Stat,
+    model: &Path,
+    skip: &Skip,
+) -> Result<Tree> {
+    let refuse = |problem: &str| Error::refused(printable_path(model), problem);
+    if skip.output == Some(node(stat)) {
+        return Err(refuse("is the output, too"));
+    }
+    let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+    if size > limits::MAX_FILE_BYTES {
+        let limit = limits::MAX_FILE_BYTES;
+        return Err(refuse(&format!("has {size} bytes, the limit is {limit}")));
+    }
+    let name = model.file_name().unwrap_or_default();
+    let name = name.to_str().ok_or_else(|| refuse("is not UTF-8"))?;
+    let title = EntryPath::new(name).map_err(|error| refuse(&error.to_string()))?;
+    Ok(Tree::of_file(
+        place,
+        stat,
+        title,
+        files::place::Place::dir_of(model),
+    ))
 }
 
 /// Walks the open directory `root`, which `model_dir` names in messages, for what `selection`

@@ -308,3 +308,25 @@ fn k18_what_is_left_out_is_said() {
         assert!(help.text().contains(shown), "{pattern}");
     }
 }
+
+#[test]
+fn k19_a_single_file_is_packed_beside_itself() {
+    let sandbox = Sandbox::new();
+    sandbox.write("models/m.gguf", "weights");
+    let line = [
+        "pack",
+        "models/m.gguf",
+        "--name",
+        "m",
+        "--version",
+        "1",
+        "--json",
+    ];
+    let json = sandbox.run(&line).ok().json();
+    assert_eq!(json["archive"], "models/m-1.tar");
+    assert_eq!(json["files"], 1);
+    sandbox
+        .run(&["unpack", "models/m-1.tar", "out", "--quiet"])
+        .ok();
+    assert_eq!(fs::read(sandbox.path("out/m.gguf")).unwrap(), b"weights");
+}

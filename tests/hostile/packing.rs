@@ -647,8 +647,9 @@ fn k0_layers_that_cannot_be_added() {
 fn k0_what_is_no_model_directory() {
     let sandbox = Sandbox::new();
     refused(&sandbox, 2, &["model", "does not exist"]);
-    sandbox.write("model", "a file");
+    mkfifo(&sandbox.path("model"));
     refused(&sandbox, 2, &["model", "not a directory"]);
+    fs::remove_file(sandbox.path("model")).unwrap();
     let mut file = File::create(sandbox.path("x")).unwrap();
     file.write_all(b"x").unwrap();
     let args = [

@@ -214,7 +214,9 @@ fn k8_a_full_disk_leaves_nothing() {
 fn k8_a_stream_that_cannot_be_written() {
     let dir = scratch(&[("a", &noise(30 * C, 1))]);
     let model = model_of(&dir);
-    let root = walk::open(&model).unwrap();
+    let walk::Input::Directory(root) = walk::open(&model).unwrap() else {
+        panic!("a file")
+    };
     let tree = walk::walk(
         root,
         &model,

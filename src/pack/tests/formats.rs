@@ -277,7 +277,9 @@ fn a_stream_gets_the_same_bytes() {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let model = model_of(&dir);
     let thread = std::thread::spawn(move || {
-        let root = walk::open(&model).unwrap();
+        let walk::Input::Directory(root) = walk::open(&model).unwrap() else {
+            panic!("a file")
+        };
         let tree = walk::walk(
             root,
             &model,

@@ -302,7 +302,51 @@ fn directories_that_are_not_there() {
         error.to_string()
     };
     assert!(run("missing", "out.tar").ends_with("missing does not exist"));
-    assert!(run("model/a", "out.tar").ends_with("model/a is not a directory"));
+    assert!(run("model/a/", "out.tar").ends_with("model/a/ is not a directory"));
     assert!(run("model", "missing/out.tar").ends_with("missing does not exist"));
     assert!(run("model", "out/").ends_with("is not a file name"));
+}
+
+#[test]
+fn k19_a_single_file() {
+    let dir = scratch(&[("m.gguf", b"weights"), ("other", b"2")]);
+    let file = model_of(&dir).join("m.gguf");
+    std::os::unix::fs::symlink("model/m.gguf", dir.path().join("link.gguf")).unwrap();
+    let run = |model: &Path, options: &PackOptions| {
+        let output = Output::File(dir.path().join("out.tar"));
+        let packed = pack(model, &config(), &output, options, &|_, _| {});
+        packed.map(|_| fs::read(dir.path().join("out.tar")).unwrap())
+    };
+    let force = PackOptions {
+        force: true,
+        ..options()
+    };
+    let archive = run(&file, &force).unwrap();
+    assert_eq!(Written::parse(&archive).titles(), ["m.gguf"]);
+    // As a directory of that one file.
+    let alone = scratch(&[("m.gguf", b"weights")]);
+    pack_in(alone.path(), &options()).unwrap();
+    assert!(archive == fs::read(alone.path().join("out.tar")).unwrap());
+    // A link gives its own name.
+    let archive = run(&dir.path().join("link.gguf"), &force).unwrap();
+    assert_eq!(Written::parse(&archive).titles(), ["link.gguf"]);
+    // A file is checked like others, and there is nothing to choose.
+    fs::write(model_of(&dir).join("x.part"), b"").unwrap();
+    let text = run(&model_of(&dir).join("x.part"), &force).unwrap_err();
+    assert!(
+        text.to_string()
+            .contains("\"x.part\" is an incomplete download"),
+        "{text}"
+    );
+    let choose = PackOptions {
+        exclude: vec!["x".into()],
+        ..force.clone()
+    };
+    let error = run(&file, &choose).unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::Usage, "{error}");
+    // It is not replaced by its own archive.
+    let output = Output::File(file.clone());
+    let result = pack(&file, &config(), &output, &force, &|_, _| {});
+    assert!(problem(result).ends_with("m.gguf: is the output, too"));
+    assert_eq!(fs::read(&file).unwrap(), b"weights");
 }
