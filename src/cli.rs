@@ -184,6 +184,9 @@ pub(crate) struct PackArgs {
     /// Pack what is left out by default
     #[arg(long, help_heading = "What is packed")]
     pub(crate) no_default_excludes: bool,
+    /// Follow links out of DIR, too, if you trust them
+    #[arg(long, help_heading = "What is packed")]
+    pub(crate) dereference: bool,
     /// Pack incomplete downloads, too
     #[arg(long, help_heading = "What is packed")]
     pub(crate) allow_incomplete: bool,

@@ -40,6 +40,7 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         exclude: args.exclude.clone(),
         include: args.include.clone(),
         default_excludes: !args.no_default_excludes,
+        dereference: args.dereference,
         allow_incomplete: args.allow_incomplete,
         allow_secrets: args.allow_secrets,
         // What goes to a stream leaves nothing to clean up, and may wait for its reader for long.

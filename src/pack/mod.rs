@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! select    what is left out
+//! hub       how far links of a download cache may lead
 //! walk      the files of a directory, in path order, each with what it was when it was seen
 //! content   what of them is unfinished or a secret, and refused
 //! pipeline  reader -> workers -> composer -> writer: segments in order, whatever the threads do
@@ -13,7 +14,8 @@
 //! time and place; every input byte is read once (but the beginnings of small files, and
 //! indexes of shards, which are looked at before); memory is bounded by the number of threads times
 //! the chunk size; an output appears under its name complete or not at all. Refuses what it cannot
-//! pack faithfully: special files, links out of the directory, names that are no
+//! pack faithfully: special files, links out of the directory
+//! (but those of a snapshot into its repository), names that are no
 //! [`EntryPath`](crate::entry_path::EntryPath), files that change meanwhile.
 
 use std::io::IsTerminal as _;
@@ -38,6 +40,7 @@ mod add_layer;
 mod archive;
 mod content;
 mod documents;
+mod hub;
 mod layer;
 mod output;
 mod packager;
@@ -79,6 +82,9 @@ pub struct PackOptions {
     pub include: Vec<String>,
     /// Leave out [`DEFAULT_EXCLUDES`].
     pub default_excludes: bool,
+    /// Follow links wherever they lead: whatever they name is packed, so that it is for directories
+    /// that are trusted.
+    pub dereference: bool,
     /// Pack what looks like an incomplete download: a part, a git-lfs pointer, an index whose
     /// shards are missing.
     pub allow_incomplete: bool,
@@ -99,6 +105,7 @@ impl Default for PackOptions {
             exclude: Vec::new(),
             include: Vec::new(),
             default_excludes: true,
+            dereference: false,
             allow_incomplete: false,
             allow_secrets: false,
             cancel: None,
@@ -209,7 +216,10 @@ fn find(
 ) -> Result<(Tree, Vec<LeftOut>)> {
     let mut selection = Selection::new(options)?;
     let mut tree = match input {
-        Input::Directory(root) => walk::walk(root, model_dir, skip, &mut selection)?,
+        Input::Directory(root) => {
+            let reach = walk::Reach::of(root, model_dir, options.dereference)?;
+            walk::walk(&reach, model_dir, skip, &mut selection)?
+        }
         Input::File(..) if !(options.exclude.is_empty() && options.include.is_empty()) => {
             return Err(Error::usage(
                 "--exclude and --include choose among the files of a directory, and this is a file",

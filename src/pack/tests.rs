@@ -14,6 +14,7 @@ mod calls;
 mod content;
 mod faults;
 mod formats;
+mod hub;
 #[path = "../../tests/support/meanwhile.rs"]
 mod meanwhile;
 mod names;

@@ -2,9 +2,10 @@
 //!
 //! Guarantees: the result depends on the tree alone. The directory is opened once; every further
 //! step is a single name in a directory that is held, so that whoever exchanges directories with
-//! links meanwhile leads the walk nowhere else. Nothing but directories is opened, so that a FIFO
+//! links meanwhile leads the walk nowhere else. Where links may lead further than the directory
+//! ([`Reach`]), everything is below the handle of what they may reach. Nothing but directories is opened, so that a FIFO
 //! or device cannot block or act. A symbolic link stands for what it leads to, as long as that
-//! lies inside the directory. Refuses, by name: special files; links that lead outside, nowhere or
+//! lies inside the directory, or in its reach. Refuses, by name: special files; links that lead outside, nowhere or
 //! in a circle; names that no [`EntryPath`] can hold (all of them in one error). What the
 //! [`Selection`] leaves out may be anything.
 
@@ -19,6 +20,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::content::is_unfinished;
+use super::hub;
 use super::select::{IGNORE_FILE, Selection};
 use super::tree::{InputFile, Tree};
 use crate::entry_path::{EntryPath, printable_bytes, printable_path};
@@ -114,16 +116,72 @@ pub(super) fn single(
     ))
 }
 
-/// Walks the open directory `root`, which `model_dir` names in messages, for what `selection`
-/// selects.
-pub(super) fn walk(
+/// How far links may lead.
+#[derive(Debug)]
+pub(super) struct Reach {
+    /// The model's directory.
+    model: OwnedFd,
+    /// Everything is below this: the model's directory itself; the repository in a cache of which it
+    /// is a snapshot; or the root of the file system.
     root: OwnedFd,
+    /// Where the model's directory is below it.
+    prefix: PathBuf,
+    /// Whether links to directories may lead anywhere in it, too.
+    dereference: bool,
+}
+
+impl Reach {
+    /// The reach of links in the open directory `model`, which has the path `path`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when it is a cache, and not a model.
+    pub(super) fn of(model: OwnedFd, path: &Path, dereference: bool) -> Result<Reach> {
+        hub::check(path, &model)?;
+        let (root, prefix) = if dereference {
+            everything(path, &model)?
+        } else if let Some(repository) = hub::repository(path, &model) {
+            repository
+        } else {
+            let same = model.try_clone().map_err(Error::io("open", path))?;
+            (same, PathBuf::new())
+        };
+        Ok(Reach {
+            model,
+            root,
+            prefix,
+            dereference,
+        })
+    }
+}
+
+/// The root of the file system, and where `model` is below it.
+fn everything(path: &Path, model: &OwnedFd) -> Result<(OwnedFd, PathBuf)> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what it finds is compared with what is held"
+    )]
+    let real = path.canonicalize().map_err(Error::io("find", path))?;
+    let root = calls::open(Path::new("/"), OFlags::RDONLY | OFlags::DIRECTORY)
+        .map_err(|errno| Error::io("open", "/")(errno.into()))?;
+    let prefix = real.strip_prefix("/").unwrap_or(&real).to_path_buf();
+    match hub::holds(&root, &prefix, model) {
+        true => Ok((root, prefix)),
+        false => Err(Error::refused(
+            printable_path(path),
+            "changed while it was packed",
+        )),
+    }
+}
+
+/// Walks the model's directory, which `model_dir` names in messages, for what `selection` selects.
+pub(super) fn walk(
+    reach: &Reach,
     model_dir: &Path,
     skip: &Skip,
     selection: &mut Selection,
 ) -> Result<Tree> {
     let mut walker = Walker {
-        root: &root,
+        reach,
         root_path: model_dir,
         skip,
         selection,
@@ -134,8 +192,12 @@ pub(super) fn walk(
         warnings: Vec::new(),
         ancestors: Vec::new(),
     };
-    walker.ignore_file(&root)?;
-    walker.directory(&root, &Place::default())?;
+    let start = Place {
+        location: reach.prefix.clone(),
+        ..Place::default()
+    };
+    walker.ignore_file(&start)?;
+    walker.directory(&reach.model, &start)?;
     let Walker {
         mut files,
         refused,
@@ -169,7 +231,7 @@ pub(super) fn walk(
         warnings.push(format!("{} holds no files", printable_path(model_dir)));
     }
     Ok(Tree {
-        root,
+        root: (reach.root.try_clone()).map_err(Error::io("open", model_dir))?,
         root_path: model_dir.to_path_buf(),
         files,
         unfinished,
@@ -208,7 +270,7 @@ impl Place {
 }
 
 struct Walker<'a> {
-    root: &'a OwnedFd,
+    reach: &'a Reach,
     root_path: &'a Path,
     skip: &'a Skip,
     selection: &'a mut Selection,
@@ -308,9 +370,9 @@ impl Walker<'_> {
     }
 
     /// Reads the model's own file of patterns.
-    fn ignore_file(&mut self, root: &OwnedFd) -> Result<()> {
-        let mut place = Place::default().child(OsStr::new(IGNORE_FILE));
-        let mut stat = match calls::statat(root, IGNORE_FILE) {
+    fn ignore_file(&mut self, start: &Place) -> Result<()> {
+        let mut place = start.child(OsStr::new(IGNORE_FILE));
+        let mut stat = match calls::statat(&self.reach.model, IGNORE_FILE) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(()),
             Err(errno) => return Err(self.failed("read", &place, errno)),
@@ -322,7 +384,7 @@ impl Walker<'_> {
             return Err(self.refuse(&place, "is not a regular file"));
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = beneath::open(self.root.as_fd(), &place.location, flags)
+        let file = beneath::open(self.reach.root.as_fd(), &place.location, flags)
             .map_err(|errno| self.failed("open", &place, errno))?;
         let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
         if size > limits::MAX_IGNORE_FILE_BYTES {
@@ -400,13 +462,22 @@ impl Walker<'_> {
         }
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => self.file(&stat, place),
-            FileType::Directory if self.ancestors.contains(&node(&stat)) => {
+            FileType::Directory
+                if self.ancestors.contains(&node(&stat))
+                    || self.reach.prefix.starts_with(&place.location) =>
+            {
                 Err(self.refuse(&place, "is a symbolic link to a directory that contains it"))
+            }
+            // A cache keeps files elsewhere, but no directories.
+            FileType::Directory
+                if !self.reach.dereference && !place.location.starts_with(&self.reach.prefix) =>
+            {
+                Err(self.outside(&place, &place.location))
             }
             // A link by itself is no directory to the patterns.
             FileType::Directory if self.selection.excludes(&place.path, true) => Ok(()),
             FileType::Directory => {
-                let dir = beneath::open(self.root.as_fd(), &place.location, DIRECTORY)
+                let dir = beneath::open(self.reach.root.as_fd(), &place.location, DIRECTORY)
                     .map_err(|errno| self.failed("open", &place, errno))?;
                 self.directory(&dir, &place)
             }
@@ -416,18 +487,22 @@ impl Walker<'_> {
 
     /// Where a link leads, and what is there.
     fn follow(&self, place: &Place) -> Result<(PathBuf, Stat)> {
-        links::follow(self.root.as_fd(), &place.location).map_err(|astray| match astray {
+        links::follow(self.reach.root.as_fd(), &place.location).map_err(|astray| match astray {
             Astray::Nowhere => self.refuse(place, "is a symbolic link that leads nowhere"),
             Astray::Circle => self.refuse(place, "is a symbolic link that leads in a circle"),
-            Astray::Outside(text) => self.refuse(
-                place,
-                format!(
-                    "is a symbolic link out of the model directory, to {}",
-                    printable_path(&text)
-                ),
-            ),
+            Astray::Outside(text) => self.outside(place, &text),
             Astray::Failed(errno) => self.failed("resolve", place, errno),
         })
+    }
+
+    fn outside(&self, place: &Place, target: &Path) -> Error {
+        self.refuse(
+            place,
+            format!(
+                "is a symbolic link out of the model directory, to {}; --dereference follows it",
+                printable_path(target)
+            ),
+        )
     }
 
     fn special(&self, place: &Place, kind: FileType) -> Error {

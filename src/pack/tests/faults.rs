@@ -217,8 +217,9 @@ fn k8_a_stream_that_cannot_be_written() {
     let walk::Input::Directory(root) = walk::open(&model).unwrap() else {
         panic!("a file")
     };
+    let reach = walk::Reach::of(root, &model, false).unwrap();
     let tree = walk::walk(
-        root,
+        &reach,
         &model,
         &Skip::default(),
         &mut Selection::new(&options()).unwrap(),

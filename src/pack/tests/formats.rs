@@ -280,8 +280,9 @@ fn a_stream_gets_the_same_bytes() {
         let walk::Input::Directory(root) = walk::open(&model).unwrap() else {
             panic!("a file")
         };
+        let reach = walk::Reach::of(root, &model, false).unwrap();
         let tree = walk::walk(
-            root,
+            &reach,
             &model,
             &Skip::default(),
             &mut Selection::new(&options()).unwrap(),
