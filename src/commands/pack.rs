@@ -172,14 +172,15 @@ fn metadata(text: &str) -> anyhow::Result<Map<String, Value>> {
     })
 }
 
-/// `NAME-VERSION.tar` beside the model directory.
+/// `NAME-VERSION.tar` beside the model directory; of a name with slashes its last part.
 #[expect(
     clippy::disallowed_methods,
     reason = "only chooses a name for the output"
 )]
 fn default_output(args: &PackArgs) -> anyhow::Result<PathBuf> {
     // The name is checked by the library before the path is used.
-    let name = format!("{}-{}.tar", args.name, args.version);
+    let last = args.name.rsplit('/').next().unwrap_or_default();
+    let name = format!("{last}-{}.tar", args.version);
     let dir = args.model_dir();
     let ends_in_a_name = dir.file_name().is_some();
     if let (true, Some(parent)) = (ends_in_a_name, dir.parent()) {

@@ -38,14 +38,15 @@ impl OciConfig {
     /// let metadata = parse_metadata(r#"{"task": "embedding"}"#)?;
     /// let config = OciConfig::new("minilm", "1.0.0", "onnx", "transformer", metadata)?;
     /// assert_eq!(OciConfig::parse(&config.to_bytes())?, config);
-    /// assert!(OciConfig::new("a/b", "1", "", "", Default::default()).is_err());
+    /// assert!(OciConfig::new("org/minilm", "1", "", "", Default::default()).is_ok());
+    /// assert!(OciConfig::new("a", "1/2", "", "", Default::default()).is_err());
     /// # Ok::<(), modeloci::Error>(())
     /// ```
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when name or version is empty, longer than
-    /// 128 bytes, has a `/`, starts with `.` or `-`, or starts or ends with white space; and when
-    /// any of the four has a control character, or one that hides or reorders text.
+    /// 128 bytes, starts with `.` or `-`, or starts or ends with white space, which goes for each part
+    /// of a name with `/`; when a version has a `/`; and when any of the four has a control character, or one that hides or reorders text.
     pub fn new(
         name: &str,
         version: &str,
@@ -54,7 +55,7 @@ impl OciConfig {
         mut metadata: Map<String, Value>,
     ) -> Result<OciConfig> {
         check_name("name", name)?;
-        check_name("version", version)?;
+        check_version(version)?;
         check_printable("framework", framework)?;
         check_printable("architecture", architecture)?;
         sort_keys(&mut metadata);
@@ -134,16 +135,39 @@ fn sort_keys(map: &mut Map<String, Value>) {
     map.values_mut().for_each(Value::sort_all_objects);
 }
 
+/// True for what a registry takes as a tag. Source: OCI distribution specification, "Pulling
+/// manifests".
+pub(crate) fn is_tag(text: &str) -> bool {
+    let sign = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    let first = text.bytes().next();
+    first.is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && text.len() <= MAX_NAME_BYTES
+        && text.bytes().all(sign)
+}
+
+/// A version becomes the last part of a file's name.
+fn check_version(version: &str) -> Result<()> {
+    if version.contains('/') {
+        let shown = shorten(version);
+        return Err(Error::usage(format!(
+            "version \"{shown}\" contains a \"/\""
+        )));
+    }
+    check_name("version", version)
+}
+
+/// The parts of a name between slashes are names themselves.
 fn check_name(what: &str, name: &str) -> Result<()> {
+    let any = |rule: fn(&str) -> bool| name.split('/').any(rule);
     let rule = if name.is_empty() {
         "is empty".to_string()
     } else if name.len() > MAX_NAME_BYTES {
         format!("has {} bytes, the limit is {MAX_NAME_BYTES}", name.len())
-    } else if name.contains('/') {
-        "contains a \"/\"".into()
-    } else if name.starts_with(['.', '-']) {
+    } else if any(str::is_empty) {
+        "has an empty part before or behind a \"/\"".into()
+    } else if any(|part| part.starts_with(['.', '-'])) {
         "starts with \".\" or \"-\"".into()
-    } else if name.trim() != name {
+    } else if any(|part| part.trim() != part) {
         "starts or ends with white space".into()
     } else {
         return check_printable(what, name);

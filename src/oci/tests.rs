@@ -441,10 +441,18 @@ fn k12_names_and_versions() {
         new(good, "1").unwrap();
         new("m", good).unwrap();
     }
+    // An organisation belongs to the name, and no directory to the version.
+    new("meta-llama/Llama-3.1-8B", "1").unwrap();
+    let error = new("m", "1/2").unwrap_err().to_string();
+    assert_eq!(error, "version \"1/2\" contains a \"/\"");
     let long = "x".repeat(129);
     for bad in [
         "",
-        "a/b",
+        "a/",
+        "/a",
+        "a//b",
+        "a/..",
+        "a/-b",
         "/",
         "a\nb",
         "\0",

@@ -27,6 +27,7 @@ use crate::codec::Compression;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::oci::config::is_tag;
 use crate::oci::{Descriptor, OciConfig, media_type};
 
 use self::archive::Archive;
@@ -262,6 +263,13 @@ fn write(
         warnings.push(ONE_TIME.into());
     }
     warnings.extend(written.warnings);
+    if !is_tag(&config.version) {
+        warnings.push(format!(
+            "version \"{}\" cannot be a tag in a registry: a tag has letters, digits, \"_\", \".\" and \
+             \"-\" only",
+            config.version
+        ));
+    }
     Ok(Packed {
         manifest_digest: written.manifest_digest,
         layers: manifest.layers,

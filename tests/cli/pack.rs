@@ -154,7 +154,9 @@ fn k12_bad_names_and_metadata_are_usage_errors() {
     }
     for (name, version) in [
         ("", "1"),
-        ("a/b", "1"),
+        ("a/", "1"),
+        ("a//b", "1"),
+        ("a/.b", "1"),
         ("../a", "1"),
         ("a\nb", "1"),
         ("a", ""),
@@ -329,4 +331,24 @@ fn k19_a_single_file_is_packed_beside_itself() {
         .run(&["unpack", "models/m-1.tar", "out", "--quiet"])
         .ok();
     assert_eq!(fs::read(sandbox.path("out/m.gguf")).unwrap(), b"weights");
+}
+
+#[test]
+fn k12_a_name_with_an_organisation_stays_whole() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    let name = "meta-llama/Llama-3.1-8B";
+    let run = sandbox
+        .run(&["pack", "model", "--name", name, "--version", "1.0"])
+        .ok();
+    assert!(
+        run.text().contains(&format!("  Name        : {name}\n")),
+        "{}",
+        run.text()
+    );
+    assert_eq!(sandbox.names(), ["Llama-3.1-8B-1.0.tar", "model"]);
+    let json = sandbox
+        .run(&["inspect", "Llama-3.1-8B-1.0.tar", "--json"])
+        .ok();
+    assert!(json.text().contains(name), "{}", json.text());
 }

@@ -580,7 +580,8 @@ fn k12_bad_metadata_names_and_versions() {
     for option in ["--name", "--version"] {
         for bad in [
             "",
-            "a/b",
+            "a/..",
+            "a/",
             "../x",
             "/x",
             ".",

@@ -269,7 +269,8 @@ fn k12_names_that_cannot_be_references() {
     let dir = scratch(&[]);
     for (name, version) in [
         ("", "1"),
-        ("a/b", "1"),
+        ("a/", "1"),
+        ("a/../b", "1"),
         ("a", ""),
         ("a", "1/2"),
         ("a\n", "1"),
@@ -349,4 +350,36 @@ fn k19_a_single_file() {
     let result = pack(&file, &config(), &output, &force, &|_, _| {});
     assert!(problem(result).ends_with("m.gguf: is the output, too"));
     assert_eq!(fs::read(&file).unwrap(), b"weights");
+}
+
+#[test]
+fn k12_a_version_that_is_no_tag_is_a_warning() {
+    let dir = scratch(&[("a", b"1")]);
+    let warnings = |version: &str| {
+        let config = OciConfig {
+            model_name: "meta-llama/Llama-3.1-8B".into(),
+            version: version.into(),
+            ..config()
+        };
+        let output = Output::File(dir.path().join("out.tar"));
+        let force = PackOptions {
+            force: true,
+            ..options()
+        };
+        let packed = pack(&model_of(&dir), &config, &output, &force, &|_, _| {});
+        packed.unwrap().warnings
+    };
+    for version in ["1.0.0", "_x", "v1.0-rc.1_2"] {
+        assert_eq!(warnings(version), [""; 0]);
+    }
+    for version in ["1.0+cu121", "\u{e9}", "a b", "1:2"] {
+        let expected = format!(
+            "version \"{version}\" cannot be a tag in a registry: a tag has letters, digits, \"_\", \
+             \".\" and \"-\" only"
+        );
+        assert_eq!(warnings(version), [expected]);
+    }
+    let written = Written::read(&dir.path().join("out.tar"));
+    let config: Value = serde_json::from_slice(&written.entries["config.json"]).unwrap();
+    assert_eq!(config["model_name"], "meta-llama/Llama-3.1-8B");
 }
