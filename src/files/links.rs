@@ -64,7 +64,13 @@ pub(crate) fn follow(root: BorrowedFd<'_>, link: &Path) -> Result<(PathBuf, Stat
                         if links > MAX_LINKS {
                             return Err(Astray::Circle);
                         }
-                        let text = calls::readlinkat(&dir, name.as_os_str()).map_err(astray)?;
+                        // EINVAL: what was a link a moment ago is none now.
+                        let text = calls::readlinkat(&dir, name.as_os_str()).map_err(|errno| {
+                            Astray::Failed(match errno {
+                                Errno::INVAL => Errno::NOENT,
+                                errno => errno,
+                            })
+                        })?;
                         way.text = PathBuf::from(OsStr::from_bytes(text.to_bytes()));
                         way.put(&way.text.clone());
                     }
