@@ -351,7 +351,7 @@ pub(crate) struct MountArgs {
     /// The digest that the manifest must have
     #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
     pub(crate) digest: Option<Digest>,
-    /// Memory for decoded chunks [default: 256MiB, if it fits]
+    /// Memory for decoded chunks [default: up to 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) cache_size: Option<u64>,
     /// Fill the page cache while nobody reads, with at most half of the memory that is available
