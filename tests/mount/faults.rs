@@ -165,7 +165,7 @@ fn all_mounts_are_told_without_a_mount_point() {
     }
     kill(second.pid(), libc::SIGKILL);
     until("its process is gone", || {
-        fs::metadata(second.path("config.json")).is_err()
+        one.run(&["status"]).code == Some(5)
     });
     let told = one.run(&["status"]);
     assert_eq!(told.code, Some(5));
