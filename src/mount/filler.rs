@@ -13,7 +13,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::{ffi::OsStr, str};
+use std::time::{Duration, Instant};
+use std::{ffi::OsStr, str, thread};
 
 use rustix::fs::{Advice, Mode, OFlags};
 
@@ -26,6 +27,9 @@ pub const SUBCOMMAND: &str = "prefetcher";
 const MAX_ORDER_BYTES: u64 = 16 << 10;
 /// Where the kernel may read only so far at a time, it is asked again from there on.
 const PIECE_BYTES: usize = 128 << 10;
+
+/// How long it may take to end once it was killed.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// What an order led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,12 +51,18 @@ pub(super) struct Filler {
 pub(super) struct Process(Arc<Mutex<Child>>);
 
 impl Process {
-    /// Ends it, if it has not ended by itself, and leaves no zombie.
+    /// Ends it, if it has not ended by itself, and leaves no zombie. One that waits for an answer of
+    /// a server that gives none ends only when the connection does: it is not waited for.
     pub(super) fn end(&self) {
         // Nothing panics while it is held.
         let mut child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = child.kill();
-        let _ = child.wait();
+        let deadline = Instant::now() + ENDING;
+        while let Ok(None) = child.try_wait()
+            && Instant::now() < deadline
+        {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub(super) fn id(&self) -> u32 {

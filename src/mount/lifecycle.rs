@@ -345,6 +345,11 @@ pub(super) fn run<P>(
 ) -> Result<()> {
     let mut prefetch = Some(prefetch);
     while let Some(event) = events.next(None) {
+        if matches!(event, Event::Died(_)) {
+            // First of all, so that nobody waits any longer for what it should have answered: neither
+            // readers, nor the process that prefetches, nor whoever waits for that to end.
+            attached.abandon();
+        }
         if !matches!(event, Event::Signal(libc::SIGUSR1)) {
             // It must not keep the mount busy, nor look at what is mounted there next.
             drop(prefetch.take());
@@ -374,7 +379,6 @@ pub(super) fn run<P>(
             }
             Event::Died(error) => {
                 notifier.send("STOPPING=1");
-                attached.abandon();
                 attached.detach()?;
                 return Err(error);
             }
