@@ -37,12 +37,13 @@ pub(crate) fn run(args: &InspectArgs, verbosity: Verbosity) -> anyhow::Result<Ex
         for note in model.notes() {
             output::report_line(&format!("warning: {note}"));
         }
-        let mut text = summary(&model);
+        let mut text = config(&model);
         text.push_str(&listing(&model, &manifest));
         if let Some(reports) = &reports {
             text.push_str(&verification(reports));
         }
-        output::print(&text)
+        // What the original tool did not print stands below all that it did.
+        output::print(&format!("{text}\n{}", identity(&model)))
     };
     // A reader that wanted no more of the listing (`| head`, `| grep -q`) must not turn a failed
     // verification into success.
@@ -97,29 +98,33 @@ fn conclude(reports: &[LayerReport]) -> Option<ExitCode> {
     Some(ExitCode::from(if environment { 5 } else { 1 }))
 }
 
-/// The lines that say what the model is: those of the original tool, then ours. `unpack` prints
-/// them too.
-pub(crate) fn summary(model: &Model) -> String {
+/// The original tool's lines on what the model is.
+pub(crate) fn config(model: &Model) -> String {
     let mut text = String::new();
-    match model.config() {
-        Some(config) => {
-            for (label, value) in [
-                ("Model", &config.model_name),
-                ("Version", &config.version),
-                ("Framework", &config.framework),
-                ("Arch", &config.architecture),
-            ] {
-                let _ = writeln!(text, "{label:<9}: {}", printable(value));
-            }
-            let metadata = Value::Object(config.metadata.clone()).to_string();
-            text.push_str(&output::line("Metadata", &metadata));
-        }
-        None => {
-            let _ = writeln!(text, "{:<9}: -", "Model");
-            text.push_str(&output::line("Type", model.artifact()));
-        }
+    let Some(config) = model.config() else {
+        return format!("{:<9}: -\n", "Model");
+    };
+    for (label, value) in [
+        ("Model", &config.model_name),
+        ("Version", &config.version),
+        ("Framework", &config.framework),
+        ("Arch", &config.architecture),
+    ] {
+        let _ = writeln!(text, "{label:<9}: {}", printable(value));
     }
-    text + &output::line("Digest", &model.manifest_digest().to_string())
+    text
+}
+
+/// Our lines on what the model is.
+pub(crate) fn identity(model: &Model) -> String {
+    let what = match model.config() {
+        Some(config) => {
+            let metadata = Value::Object(config.metadata.clone()).to_string();
+            output::line("Metadata", &metadata)
+        }
+        None => output::line("Type", model.artifact()),
+    };
+    what + &output::line("Digest", &model.manifest_digest().to_string())
 }
 
 /// One line per file: path, size of the file, digest of its layer. Where a layer holds several

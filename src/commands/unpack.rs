@@ -59,9 +59,10 @@ pub(crate) fn run(args: &UnpackArgs, verbosity: Verbosity) -> anyhow::Result<Exi
     } else {
         let files = format!("{} ({})", unpacked.files, human_bytes(unpacked.bytes));
         output::print(&format!(
-            "Unpacked to: {}\n{}{}",
+            "Unpacked to: {}\n{}{}{}",
             output::absolute(args.output()),
-            inspect::summary(&model),
+            inspect::config(&model),
+            inspect::identity(&model),
             output::line("Files", &files),
         ))?;
     }

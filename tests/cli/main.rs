@@ -4,6 +4,7 @@
 
 mod harness;
 mod inspect;
+mod original;
 mod pack;
 mod unpack;
 mod usage;

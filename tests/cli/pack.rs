@@ -1,38 +1,10 @@
-//! `modeloci pack` and `add-layer`: what they print. (What they write is tested in the library.)
+//! `modeloci pack` and `add-layer`: what they print beside what the original tool documents (see
+//! `original`). What they write is tested in the library.
 
 use std::fs;
 use std::process::Stdio;
 
 use super::harness::Sandbox;
-
-/// The lines that the original tool documents, and what follows them.
-#[test]
-fn prints_what_the_original_documents() {
-    let sandbox = Sandbox::new();
-    sandbox.model();
-    let line = ["pack", "--model-dir", "model", "--name", "my-classifier"];
-    let run = sandbox
-        .run(&[&line[..], &["--version", "1.0.0"]].concat())
-        .ok();
-    let archive = sandbox.real("my-classifier-1.0.0.tar");
-    let lines: Vec<&str> = run.text().lines().collect();
-    let documented = [
-        format!("Packaged model: {archive}"),
-        "  Name        : my-classifier".into(),
-        "  Version     : 1.0.0".into(),
-        "  Framework   : pytorch".into(),
-        format!("  Archive     : {archive}"),
-    ];
-    assert_eq!(lines[..5], documented);
-    let digest = lines[5].strip_prefix("Digest:    ").unwrap();
-    assert_eq!(lines[6], "Files:     3 (3.16 MB)");
-    assert!(lines[7].starts_with("Size:      "), "{}", lines[7]);
-    assert_eq!(lines.len(), 8);
-    assert_eq!(sandbox.names(), ["model", "my-classifier-1.0.0.tar"]);
-    sandbox
-        .run(&["inspect", "my-classifier-1.0.0.tar", "--digest", digest])
-        .ok();
-}
 
 #[test]
 fn the_default_output_stands_beside_the_directory() {

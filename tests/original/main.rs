@@ -287,11 +287,16 @@ fn p6_names_of_the_original_tool_cannot_forge_lines() {
     let (_, expected) = expected("odd-1.0.0.tar");
     assert!(expected.contains_key("new\nline.txt"));
     assert!(text.contains("  new\\u{a}line.txt "), "{text}");
-    // Summary, one line per file, the verdict.
+    // The model, one line per file, the verdict, and what identifies it.
     let lines: Vec<_> = text.lines().collect();
     assert!(
         !lines.iter().any(|line| line.starts_with("line.txt")),
         "{text}"
     );
-    assert_eq!(lines.last(), Some(&"All layers verified."));
+    let verdict = lines
+        .iter()
+        .position(|line| *line == "All layers verified.");
+    let rest: Vec<_> = lines[verdict.unwrap() + 1..].to_vec();
+    assert_eq!(rest.len(), 3, "{text}");
+    assert!(rest[2].starts_with("Digest:    sha256:"), "{text}");
 }
