@@ -20,16 +20,12 @@ use fuser::{
 
 use super::guard;
 use super::loops::ReadLoops;
-use super::options::MountOptions;
+use super::options::{MAX_REQUEST_BYTES, MountOptions};
 use super::requests::{BLOCK_BYTES, FOREVER, Reading, Shared, kind};
 use super::serve::{MAX_WAITING, Read, Waits};
-use crate::limits;
 
 /// Inode numbers are never used again.
 const GENERATION: Generation = Generation(0);
-/// Largest request that the kernel makes: one chunk of the default size, so that an answer is a slice
-/// of a chunk and need not be put together from two.
-pub(super) const MAX_REQUEST_BYTES: u32 = limits::DEFAULT_CHUNK_BYTES;
 /// Requests in flight that are made in the background: all of readahead, the pages included that a
 /// reader waits for. The kernel holds back those beyond, for all files; so there must be room for all
 /// that wait here, and for others.
@@ -104,7 +100,7 @@ impl Filesystem for Adapter {
         self.no_open = known.contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
         self.no_opendir = known.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
         // Each setter answers with the nearest value that it would take. The kernel caps
-        // readahead at its default here; see attach::raise_readahead.
+        // readahead at its default here; see `device::raise_readahead`.
         if let Err(nearest) = config.set_max_readahead(self.max_readahead) {
             let _ = config.set_max_readahead(nearest);
         }

@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
+use super::at::{attach, device, place};
 use super::filler::{Filler, Process};
 use super::lifecycle::{self, Event, Events};
 use super::log_queue::LogWriter;
@@ -30,7 +31,7 @@ use super::ready::Reporter;
 use super::server::Server;
 use super::sys::{self, Forked, SignalSet, Signals};
 use super::wire::{Order, Prefetcher, Report, Wire};
-use super::{address_space, attach, place, sandbox};
+use super::{address_space, sandbox};
 use crate::error::{Error, Result};
 use crate::files::scratch::Scratch;
 use crate::layer::foreign::index_dir;
@@ -176,7 +177,7 @@ fn keep(
     let connection = connection.map_err(Error::io("use", "the FUSE connection"))?;
     pair.order(&Order::Connection(fd))?;
     pair.until(|report| matches!(report, Report::Serving))?;
-    attach::raise_readahead(&mountable.device()?, options.max_readahead);
+    device::raise_readahead(&mountable.device()?, options.max_readahead);
     let mut attached = mountable.attach(connection)?;
     let prefetcher = match options.prefetch {
         true => {

@@ -17,14 +17,16 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use super::adapter::Adapter;
-use super::attach::{self, Attached, Detached};
+use super::at::attach::{self, Attached};
+use super::at::spot::Detached;
+use super::at::{device, place};
 use super::notify::Notifier;
 use super::options::MountOptions;
 use super::prefetch;
 use super::ready::{self, Reporter};
 use super::requests::{Process, Shared};
 use super::sys::{self, SignalSet};
-use super::{address_space, guard, memory, place, session};
+use super::{address_space, guard, memory, session};
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::model::{Model, OpenOptions};
@@ -247,7 +249,7 @@ fn serve(options: &MountOptions, reporter: &mut Reporter) -> Result<()> {
     let connection = connection.map_err(Error::io("use", "the FUSE connection"))?;
     let adapter = Adapter::new(Arc::clone(&shared), options);
     session::start(adapter, fd, options.threads, events)?;
-    attach::raise_readahead(&mountable.device()?, options.max_readahead);
+    device::raise_readahead(&mountable.device()?, options.max_readahead);
     let early = wait_until_it_answers(options.threads, &inbox)?;
     let mut attached = mountable.attach(connection)?;
     log_mounted(&shared);

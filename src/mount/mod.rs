@@ -12,10 +12,7 @@
 //! serve       reads that have to wait for something slow, and how that ends
 //! adapter     one short function per FUSE operation
 //! requests    what the operations answer: attributes, directories, xattrs, bytes
-//! attach      a connection gets a mount, the mount its place; detaching again
-//! helper      fusermount3, for users other than root
-//! place       what a mount point may be; stale mounts
-//! spot        mount points that are held, and not named
+//! at          mount points, what is mounted on them, unmounting
 //! prefetch    fills the kernel's page cache while nobody reads; with a process of its own, filler
 //! ```
 //!
@@ -29,11 +26,7 @@ mod adapter;
     reason = "/proc, which names nothing that others could change"
 )]
 mod address_space;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "mount(2) and /dev take paths; the mount point is one of a descriptor"
-)]
-mod attach;
+mod at;
 mod defaults;
 mod errno;
 #[cfg(debug_assertions)]
@@ -48,11 +41,6 @@ mod escape;
 )]
 mod filler;
 mod guard;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "programs and their configuration are found by path"
-)]
-mod helper;
 mod keeper;
 mod lifecycle;
 mod log_queue;
@@ -62,18 +50,8 @@ mod loops;
     reason = "/proc and /sys, which name nothing that others could change"
 )]
 mod memory;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "/proc, which names nothing that others could change"
-)]
-mod mountinfo;
 mod notify;
 mod options;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the mount point is opened here, once; the rest is for messages"
-)]
-mod place;
 mod prefetch;
 mod ready;
 mod requests;
@@ -89,11 +67,6 @@ mod server;
     reason = "/proc of the server, and the descriptor of FUSE"
 )]
 mod session;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the mount point is opened here, once, and is reached by its descriptor"
-)]
-mod spot;
 mod status;
 #[expect(
     clippy::disallowed_methods,
@@ -103,17 +76,13 @@ mod sys;
 mod system_log;
 mod wire;
 
+pub use at::unmount::unmount;
 pub use filler::{SUBCOMMAND as PREFETCHER, serve as serve_prefetch};
 pub use keeper::{Keeper, Side, part};
 pub use lifecycle::{check, mount, report_failure};
 pub use log_queue::{LogQueue, LogWriter};
 pub use options::MountOptions;
-pub use place::unmount;
 pub use sandbox::Protections;
 pub use server::Server;
 pub use status::{Failure, Status, mountpoints, status};
 pub use system_log::SystemLog;
-
-/// The type of our mounts in `/proc/self/mountinfo`, and what it says after `fuse.`.
-const FS_TYPE: &str = "fuse.modeloci";
-const SUBTYPE: &str = "modeloci";

@@ -88,6 +88,9 @@ const VALUED: [&str; 9] = [
     "threads",
 ];
 
+/// Largest request that the kernel makes: one chunk of the default size, so that an answer is a slice
+/// of a chunk and need not be put together from two.
+pub(super) const MAX_REQUEST_BYTES: u32 = limits::DEFAULT_CHUNK_BYTES;
 /// Most event loops that may be asked for.
 const MAX_THREADS: usize = 256;
 /// Event loops when none are asked for: requests wait for decodes, so more than cores.

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::adapter::MAX_REQUEST_BYTES;
 use super::filler::{Answer, Filler, Process};
 use super::memory;
+use super::options::MAX_REQUEST_BYTES;
 use super::requests::Shared;
 use crate::error::{Error, Result};
 use crate::model::{Inode, Model};

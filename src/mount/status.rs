@@ -7,9 +7,11 @@ use std::time::Duration;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::at::mountinfo::{self, FS_TYPE};
+use super::at::place;
+use super::memory;
 use super::requests::{STATUS_XATTR, Shared};
 use super::sandbox::Protections;
-use super::{FS_TYPE, memory, mountinfo, place};
 use crate::entry_path::{printable, printable_path};
 use crate::error::{Error, Result};
 

@@ -14,11 +14,11 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
 };
 
-use super::adapter::MAX_REQUEST_BYTES;
-use super::attach::{DEVICE, Detached, no_device};
-use super::options::MountOptions;
+use super::device::{DEVICE, no_device};
+use super::spot::Detached;
 use crate::entry_path::{printable_bytes, printable_path};
 use crate::error::{Error, Result};
+use crate::mount::options::{MAX_REQUEST_BYTES, MountOptions};
 
 const FUSE_CONF: &str = "/etc/fuse.conf";
 

@@ -27,27 +27,38 @@ const MAX_STACKED: usize = 64;
 
 /// A name in a directory that is held.
 #[derive(Debug)]
-pub(super) struct Spot {
+pub(in crate::mount) struct Spot {
     parent: OwnedFd,
     name: OsString,
 }
 
 /// What is at a spot, or was when it was opened.
 #[derive(Debug)]
-pub(super) struct Held(OwnedFd);
+pub(in crate::mount) struct Held(OwnedFd);
 
 /// What a look-up reaches: the number of the mount, unique while it exists, and the device of its
 /// file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) mount: u32,
+pub(in crate::mount) struct Found {
+    pub(in crate::mount) mount: u32,
     /// `major:minor`, as in the mount table.
-    pub(super) device: String,
+    pub(in crate::mount) device: String,
+}
+
+/// What came of trying to detach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::mount) enum Detached {
+    /// It is unmounted.
+    Done,
+    /// Something uses it: an open file, a working directory.
+    Busy,
+    /// Something else is mounted there now, or nothing: it was unmounted already.
+    NotOurs,
 }
 
 impl Spot {
     /// Resolves a path. `Ok(None)` for the root directory, which is no name in another.
-    pub(super) fn of(path: &Path) -> std::io::Result<Option<Spot>> {
+    pub(in crate::mount) fn of(path: &Path) -> std::io::Result<Option<Spot>> {
         let absolute = std::path::absolute(path)?;
         if let Some((parent, name)) = split(&absolute) {
             let spot = Spot::in_directory(parent, name)?;
@@ -66,7 +77,7 @@ impl Spot {
     }
 
     /// The name in an inherited directory.
-    pub(super) fn inherited(parent: OwnedFd, path: &Path) -> Option<Spot> {
+    pub(in crate::mount) fn inherited(parent: OwnedFd, path: &Path) -> Option<Spot> {
         let (_, name) = split(path)?;
         Some(Spot { parent, name })
     }
@@ -77,12 +88,12 @@ impl Spot {
     }
 
     /// The directory that holds the name.
-    pub(super) fn parent(&self) -> BorrowedFd<'_> {
+    pub(in crate::mount) fn parent(&self) -> BorrowedFd<'_> {
         self.parent.as_fd()
     }
 
     /// Where it is now: to be shown, and for programs that take nothing but a path.
-    pub(super) fn path(&self) -> std::io::Result<PathBuf> {
+    pub(in crate::mount) fn path(&self) -> std::io::Result<PathBuf> {
         Ok(path_of(self.parent.as_fd())?.join(&self.name))
     }
 
@@ -92,7 +103,7 @@ impl Spot {
     }
 
     /// Holds what is there: of several mounts on it, the topmost. A link is held itself.
-    pub(super) fn open(&self) -> rustix::io::Result<Held> {
+    pub(in crate::mount) fn open(&self) -> rustix::io::Result<Held> {
         rustix::fs::openat(
             &self.parent,
             &self.name,
@@ -104,14 +115,14 @@ impl Spot {
 
     /// What [`open`](Spot::open) would hold, without a descriptor. `None` on a kernel that does
     /// not tell.
-    pub(super) fn found(&self) -> rustix::io::Result<Option<Found>> {
+    pub(in crate::mount) fn found(&self) -> rustix::io::Result<Option<Found>> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
         rustix::fs::statx(&self.parent, &self.name, flags, StatxFlags::empty()).map(|s| found(&s))
     }
 
     /// Unmounts what is topmost there, if nobody uses it; `lazily` also when it is in use.
     /// Who may hold it uses [`Held::unmount_lazily`], which can hit nothing else.
-    pub(super) fn unmount(&self, lazily: bool) -> rustix::io::Result<()> {
+    pub(in crate::mount) fn unmount(&self, lazily: bool) -> rustix::io::Result<()> {
         let mut flags = UnmountFlags::NOFOLLOW;
         if lazily {
             flags |= UnmountFlags::DETACH;
@@ -122,22 +133,22 @@ impl Spot {
 
 impl Held {
     /// Where it is now.
-    pub(super) fn path(&self) -> std::io::Result<PathBuf> {
+    pub(in crate::mount) fn path(&self) -> std::io::Result<PathBuf> {
         path_of(self.0.as_fd())
     }
 
     /// A path to exactly this, as long as it is held.
-    pub(super) fn through(&self) -> PathBuf {
+    pub(in crate::mount) fn through(&self) -> PathBuf {
         proc_path(self.0.as_fd())
     }
 
     /// Its mount and device.
-    pub(super) fn found(&self) -> std::io::Result<Found> {
+    pub(in crate::mount) fn found(&self) -> std::io::Result<Found> {
         found_by(self.0.as_fd())
     }
 
     /// True for a mount whose process is gone: it answers nothing any more.
-    pub(super) fn is_dead(&self) -> bool {
+    pub(in crate::mount) fn is_dead(&self) -> bool {
         matches!(
             rustix::fs::fstatfs(&self.0),
             Err(Errno::NOTCONN | Errno::CONNABORTED)
@@ -147,7 +158,7 @@ impl Held {
     /// Unmounts the mount whose root this is, also when it is in use. When somebody else has
     /// unmounted it meanwhile it is refused with EINVAL, and what was below it stays. (Only what
     /// is mounted over the held root in this very moment would go in its place: root's own doing.)
-    pub(super) fn unmount_lazily(&self) -> rustix::io::Result<()> {
+    pub(in crate::mount) fn unmount_lazily(&self) -> rustix::io::Result<()> {
         unmount_lazily(self.0.as_fd())
     }
 }
@@ -159,7 +170,7 @@ impl AsFd for Held {
 }
 
 /// The same for any descriptor of a mount's root.
-pub(super) fn unmount_lazily(root: BorrowedFd<'_>) -> rustix::io::Result<()> {
+pub(in crate::mount) fn unmount_lazily(root: BorrowedFd<'_>) -> rustix::io::Result<()> {
     // A descriptor can be named only by a link; it is the kernel's, and no user can exchange it.
     let path = proc_path(root);
     let mut outcome = rustix::mount::unmount(&path, UnmountFlags::DETACH);
@@ -177,7 +188,7 @@ pub(super) fn unmount_lazily(root: BorrowedFd<'_>) -> rustix::io::Result<()> {
 }
 
 /// Mount and device of what is held.
-pub(super) fn found_by(fd: BorrowedFd<'_>) -> std::io::Result<Found> {
+pub(in crate::mount) fn found_by(fd: BorrowedFd<'_>) -> std::io::Result<Found> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     // Nothing is asked for: mount and device are told in any case, also of a mount that does not
     // let us in.

@@ -27,38 +27,24 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
-use super::adapter::MAX_REQUEST_BYTES;
-use super::mountinfo::{self, Mount};
-use super::options::MountOptions;
+use super::device::{no_device, open_device, source};
+use super::mountinfo::{self, FS_TYPE, Mount, SUBTYPE};
 use super::place::{self, Place};
-use super::spot::{self, Found, Held, Spot};
-use super::{FS_TYPE, SUBTYPE, helper};
-use crate::entry_path::{printable, printable_path};
+use super::spot::{self, Detached, Found, Held, Spot};
+use super::{detach, helper};
+use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
+use crate::mount::options::{MAX_REQUEST_BYTES, MountOptions};
 
-pub(super) const DEVICE: &str = "/dev/fuse";
-/// Longest source shown in the mount table, in bytes; mount(2) takes less than a page.
-const MAX_SOURCE_BYTES: usize = 2000;
 /// How long another process of ours is waited for that mounts on the same directory.
 const OTHERS: Duration = Duration::from_secs(2);
 const OTHERS_PAUSE: Duration = Duration::from_millis(5);
 /// How often a place is looked at where others mount and unmount meanwhile.
 const LOOKS: u32 = 10;
 
-/// What came of trying to detach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Detached {
-    /// It is unmounted.
-    Done,
-    /// Something uses it: an open file, a working directory.
-    Busy,
-    /// Something else is mounted there now, or nothing: it was unmounted already.
-    NotOurs,
-}
-
 /// A connection that can be served, and the mount that it feeds, which may not have its place yet.
 #[derive(Debug)]
-pub(super) enum Mountable {
+pub(in crate::mount) enum Mountable {
     /// Nowhere yet. It ends when this is dropped.
     Floating(OwnedFd, Place),
     /// In its place already: by `fusermount3`, or by a kernel without the newer calls.
@@ -67,7 +53,7 @@ pub(super) enum Mountable {
 
 /// A mount of ours in its place. Dropping it detaches it.
 #[derive(Debug)]
-pub(super) struct Attached {
+pub(in crate::mount) struct Attached {
     place: Place,
     /// What a look-up finds as long as it is there.
     found: Found,
@@ -78,7 +64,10 @@ pub(super) struct Attached {
 }
 
 /// Makes a mount for a place; returns the connection to serve.
-pub(super) fn connect(place: Place, options: &MountOptions) -> Result<(OwnedFd, Mountable)> {
+pub(in crate::mount) fn connect(
+    place: Place,
+    options: &MountOptions,
+) -> Result<(OwnedFd, Mountable)> {
     let source = source(&options.archive);
     if !rustix::process::geteuid().is_root() {
         return by_path(place, &source, |place| {
@@ -95,7 +84,7 @@ pub(super) fn connect(place: Place, options: &MountOptions) -> Result<(OwnedFd, 
 
 impl Mountable {
     /// `major:minor` of the mount's device.
-    pub(super) fn device(&self) -> Result<String> {
+    pub(in crate::mount) fn device(&self) -> Result<String> {
         match self {
             Mountable::Floating(mount, place) => spot::found_by(mount.as_fd())
                 .map(|found| found.device)
@@ -105,7 +94,7 @@ impl Mountable {
     }
 
     /// Gives it its place. `connection` is a duplicate of the one that is served.
-    pub(super) fn attach(self, connection: OwnedFd) -> Result<Attached> {
+    pub(in crate::mount) fn attach(self, connection: OwnedFd) -> Result<Attached> {
         match self {
             Mountable::Placed(attached) => Ok(attached),
             Mountable::Floating(mount, place) => settle(mount, place, connection),
@@ -290,7 +279,7 @@ fn remove_dead(before: &[Mount], source: &str) {
         if let Ok(held) = spot.open()
             && held.found().is_ok_and(|found| found.mount == mount.id)
             && held.is_dead()
-            && let Err(error) = unmount(&spot, held, true)
+            && let Err(error) = detach::unmount(&spot, held, true)
         {
             log::error!("{error}");
         }
@@ -299,7 +288,7 @@ fn remove_dead(before: &[Mount], source: &str) {
 
 impl Attached {
     /// The mount's device, as `stat` gives it.
-    pub(super) fn device_number(&self) -> Result<u64> {
+    pub(in crate::mount) fn device_number(&self) -> Result<u64> {
         let numbers = self.found.device.split_once(':');
         numbers
             .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
@@ -308,13 +297,13 @@ impl Attached {
     }
 
     /// Takes it out of sight. It goes for good when its last user does.
-    pub(super) fn detach(&mut self) -> Result<Detached> {
+    pub(in crate::mount) fn detach(&mut self) -> Result<Detached> {
         if self.detached {
             return Ok(Detached::NotOurs);
         }
         let spot = &self.place.spot;
         let outcome = match spot.open() {
-            Ok(held) if self.is_this(&held) => unmount(spot, held, true)?,
+            Ok(held) if self.is_this(&held) => detach::unmount(spot, held, true)?,
             Ok(_) | Err(Errno::NOENT) => {
                 self.warn_if_covered();
                 Detached::NotOurs
@@ -354,7 +343,7 @@ impl Attached {
     }
 
     /// Ends the connection, which nobody serves any more: readers get an error, and wait no longer.
-    pub(super) fn abandon(&mut self) {
+    pub(in crate::mount) fn abandon(&mut self) {
         self.connection = None;
     }
 
@@ -375,37 +364,6 @@ impl Drop for Attached {
             log::error!("{error}");
         }
     }
-}
-
-/// Unmounts a model. `held` is its root, at `spot`.
-pub(super) fn unmount(spot: &Spot, held: Held, lazily: bool) -> Result<Detached> {
-    let path = held.path().map_err(Error::io("unmount", "a model"))?;
-    if rustix::process::geteuid().is_root() {
-        let done = if lazily {
-            held.unmount_lazily()
-        } else {
-            // Held, it would be busy. The spot leads to it as long as it is mounted.
-            drop(held);
-            spot.unmount(false)
-        };
-        return match done {
-            Ok(()) => Ok(Detached::Done),
-            Err(Errno::BUSY) => Ok(Detached::Busy),
-            Err(Errno::INVAL | Errno::NOENT) => Ok(Detached::NotOurs),
-            Err(error) => Err(Error::io("unmount", &path)(error.into())),
-        };
-    }
-    let found = held.found().map_err(Error::io("unmount", &path))?;
-    drop(held);
-    let outcome = helper::unmount(&path, lazily)?;
-    if outcome == Detached::NotOurs && mountinfo::by_id(&mountinfo::read()?, found.mount).is_some()
-    {
-        return Err(Error::environment(
-            format!("cannot unmount {}", printable_path(&path)),
-            "was mounted by another user; unmount it as that user or as root",
-        ));
-    }
-    Ok(outcome)
 }
 
 /// A mount of root without a place, and its connection. `None` where the system has only mount(2),
@@ -458,10 +416,6 @@ fn values(connection: &OwnedFd) -> [(&'static str, String); 5] {
     ]
 }
 
-fn open_device() -> Result<OwnedFd> {
-    rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(no_device)
-}
-
 /// Mounts on the directory that was checked, by mount(2). Where something is mounted on it by now,
 /// it comes to stand on that.
 fn mount_on(place: &Place, source: &str, options: &MountOptions) -> Result<OwnedFd> {
@@ -495,274 +449,5 @@ fn cannot_mount(error: Errno, path: &Path) -> Error {
     }
 }
 
-/// m6: says what to install or permit.
-pub(super) fn no_device(error: Errno) -> Error {
-    let advice = match error {
-        Errno::ACCESS | Errno::PERM => {
-            "may not be opened: it should have mode 0666; in a container, pass --device /dev/fuse"
-        }
-        _ => {
-            "is missing: load the kernel's module with \"modprobe fuse\"; in a container, pass \
-             --device /dev/fuse"
-        }
-    };
-    Error::environment(DEVICE, advice)
-}
-
-/// The archive as the mount table shows it: printable, and short enough for mount(2).
-fn source(archive: &Path) -> String {
-    let mut source = printable_path(archive);
-    if source.len() > MAX_SOURCE_BYTES {
-        let mut start = source.len() - MAX_SOURCE_BYTES;
-        while !source.is_char_boundary(start) {
-            start += 1;
-        }
-        source = format!("…{}", &source[start..]);
-    }
-    source
-}
-
-/// Raises what the kernel may read ahead on a device. Only root may; others keep the kernel's
-/// 128 KiB, which the readahead below the mount makes up for in part.
-pub(super) fn raise_readahead(device: &str, bytes: u32) {
-    let file = format!("/sys/class/bdi/{device}/read_ahead_kb");
-    match std::fs::write(&file, (bytes / 1024).to_string()) {
-        Ok(()) => log::debug!("{file} is {}", bytes / 1024),
-        Err(error) => log::debug!("cannot raise readahead: {}: {error}", printable(&file)),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use rustix::mount::UnmountFlags;
-
-    use super::*;
-
-    #[test]
-    fn m1_a_source_is_printable_and_short() {
-        assert_eq!(source(Path::new("/a\nb")), "/a\\u{a}b");
-        let long = source(Path::new(&"ü/".repeat(1500)));
-        assert!(long.len() <= MAX_SOURCE_BYTES + 3 && long.starts_with('…'));
-    }
-
-    /// A directory `P/mnt`, checked as a mount point; and `elsewhere`. `None` for users: only root
-    /// mounts without a helper.
-    fn scene() -> Option<(tempfile::TempDir, MountOptions, Place)> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: only root mounts without fusermount3");
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["P/mnt", "elsewhere"] {
-            std::fs::create_dir_all(dir.path().join(name)).unwrap();
-        }
-        let options = MountOptions::new("/archive.tar", dir.path().join("P/mnt"));
-        let place = place::prepare(&options).unwrap();
-        Some((dir, options, place))
-    }
-
-    fn mounts_below(dir: &tempfile::TempDir) -> Vec<u32> {
-        let dir = dir.path().canonicalize().unwrap();
-        let mounts = mountinfo::read().unwrap();
-        let below = mounts
-            .iter()
-            .filter(|mount| mount.mount_point.starts_with(&dir));
-        below.map(|mount| mount.id).collect()
-    }
-
-    fn connected(place: Place, options: &MountOptions) -> Result<(OwnedFd, Attached)> {
-        let (fd, mountable) = connect(place, options)?;
-        assert!(
-            matches!(mountable, Mountable::Floating(..)),
-            "on a kernel of today"
-        );
-        let attached = mountable.attach(fd.try_clone().unwrap())?;
-        Ok((fd, attached))
-    }
-
-    /// The same by mount(2), as where there is nothing newer.
-    fn the_old_way(
-        place: Place,
-        options: &MountOptions,
-        before: impl FnOnce(),
-    ) -> Result<(OwnedFd, Attached)> {
-        let (fd, mountable) = by_path(place, "/archive.tar", |place| {
-            before();
-            mount_on(place, "/archive.tar", options)
-        })?;
-        let attached = mountable.attach(fd.try_clone().unwrap())?;
-        Ok((fd, attached))
-    }
-
-    #[test]
-    fn m7_a_mount_point_that_is_replaced_is_refused_and_nothing_stays() {
-        for old_way in [false, true] {
-            let Some((dir, options, place)) = scene() else {
-                return;
-            };
-            let replace = || {
-                let at = |name: &str| dir.path().join(name);
-                std::fs::rename(at("P/mnt"), at("P/was")).unwrap();
-                std::os::unix::fs::symlink("../elsewhere", at("P/mnt")).unwrap();
-            };
-            let error = if old_way {
-                the_old_way(place, &options, replace).unwrap_err()
-            } else {
-                replace();
-                connected(place, &options).unwrap_err()
-            };
-            assert!(error.to_string().contains("was moved, replaced"), "{error}");
-            assert_eq!(mounts_below(&dir), [0; 0]);
-        }
-    }
-
-    #[test]
-    fn m7_with_other_parents_it_is_mounted_where_it_was_checked() {
-        for old_way in [false, true] {
-            let Some((dir, options, place)) = scene() else {
-                return;
-            };
-            let at = |name: &str| dir.path().join(name);
-            std::fs::create_dir_all(at("Q/mnt")).unwrap();
-            std::fs::rename(at("P"), at("was")).unwrap();
-            std::os::unix::fs::symlink("Q", at("P")).unwrap();
-            let (_fd, mut attached) = match old_way {
-                true => the_old_way(place, &options, || ()).unwrap(),
-                false => connected(place, &options).unwrap(),
-            };
-            let mounts = mountinfo::read().unwrap();
-            let real = dir.path().canonicalize().unwrap();
-            let there = mountinfo::topmost(&mounts, &real.join("was/mnt"));
-            assert_eq!(there.map(|mount| mount.id), Some(attached.found.mount));
-            assert_eq!(attached.detach().unwrap(), Detached::Done);
-            assert_eq!(mounts_below(&dir), [0; 0]);
-        }
-    }
-
-    /// The kernel gives the numbers of a mount that is gone to the next one.
-    #[test]
-    fn m7_a_new_mount_with_the_numbers_of_an_old_one_is_new() {
-        let Some((dir, options, place)) = scene() else {
-            return;
-        };
-        let fd = mount_on(&place, "/archive.tar", &options).unwrap();
-        let mounts = mountinfo::read().unwrap();
-        let ours = mounts_below(&dir);
-        let ours = mountinfo::by_id(&mounts, ours[0]).unwrap();
-        let elsewhere = Mount {
-            mount_point: dir.path().join("elsewhere"),
-            ..ours.clone()
-        };
-        assert_eq!(placed(&[elsewhere], &place).unwrap().mount, ours.id);
-        assert!(placed(std::slice::from_ref(ours), &place).is_err());
-        drop(fd);
-        place.spot.unmount(true).unwrap();
-        assert_eq!(mounts_below(&dir), [0; 0]);
-    }
-
-    /// What a helper has mounted elsewhere is found and taken away.
-    #[test]
-    fn m7_a_mount_that_went_elsewhere_is_removed() {
-        let Some((dir, options, place)) = scene() else {
-            return;
-        };
-        let other = place::prepare(&MountOptions::new("/a.tar", dir.path().join("elsewhere")));
-        let other = other.unwrap();
-        let error = by_path(place, "/archive.tar", |_| {
-            mount_on(&other, "/archive.tar", &options)
-        });
-        assert!(
-            error
-                .unwrap_err()
-                .to_string()
-                .contains("was moved, replaced")
-        );
-        assert_eq!(mounts_below(&dir), [0; 0]);
-    }
-
-    #[test]
-    fn m8_who_comes_second_goes_and_leaves_the_first() {
-        for old_way in [false, true] {
-            let Some((dir, options, second)) = scene() else {
-                return;
-            };
-            let (_fd, first) = connected(place::prepare(&options).unwrap(), &options).unwrap();
-            let error = match old_way {
-                true => the_old_way(second, &options, || ()).unwrap_err(),
-                false => connected(second, &options).unwrap_err(),
-            };
-            assert!(error.to_string().contains("is in use"), "{error}");
-            assert_eq!(mounts_below(&dir), [first.found.mount]);
-            assert!(leads_to(&first.place, first.found.mount).unwrap());
-            drop(first);
-            assert_eq!(mounts_below(&dir), [0; 0]);
-        }
-    }
-
-    /// Detaching takes our mount and no other: not one over it, not one that came after it, not
-    /// one that it stood on.
-    #[test]
-    fn m7_what_is_mounted_by_others_is_never_unmounted() {
-        let Some((dir, options, place)) = scene() else {
-            return;
-        };
-        let path = options.mountpoint.clone();
-        let tmpfs = || {
-            rustix::mount::mount("none", &path, "tmpfs", MountFlags::empty(), None).unwrap();
-            mounts_below(&dir).last().copied().unwrap()
-        };
-        drop(place);
-        let below = tmpfs();
-        let prepare = || place::prepare(&options).unwrap();
-        let (_fd, mut ours) = connected(prepare(), &options).unwrap();
-        let over = tmpfs();
-        assert_eq!(ours.detach().unwrap(), Detached::NotOurs);
-        assert_eq!(mounts_below(&dir), [below, ours.found.mount, over]);
-        rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
-
-        // Unmounted by others; the mount below shows.
-        rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
-        drop(ours);
-        assert_eq!(mounts_below(&dir), [below]);
-        let (fd, mut ours) = connected(prepare(), &options).unwrap();
-        rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
-        drop(fd);
-        assert_eq!(ours.detach().unwrap(), Detached::NotOurs);
-        assert_eq!(mounts_below(&dir), [below]);
-        // It holds the directory on which it was mounted.
-        drop(ours);
-        rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
-    }
-
-    #[test]
-    fn m10_a_mount_without_a_place_ends_with_its_owner_and_a_dead_one_is_cleared() {
-        let Some((dir, options, place)) = scene() else {
-            return;
-        };
-        let (fd, mountable) = connect(place, &options).unwrap();
-        assert_eq!(mounts_below(&dir), [0; 0]);
-        drop((fd, mountable));
-
-        let place = place::prepare(&options).unwrap();
-        let spot = place::spot(&options.mountpoint).unwrap();
-        let (fd, attached) = connected(place, &options).unwrap();
-        // As if it had been killed.
-        drop(fd);
-        let mut attached = std::mem::ManuallyDrop::new(attached);
-        attached.abandon();
-        place::clear_after_death(&spot).unwrap();
-        assert_eq!(mounts_below(&dir), [0; 0]);
-    }
-
-    #[test]
-    fn m6_errors_say_what_to_do() {
-        assert!(
-            no_device(Errno::NOENT)
-                .to_string()
-                .contains("modprobe fuse")
-        );
-        assert!(no_device(Errno::ACCESS).to_string().contains("0666"));
-    }
-}
+mod tests;

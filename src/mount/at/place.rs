@@ -10,19 +10,18 @@ use std::time::Duration;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 
-use super::attach::{self, Detached};
-use super::mountinfo::{self, Mount};
-use super::options::MountOptions;
+use super::detach;
+use super::mountinfo::{self, FS_TYPE, Mount};
 use super::spot::{Found, Held, Spot};
-use super::{FS_TYPE, sys};
 use crate::entry_path::{printable_bytes, printable_path};
 use crate::error::{Error, Result};
+use crate::mount::options::MountOptions;
+use crate::mount::sys;
 
 /// Most dead mounts on top of each other that are cleared.
 const MAX_STALE: usize = 64;
-/// How often and after how long an unmount of a busy mount is tried again.
-const BUSY_RETRIES: u32 = 4;
-const BUSY_PAUSE: Duration = Duration::from_millis(25);
+/// How long is waited before something is looked at again.
+pub(in crate::mount) const PAUSE: Duration = Duration::from_millis(25);
 /// How often after such a pause a helper is looked for that mounts for a server that has died.
 const HELPER_LOOKS: u32 = 40;
 /// How often after such a pause a mount is looked at whose server may be dying just now: its keeper
@@ -31,24 +30,27 @@ const DYING_LOOKS: u32 = 20;
 
 /// A mount point that was checked, and is held as it was checked.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in crate::mount) struct Place {
     /// Leads to what is mounted there.
-    pub(super) spot: Spot,
+    pub(in crate::mount) spot: Spot,
     /// The directory itself, below what will be mounted on it.
-    pub(super) dir: Held,
+    pub(in crate::mount) dir: Held,
     /// What a look-up found there when it was checked: the directory's own mount.
-    pub(super) found: Found,
+    pub(in crate::mount) found: Found,
     /// Where it was when it was checked.
-    pub(super) path: PathBuf,
+    pub(in crate::mount) path: PathBuf,
 }
 
 /// Checks the mount point (HOSTILE m2, m3), and clears a dead mount of ours on it.
-pub(super) fn prepare(options: &MountOptions) -> Result<Place> {
+pub(in crate::mount) fn prepare(options: &MountOptions) -> Result<Place> {
     prepare_in(inherited(options)?, options)
 }
 
 /// The same, where the mount point may be a name in a directory that was inherited.
-pub(super) fn prepare_in(parent: Option<OwnedFd>, options: &MountOptions) -> Result<Place> {
+pub(in crate::mount) fn prepare_in(
+    parent: Option<OwnedFd>,
+    options: &MountOptions,
+) -> Result<Place> {
     let path = &options.mountpoint;
     let spot = match parent.and_then(|parent| Spot::inherited(parent, path)) {
         Some(spot) => spot,
@@ -58,13 +60,13 @@ pub(super) fn prepare_in(parent: Option<OwnedFd>, options: &MountOptions) -> Res
 }
 
 /// The spot that a path of the command line means.
-pub(super) fn spot(path: &Path) -> Result<Spot> {
+pub(in crate::mount) fn spot(path: &Path) -> Result<Spot> {
     resolve(path, "does not exist; create the directory first")?
         .ok_or_else(|| Error::environment(mount_point(path), "is the root directory"))
 }
 
 /// Takes over the directory of the mount point, where the options name a descriptor.
-pub(super) fn inherited(options: &MountOptions) -> Result<Option<OwnedFd>> {
+pub(in crate::mount) fn inherited(options: &MountOptions) -> Result<Option<OwnedFd>> {
     let Some(fd) = options.mountpoint_fd else {
         return Ok(None);
     };
@@ -117,38 +119,8 @@ fn is_empty(dir: &Held) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Unmounts a model.
-///
-/// # Errors
-/// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when nothing of ours is mounted
-/// there, when it is in use and `lazy` is not set, and when the system refuses.
-pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
-    let (spot, held) = mounted(mountpoint)?;
-    let path = held.path().map_err(Error::io("use", mountpoint))?;
-    let mut outcome = attach::unmount(&spot, held, lazy)?;
-    // A look at the mount that is just being taken makes it busy, too.
-    for _ in 0..BUSY_RETRIES {
-        if outcome != Detached::Busy {
-            break;
-        }
-        std::thread::sleep(BUSY_PAUSE);
-        let again = spot.open().map_err(|e| Error::io("use", &path)(e.into()))?;
-        find(&mountinfo::read()?, &again, &path)?;
-        outcome = attach::unmount(&spot, again, lazy)?;
-    }
-    match outcome {
-        Detached::Done => Ok(()),
-        Detached::Busy => Err(Error::environment(
-            printable_path(&path),
-            "is busy: a process has a file open or its working directory there; end it, or use \
-             --lazy",
-        )),
-        Detached::NotOurs => Err(not_mounted(&path, &[])),
-    }
-}
-
 /// Holds the model that is mounted at a path.
-pub(super) fn mounted(path: &Path) -> Result<(Spot, Held)> {
+pub(in crate::mount) fn mounted(path: &Path) -> Result<(Spot, Held)> {
     let Some(spot) = resolve(path, "does not exist")? else {
         return Err(not_mounted(path, &mountinfo::read()?));
     };
@@ -161,7 +133,7 @@ pub(super) fn mounted(path: &Path) -> Result<(Spot, Held)> {
 
 /// A server that its starter waited for has died: detaches the mount that it has left, if it has.
 /// The helper that it may have called lives on for a moment, and mounts.
-pub(super) fn clear_after_death(spot: &Spot) -> Result<()> {
+pub(in crate::mount) fn clear_after_death(spot: &Spot) -> Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     let looks = if is_root { DYING_LOOKS } else { HELPER_LOOKS };
     for look in 0..=looks {
@@ -171,7 +143,7 @@ pub(super) fn clear_after_death(spot: &Spot) -> Result<()> {
             break;
         }
         if look < looks {
-            std::thread::sleep(BUSY_PAUSE);
+            std::thread::sleep(PAUSE);
         }
     }
     Ok(())
@@ -189,12 +161,16 @@ fn clear_dead(spot: &Spot) -> Result<bool> {
     if !held.is_dead() {
         return Ok(true);
     }
-    attach::unmount(spot, held, true)?;
+    detach::unmount(spot, held, true)?;
     Ok(false)
 }
 
 /// The mount of ours whose root is held; `path` is where it is.
-fn find<'a>(mounts: &'a [Mount], held: &Held, path: &Path) -> Result<&'a Mount> {
+pub(in crate::mount) fn find<'a>(
+    mounts: &'a [Mount],
+    held: &Held,
+    path: &Path,
+) -> Result<&'a Mount> {
     let found = held.found().map_err(Error::io("use", path))?;
     model(mounts, root_of(mounts, &found, path), path)
 }
@@ -216,7 +192,7 @@ fn model<'a>(mounts: &'a [Mount], mount: Option<&'a Mount>, path: &Path) -> Resu
 }
 
 /// Names the mount point that was probably meant: that of a path inside, or of the archive itself.
-fn not_mounted(path: &Path, mounts: &[Mount]) -> Error {
+pub(in crate::mount) fn not_mounted(path: &Path, mounts: &[Mount]) -> Error {
     let models = || mounts.iter().filter(|mount| mount.fs_type == FS_TYPE);
     let inside = models()
         .filter(|mount| path.starts_with(&mount.mount_point))
@@ -244,7 +220,7 @@ fn not_mounted(path: &Path, mounts: &[Mount]) -> Error {
     Error::environment(printable_path(path), problem)
 }
 
-pub(super) fn mount_point(path: &Path) -> String {
+pub(in crate::mount) fn mount_point(path: &Path) -> String {
     format!("mount point {}", printable_path(path))
 }
 
@@ -285,7 +261,7 @@ fn clear_stale(spot: &Spot, named: &Path) -> Result<(Held, PathBuf)> {
         let ours = mount.fs_type == FS_TYPE;
         match held.is_dead() {
             true if ours => {
-                attach::unmount(spot, held, true)?;
+                detach::unmount(spot, held, true)?;
                 cleared += 1;
                 log::warn!(
                     "{}: cleared the mount of a process that was killed",
@@ -303,7 +279,7 @@ fn clear_stale(spot: &Spot, named: &Path) -> Result<(Held, PathBuf)> {
             }
             false if ours && dying > 0 => {
                 dying -= 1;
-                std::thread::sleep(BUSY_PAUSE);
+                std::thread::sleep(PAUSE);
             }
             false if ours => return Err(in_use(&path, mount)),
             false => return Ok((held, path)),
@@ -316,7 +292,7 @@ fn clear_stale(spot: &Spot, named: &Path) -> Result<(Held, PathBuf)> {
 }
 
 /// m8: somebody else was first.
-pub(super) fn in_use(path: &Path, mount: &Mount) -> Error {
+pub(in crate::mount) fn in_use(path: &Path, mount: &Mount) -> Error {
     use std::os::unix::ffi::OsStrExt as _;
     Error::environment(
         mount_point(path),
@@ -424,16 +400,5 @@ mod tests {
         // The same name, but in the directory of another process.
         let here = Path::new("Cargo.toml").canonicalize().unwrap();
         assert!(why(Path::new("Cargo.toml"), &here).ends_with("no model is mounted there"));
-    }
-
-    #[test]
-    fn only_models_are_unmounted() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = unmount(dir.path(), false).unwrap_err();
-        assert!(error.to_string().contains("no model is mounted there"));
-        let error = unmount(Path::new("/proc"), false).unwrap_err();
-        assert!(error.to_string().contains("of type proc"), "{error}");
-        let error = unmount(&dir.path().join("missing"), false).unwrap_err();
-        assert!(error.to_string().ends_with("does not exist"), "{error}");
     }
 }

@@ -11,36 +11,44 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// The type of our mounts in `/proc/self/mountinfo`, and what it says after `fuse.`.
+pub(in crate::mount) const FS_TYPE: &str = "fuse.modeloci";
+pub(in crate::mount) const SUBTYPE: &str = "modeloci";
+
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mount {
+pub(in crate::mount) struct Mount {
     /// Its number, unique while it exists.
-    pub(super) id: u32,
+    pub(in crate::mount) id: u32,
     /// The mount that it stands on.
-    pub(super) parent: u32,
+    pub(in crate::mount) parent: u32,
     /// `major:minor` of its device: names the FUSE connection.
-    pub(super) device: String,
+    pub(in crate::mount) device: String,
     /// Where it is mounted.
-    pub(super) mount_point: PathBuf,
+    pub(in crate::mount) mount_point: PathBuf,
     /// Type and subtype, such as `fuse.modeloci`.
-    pub(super) fs_type: String,
+    pub(in crate::mount) fs_type: String,
     /// What is mounted.
-    pub(super) source: OsString,
+    pub(in crate::mount) source: OsString,
 }
 
 /// All mounts that this process can reach.
-pub(super) fn read() -> Result<Vec<Mount>> {
+pub(in crate::mount) fn read() -> Result<Vec<Mount>> {
     const PATH: &str = "/proc/self/mountinfo";
     Ok(parse(&fs::read(PATH).map_err(Error::io("read", PATH))?))
 }
 
 /// The mount of that number.
-pub(super) fn by_id(mounts: &[Mount], id: u32) -> Option<&Mount> {
+pub(in crate::mount) fn by_id(mounts: &[Mount], id: u32) -> Option<&Mount> {
     mounts.iter().find(|mount| mount.id == id)
 }
 
 /// The mount on a directory of the mount `parent`: the first, with others perhaps on top of it.
-pub(super) fn first_on<'a>(mounts: &'a [Mount], parent: u32, dir: &Path) -> Option<&'a Mount> {
+pub(in crate::mount) fn first_on<'a>(
+    mounts: &'a [Mount],
+    parent: u32,
+    dir: &Path,
+) -> Option<&'a Mount> {
     mounts
         .iter()
         .find(|mount| mount.parent == parent && mount.id != parent && mount.mount_point == dir)
@@ -48,7 +56,7 @@ pub(super) fn first_on<'a>(mounts: &'a [Mount], parent: u32, dir: &Path) -> Opti
 
 /// The mount that a look-up of `mount_point` reaches: of several on one directory, the last.
 #[cfg(test)]
-pub(super) fn topmost<'a>(mounts: &'a [Mount], mount_point: &Path) -> Option<&'a Mount> {
+pub(in crate::mount) fn topmost<'a>(mounts: &'a [Mount], mount_point: &Path) -> Option<&'a Mount> {
     let here = || mounts.iter().filter(|m| m.mount_point == mount_point);
     here().find(|m| !here().any(|other| other.parent == m.id && other.id != m.id))
 }

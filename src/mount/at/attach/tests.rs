@@ -1,0 +1,214 @@
+//! Mounts of root in all their places: moved, covered, taken away by others.
+
+use rustix::mount::UnmountFlags;
+
+use super::*;
+
+/// A directory `P/mnt`, checked as a mount point; and `elsewhere`. `None` for users: only root
+/// mounts without a helper.
+fn scene() -> Option<(tempfile::TempDir, MountOptions, Place)> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root mounts without fusermount3");
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["P/mnt", "elsewhere"] {
+        std::fs::create_dir_all(dir.path().join(name)).unwrap();
+    }
+    let options = MountOptions::new("/archive.tar", dir.path().join("P/mnt"));
+    let place = place::prepare(&options).unwrap();
+    Some((dir, options, place))
+}
+
+fn mounts_below(dir: &tempfile::TempDir) -> Vec<u32> {
+    let dir = dir.path().canonicalize().unwrap();
+    let mounts = mountinfo::read().unwrap();
+    let below = mounts
+        .iter()
+        .filter(|mount| mount.mount_point.starts_with(&dir));
+    below.map(|mount| mount.id).collect()
+}
+
+fn connected(place: Place, options: &MountOptions) -> Result<(OwnedFd, Attached)> {
+    let (fd, mountable) = connect(place, options)?;
+    assert!(
+        matches!(mountable, Mountable::Floating(..)),
+        "on a kernel of today"
+    );
+    let attached = mountable.attach(fd.try_clone().unwrap())?;
+    Ok((fd, attached))
+}
+
+/// The same by mount(2), as where there is nothing newer.
+fn the_old_way(
+    place: Place,
+    options: &MountOptions,
+    before: impl FnOnce(),
+) -> Result<(OwnedFd, Attached)> {
+    let (fd, mountable) = by_path(place, "/archive.tar", |place| {
+        before();
+        mount_on(place, "/archive.tar", options)
+    })?;
+    let attached = mountable.attach(fd.try_clone().unwrap())?;
+    Ok((fd, attached))
+}
+
+#[test]
+fn m7_a_mount_point_that_is_replaced_is_refused_and_nothing_stays() {
+    for old_way in [false, true] {
+        let Some((dir, options, place)) = scene() else {
+            return;
+        };
+        let replace = || {
+            let at = |name: &str| dir.path().join(name);
+            std::fs::rename(at("P/mnt"), at("P/was")).unwrap();
+            std::os::unix::fs::symlink("../elsewhere", at("P/mnt")).unwrap();
+        };
+        let error = if old_way {
+            the_old_way(place, &options, replace).unwrap_err()
+        } else {
+            replace();
+            connected(place, &options).unwrap_err()
+        };
+        assert!(error.to_string().contains("was moved, replaced"), "{error}");
+        assert_eq!(mounts_below(&dir), [0; 0]);
+    }
+}
+
+#[test]
+fn m7_with_other_parents_it_is_mounted_where_it_was_checked() {
+    for old_way in [false, true] {
+        let Some((dir, options, place)) = scene() else {
+            return;
+        };
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(at("Q/mnt")).unwrap();
+        std::fs::rename(at("P"), at("was")).unwrap();
+        std::os::unix::fs::symlink("Q", at("P")).unwrap();
+        let (_fd, mut attached) = match old_way {
+            true => the_old_way(place, &options, || ()).unwrap(),
+            false => connected(place, &options).unwrap(),
+        };
+        let mounts = mountinfo::read().unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        let there = mountinfo::topmost(&mounts, &real.join("was/mnt"));
+        assert_eq!(there.map(|mount| mount.id), Some(attached.found.mount));
+        assert_eq!(attached.detach().unwrap(), Detached::Done);
+        assert_eq!(mounts_below(&dir), [0; 0]);
+    }
+}
+
+/// The kernel gives the numbers of a mount that is gone to the next one.
+#[test]
+fn m7_a_new_mount_with_the_numbers_of_an_old_one_is_new() {
+    let Some((dir, options, place)) = scene() else {
+        return;
+    };
+    let fd = mount_on(&place, "/archive.tar", &options).unwrap();
+    let mounts = mountinfo::read().unwrap();
+    let ours = mounts_below(&dir);
+    let ours = mountinfo::by_id(&mounts, ours[0]).unwrap();
+    let elsewhere = Mount {
+        mount_point: dir.path().join("elsewhere"),
+        ..ours.clone()
+    };
+    assert_eq!(placed(&[elsewhere], &place).unwrap().mount, ours.id);
+    assert!(placed(std::slice::from_ref(ours), &place).is_err());
+    drop(fd);
+    place.spot.unmount(true).unwrap();
+    assert_eq!(mounts_below(&dir), [0; 0]);
+}
+
+/// What a helper has mounted elsewhere is found and taken away.
+#[test]
+fn m7_a_mount_that_went_elsewhere_is_removed() {
+    let Some((dir, options, place)) = scene() else {
+        return;
+    };
+    let other = place::prepare(&MountOptions::new("/a.tar", dir.path().join("elsewhere")));
+    let other = other.unwrap();
+    let error = by_path(place, "/archive.tar", |_| {
+        mount_on(&other, "/archive.tar", &options)
+    });
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .contains("was moved, replaced")
+    );
+    assert_eq!(mounts_below(&dir), [0; 0]);
+}
+
+#[test]
+fn m8_who_comes_second_goes_and_leaves_the_first() {
+    for old_way in [false, true] {
+        let Some((dir, options, second)) = scene() else {
+            return;
+        };
+        let (_fd, first) = connected(place::prepare(&options).unwrap(), &options).unwrap();
+        let error = match old_way {
+            true => the_old_way(second, &options, || ()).unwrap_err(),
+            false => connected(second, &options).unwrap_err(),
+        };
+        assert!(error.to_string().contains("is in use"), "{error}");
+        assert_eq!(mounts_below(&dir), [first.found.mount]);
+        assert!(leads_to(&first.place, first.found.mount).unwrap());
+        drop(first);
+        assert_eq!(mounts_below(&dir), [0; 0]);
+    }
+}
+
+/// Detaching takes our mount and no other: not one over it, not one that came after it, not
+/// one that it stood on.
+#[test]
+fn m7_what_is_mounted_by_others_is_never_unmounted() {
+    let Some((dir, options, place)) = scene() else {
+        return;
+    };
+    let path = options.mountpoint.clone();
+    let tmpfs = || {
+        rustix::mount::mount("none", &path, "tmpfs", MountFlags::empty(), None).unwrap();
+        mounts_below(&dir).last().copied().unwrap()
+    };
+    drop(place);
+    let below = tmpfs();
+    let prepare = || place::prepare(&options).unwrap();
+    let (_fd, mut ours) = connected(prepare(), &options).unwrap();
+    let over = tmpfs();
+    assert_eq!(ours.detach().unwrap(), Detached::NotOurs);
+    assert_eq!(mounts_below(&dir), [below, ours.found.mount, over]);
+    rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
+
+    // Unmounted by others; the mount below shows.
+    rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
+    drop(ours);
+    assert_eq!(mounts_below(&dir), [below]);
+    let (fd, mut ours) = connected(prepare(), &options).unwrap();
+    rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
+    drop(fd);
+    assert_eq!(ours.detach().unwrap(), Detached::NotOurs);
+    assert_eq!(mounts_below(&dir), [below]);
+    // It holds the directory on which it was mounted.
+    drop(ours);
+    rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
+}
+
+#[test]
+fn m10_a_mount_without_a_place_ends_with_its_owner_and_a_dead_one_is_cleared() {
+    let Some((dir, options, place)) = scene() else {
+        return;
+    };
+    let (fd, mountable) = connect(place, &options).unwrap();
+    assert_eq!(mounts_below(&dir), [0; 0]);
+    drop((fd, mountable));
+
+    let place = place::prepare(&options).unwrap();
+    let spot = place::spot(&options.mountpoint).unwrap();
+    let (fd, attached) = connected(place, &options).unwrap();
+    // As if it had been killed.
+    drop(fd);
+    let mut attached = std::mem::ManuallyDrop::new(attached);
+    attached.abandon();
+    place::clear_after_death(&spot).unwrap();
+    assert_eq!(mounts_below(&dir), [0; 0]);
+}

@@ -1,0 +1,60 @@
+//! Unmounting a model that is mounted at a path.
+
+use std::path::Path;
+
+use super::place::{self, PAUSE, mounted};
+use super::spot::Detached;
+use super::{detach, mountinfo};
+use crate::entry_path::printable_path;
+use crate::error::{Error, Result};
+
+/// How often an unmount of a busy mount is tried again.
+const BUSY_RETRIES: u32 = 4;
+
+/// Unmounts a model.
+///
+/// # Errors
+/// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when nothing of ours is mounted
+/// there, when it is in use and `lazy` is not set, and when the system refuses.
+pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
+    let (spot, held) = mounted(mountpoint)?;
+    let path = held.path().map_err(Error::io("use", mountpoint))?;
+    let mut outcome = detach::unmount(&spot, held, lazy)?;
+    // A look at the mount that is just being taken makes it busy, too.
+    for _ in 0..BUSY_RETRIES {
+        if outcome != Detached::Busy {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        let again = spot.open().map_err(|e| Error::io("use", &path)(e.into()))?;
+        place::find(&mountinfo::read()?, &again, &path)?;
+        outcome = detach::unmount(&spot, again, lazy)?;
+    }
+    match outcome {
+        Detached::Done => Ok(()),
+        Detached::Busy => Err(Error::environment(
+            printable_path(&path),
+            "is busy: a process has a file open or its working directory there; end it, or use \
+             --lazy",
+        )),
+        Detached::NotOurs => Err(place::not_mounted(&path, &[])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn only_models_are_unmounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = unmount(dir.path(), false).unwrap_err();
+        assert!(error.to_string().contains("no model is mounted there"));
+        let error = unmount(Path::new("/proc"), false).unwrap_err();
+        assert!(error.to_string().contains("of type proc"), "{error}");
+        let error = unmount(&dir.path().join("missing"), false).unwrap_err();
+        assert!(error.to_string().ends_with("does not exist"), "{error}");
+    }
+}
