@@ -1,8 +1,8 @@
 //! Defaults that follow what there is: the cache is smaller where a control group has no room for
 //! the usual one.
 
-use super::memory;
 use super::options::MountOptions;
+use super::prefetch::available;
 use crate::error::{Error, Result};
 use crate::memory::promise::{HEADROOM, LEAST_CACHE, MIB};
 
@@ -19,7 +19,7 @@ impl MountOptions {
     /// # Errors
     /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when even the smallest does not fit.
     pub fn fit_memory(&mut self) -> Result<Option<String>> {
-        let Some(limit) = memory::limit() else {
+        let Some(limit) = available::limit() else {
             return Ok(None);
         };
         if self.cache_stated {

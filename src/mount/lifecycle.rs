@@ -22,11 +22,11 @@ use super::at::spot::Detached;
 use super::at::{device, place};
 use super::notify::Notifier;
 use super::options::MountOptions;
-use super::prefetch;
+use super::prefetch::work as prefetch;
 use super::ready::{self, Reporter};
 use super::requests::{Process, Shared};
 use super::sys::{self, SignalSet};
-use super::{address_space, guard, memory, session};
+use super::{address_space, guard, resident, session};
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::model::{Model, OpenOptions};
@@ -141,7 +141,7 @@ pub(super) fn share(
 ) -> Result<Arc<Shared>> {
     // What is not there yet is counted from what was found out while opening.
     sys::trim();
-    model.settle(memory::taken_by_the_model())?;
+    model.settle(resident::taken_by_the_model())?;
     for note in model.notes() {
         log::warn!("{note}");
     }

@@ -13,7 +13,7 @@
 //! adapter     one short function per FUSE operation
 //! requests    what the operations answer: attributes, directories, xattrs, bytes
 //! at          mount points, what is mounted on them, unmounting
-//! prefetch    fills the kernel's page cache while nobody reads; with a process of its own, filler
+//! prefetch    fills the kernel's page cache while nobody reads, with a process of its own
 //! ```
 //!
 //! fuser 0.18.0 has defects that a mount must not inherit. It is given nothing but an open
@@ -35,26 +35,21 @@ mod errno;
     reason = "tries what is forbidden, by the paths that the tests have made"
 )]
 mod escape;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "each file once, in a mount of ours, to fill its cache"
-)]
-mod filler;
 mod guard;
 mod keeper;
 mod lifecycle;
 mod log_queue;
 mod loops;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "/proc and /sys, which name nothing that others could change"
-)]
-mod memory;
 mod notify;
 mod options;
 mod prefetch;
 mod ready;
 mod requests;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc, which names nothing that others could change"
+)]
+mod resident;
 #[expect(
     clippy::disallowed_methods,
     reason = "/proc and /sys, which name nothing that others could change"
@@ -77,11 +72,11 @@ mod system_log;
 mod wire;
 
 pub use at::unmount::unmount;
-pub use filler::{SUBCOMMAND as PREFETCHER, serve as serve_prefetch};
 pub use keeper::{Keeper, Side, part};
 pub use lifecycle::{check, mount, report_failure};
 pub use log_queue::{LogQueue, LogWriter};
 pub use options::MountOptions;
+pub use prefetch::filler::{SUBCOMMAND as PREFETCHER, serve as serve_prefetch};
 pub use sandbox::Protections;
 pub use server::Server;
 pub use status::{Failure, Status, mountpoints, status};

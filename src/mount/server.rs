@@ -14,15 +14,16 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 use super::adapter::Adapter;
-use super::filler::Filler;
 use super::lifecycle::{self, Event};
 use super::log_queue::LogQueue;
 use super::options::MountOptions;
+use super::prefetch::filler::Filler;
+use super::prefetch::work as prefetch;
 use super::requests::{Process, Shared};
 use super::sandbox::{self, Needs};
+use super::session;
 use super::sys::SignalSet;
 use super::wire::{Order, Report, Wire};
-use super::{prefetch, session};
 use crate::error::{Error, Result};
 use crate::files::scratch;
 use crate::layer::foreign::index_dir;

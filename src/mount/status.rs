@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::at::mountinfo::{self, FS_TYPE};
 use super::at::place;
-use super::memory;
 use super::requests::{STATUS_XATTR, Shared};
+use super::resident::resident;
 use super::sandbox::Protections;
 use crate::entry_path::{printable, printable_path};
 use crate::error::{Error, Result};
@@ -172,7 +172,7 @@ impl Status {
             cache_used_bytes: model.cache_used(),
             cache_size_bytes: shared.cache_bytes,
             prefetched_bytes: get(&model.stats().bytes_prefetched),
-            memory_bytes: memory::resident().unwrap_or(0),
+            memory_bytes: resident().unwrap_or(0),
         }
     }
 

@@ -18,8 +18,8 @@ use std::{ffi::OsStr, str, thread};
 
 use rustix::fs::{Advice, Mode, OFlags};
 
-use super::sandbox::{self, Needs};
 use crate::error::{Error, Result};
+use crate::mount::sandbox::{self, Needs};
 
 /// The hidden subcommand that runs [`serve`].
 pub const SUBCOMMAND: &str = "prefetcher";
@@ -33,7 +33,7 @@ const ENDING: Duration = Duration::from_secs(1);
 
 /// What an order led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(in crate::mount) enum Answer {
     /// The kernel reads what it has not read yet.
     Asked,
     /// The file is not there any more: the mount is gone, or there is another one.
@@ -41,19 +41,19 @@ pub(super) enum Answer {
 }
 
 /// The server's end.
-pub(super) struct Filler {
+pub(in crate::mount) struct Filler {
     orders: File,
     answers: File,
 }
 
 /// The process. It is ended by whoever has started it, once and for all.
 #[derive(Clone)]
-pub(super) struct Process(Arc<Mutex<Child>>);
+pub(in crate::mount) struct Process(Arc<Mutex<Child>>);
 
 impl Process {
     /// Ends it, if it has not ended by itself, and leaves no zombie. One that waits for an answer of
     /// a server that gives none ends only when the connection does: it is not waited for.
-    pub(super) fn end(&self) {
+    pub(in crate::mount) fn end(&self) {
         // Nothing panics while it is held.
         let mut child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = child.kill();
@@ -65,7 +65,7 @@ impl Process {
         }
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(in crate::mount) fn id(&self) -> u32 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).id()
     }
 }
@@ -73,7 +73,7 @@ impl Process {
 impl Filler {
     /// Starts the process for files on `device`; with a mount point it gives up all rights but to
     /// read there. Returns its ends for orders and answers.
-    pub(super) fn start(
+    pub(in crate::mount) fn start(
         device: u64,
         confined_to: Option<&Path>,
     ) -> Result<(OwnedFd, OwnedFd, Process)> {
@@ -102,7 +102,7 @@ impl Filler {
     }
 
     /// Talks to the process over its ends.
-    pub(super) fn over(orders: OwnedFd, answers: OwnedFd) -> Filler {
+    pub(in crate::mount) fn over(orders: OwnedFd, answers: OwnedFd) -> Filler {
         Filler {
             orders: orders.into(),
             answers: answers.into(),
@@ -113,7 +113,12 @@ impl Filler {
     ///
     /// # Errors
     /// When the process is gone.
-    pub(super) fn ask(&mut self, path: &Path, offset: u64, len: u64) -> io::Result<Answer> {
+    pub(in crate::mount) fn ask(
+        &mut self,
+        path: &Path,
+        offset: u64,
+        len: u64,
+    ) -> io::Result<Answer> {
         let mut order = format!("{offset} {len} ").into_bytes();
         order.extend_from_slice(path.as_os_str().as_bytes());
         order.push(0);

@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::available;
 use super::filler::{Answer, Filler, Process};
-use super::memory;
-use super::options::MAX_REQUEST_BYTES;
-use super::requests::Shared;
 use crate::error::{Error, Result};
 use crate::model::{Inode, Model};
+use crate::mount::options::MAX_REQUEST_BYTES;
+use crate::mount::requests::Shared;
 
 /// Bytes of one request.
 const REQUEST_BYTES: u64 = MAX_REQUEST_BYTES as u64;
@@ -47,7 +47,7 @@ struct Piece {
 
 /// A running prefetch; dropping it ends it, and leaves nothing of it on the mount when the process
 /// is ours.
-pub(super) struct Prefetch {
+pub(in crate::mount) struct Prefetch {
     stop: Arc<AtomicBool>,
     process: Option<Process>,
 }
@@ -62,7 +62,7 @@ impl Drop for Prefetch {
 }
 
 /// Starts prefetching, with a process of its own; the mount is on `device`.
-pub(super) fn start(shared: Arc<Shared>, device: u64) -> Result<Prefetch> {
+pub(in crate::mount) fn start(shared: Arc<Shared>, device: u64) -> Result<Prefetch> {
     let (orders, answers, process) = Filler::start(device, None)?;
     let over = process.clone();
     let mut prefetch = start_with(
@@ -80,7 +80,7 @@ pub(super) fn start(shared: Arc<Shared>, device: u64) -> Result<Prefetch> {
 
 /// Starts prefetching, with the process `pid`, which somebody else has started. Calls `over` when
 /// it is needed no more.
-pub(super) fn start_with(
+pub(in crate::mount) fn start_with(
     shared: Arc<Shared>,
     filler: Filler,
     pid: u32,
@@ -161,7 +161,7 @@ fn read(shared: &Shared, filler: &mut Filler, stop: &AtomicBool, step: Piece) ->
 
 /// Most bytes that may be in the page cache because of this.
 fn bound() -> u64 {
-    memory::available() / 2
+    available::bytes() / 2
 }
 
 /// Takes one step after the other, with `read`, until there is none, or `stop`; not while the mount is

@@ -1,28 +1,16 @@
-//! What the system tells about memory.
+//! Memory that can be had: of the system, and of the control groups that this process is in.
 
 use std::fs;
 use std::path::Path;
 
+use crate::mount::resident::bytes_of;
+
 /// Where control groups are.
 const GROUPS: &str = "/sys/fs/cgroup";
 
-/// Resident memory of this process, in bytes.
-pub(super) fn resident() -> Option<u64> {
-    bytes_of("/proc/self/status", "VmRSS:")
-}
-
-/// What this process takes of its own accord before it opens a model, in bytes.
-const AT_START: u64 = 4 << 20;
-
-/// Memory of this process that an open model accounts for, before anything was read from it.
-pub(super) fn taken_by_the_model() -> u64 {
-    let anonymous = bytes_of("/proc/self/status", "RssAnon:");
-    anonymous.unwrap_or(0).saturating_sub(AT_START)
-}
-
 /// Bytes that could be taken before anything but file pages has to go: of the system, or of the
 /// control groups that this process is in. 0 when nothing is known.
-pub(super) fn available() -> u64 {
+pub(super) fn bytes() -> u64 {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let free = free_in(&groups, |file| fs::read_to_string(file).ok());
     let system = bytes_of("/proc/meminfo", "MemAvailable:").unwrap_or(0);
@@ -30,19 +18,11 @@ pub(super) fn available() -> u64 {
 }
 
 /// The smallest limit of the control groups that this process is in, in bytes; `None` without one.
-pub(super) fn limit() -> Option<u64> {
+pub(in crate::mount) fn limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     least(&groups, |names, dir| {
         number(&fs::read_to_string(dir.join(names.limit)).ok()?)
     })
-}
-
-/// The value of one line of a file in `/proc`, which counts in KiB.
-fn bytes_of(file: &str, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(file).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 /// What one version of control groups calls things.
@@ -123,9 +103,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_uses_memory_and_could_use_more() {
-        assert!(resident().is_some_and(|bytes| bytes > 1 << 20));
-        assert!(available() > 1 << 20);
+    fn this_process_could_use_more_memory() {
+        assert!(bytes() > 1 << 20);
     }
 
     #[test]

@@ -1,0 +1,35 @@
+//! Memory that this process has taken.
+
+use std::fs;
+
+/// Resident memory of this process, in bytes.
+pub(super) fn resident() -> Option<u64> {
+    bytes_of("/proc/self/status", "VmRSS:")
+}
+
+/// What this process takes of its own accord before it opens a model, in bytes.
+const AT_START: u64 = 4 << 20;
+
+/// Memory of this process that an open model accounts for, before anything was read from it.
+pub(super) fn taken_by_the_model() -> u64 {
+    let anonymous = bytes_of("/proc/self/status", "RssAnon:");
+    anonymous.unwrap_or(0).saturating_sub(AT_START)
+}
+
+/// The value of one line of a file in `/proc`, which counts in KiB.
+pub(super) fn bytes_of(file: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_memory() {
+        assert!(resident().is_some_and(|bytes| bytes > 1 << 20));
+    }
+}
