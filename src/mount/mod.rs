@@ -8,10 +8,7 @@
 //! server      the process that serves, and its sandbox; they talk over a wire
 //! lifecycle   background process, readiness, signals, draining, unmounting
 //! session     the event loops of fuser, and how they end
-//! loops       where reads run, so that none keeps others waiting
-//! serve       reads that have to wait for something slow, and how that ends
-//! adapter     one short function per FUSE operation
-//! requests    what the operations answer: attributes, directories, xattrs, bytes
+//! serve       the operations of FUSE, what they answer, and where reads run and wait
 //! at          mount points, what is mounted on them, unmounting
 //! prefetch    fills the kernel's page cache while nobody reads, with a process of its own
 //! ```
@@ -20,31 +17,27 @@
 //! `/dev/fuse` descriptor: mounting, unmounting, options and threads' deaths are handled here, and
 //! each workaround says which defect it is for.
 
-mod adapter;
 #[expect(
     clippy::disallowed_methods,
     reason = "/proc, which names nothing that others could change"
 )]
 mod address_space;
+mod ask;
 mod at;
 mod defaults;
-mod errno;
 #[cfg(debug_assertions)]
 #[expect(
     clippy::disallowed_methods,
     reason = "tries what is forbidden, by the paths that the tests have made"
 )]
 mod escape;
-mod guard;
 mod keeper;
 mod lifecycle;
 mod log_queue;
-mod loops;
 mod notify;
 mod options;
 mod prefetch;
 mod ready;
-mod requests;
 #[expect(
     clippy::disallowed_methods,
     reason = "/proc, which names nothing that others could change"
@@ -71,13 +64,13 @@ mod sys;
 mod system_log;
 mod wire;
 
+pub use ask::{mountpoints, status};
 pub use at::unmount::unmount;
 pub use keeper::{Keeper, Side, part};
 pub use lifecycle::{check, mount, report_failure};
 pub use log_queue::{LogQueue, LogWriter};
 pub use options::MountOptions;
 pub use prefetch::filler::{SUBCOMMAND as PREFETCHER, serve as serve_prefetch};
-pub use sandbox::Protections;
 pub use server::Server;
-pub use status::{Failure, Status, mountpoints, status};
+pub use status::{Failure, Protections, Status};
 pub use system_log::SystemLog;

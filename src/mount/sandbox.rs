@@ -29,8 +29,8 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-use serde::{Deserialize, Serialize};
 
+use super::status::Protections;
 use crate::files::{beneath, calls};
 
 /// The newest version of Landlock that is asked for; kernels without it do what they can.
@@ -51,45 +51,6 @@ pub(super) struct Needs<'a> {
     pub(super) write: Vec<BorrowedFd<'a>>,
     /// The one capability that is kept: to read what others have closed to root.
     pub(super) read_all: bool,
-}
-
-/// What holds of a process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Protections {
-    /// No program that it could start would have more rights.
-    pub no_new_privs: bool,
-    /// The capabilities that it has: `none`, `dac_read_search`, or `kept`.
-    pub capabilities: String,
-    /// The version of Landlock that confines it; 0 for none.
-    pub landlock: i32,
-    /// System calls that it never needs fail.
-    pub system_calls: bool,
-    /// It leaves no core dump with content of the model.
-    pub no_core_dump: bool,
-}
-
-impl Protections {
-    /// In words: `no new privileges, no capabilities, Landlock 7, …`.
-    pub fn summary(&self) -> String {
-        let landlock = format!("Landlock {}", self.landlock);
-        let parts = [
-            (self.no_new_privs, "no new privileges"),
-            (self.capabilities == "none", "no capabilities"),
-            (
-                self.capabilities == "dac_read_search",
-                "no capability but to read files",
-            ),
-            (self.landlock > 0, &landlock),
-            (self.system_calls, "system calls filtered"),
-            (self.no_core_dump, "no core dump"),
-        ];
-        let holding = parts.iter().filter(|(holds, _)| *holds);
-        let text: Vec<_> = holding.map(|(_, what)| *what).collect();
-        match text.is_empty() {
-            true => "none".to_string(),
-            false => text.join(", "),
-        }
-    }
 }
 
 /// Gives up what is not among the needs. Must be called before the process has other threads, which
@@ -354,26 +315,5 @@ mod tests {
         chown(&blobs, Some(65534), Some(65534)).unwrap();
         fs::set_permissions(&blobs, Permissions::from_mode(0o700)).unwrap();
         assert!(closed());
-    }
-
-    #[test]
-    fn e18_what_holds_is_said_in_words() {
-        let mut holds = Protections {
-            no_new_privs: true,
-            capabilities: "none".into(),
-            landlock: 7,
-            system_calls: true,
-            no_core_dump: true,
-        };
-        assert_eq!(
-            holds.summary(),
-            "no new privileges, no capabilities, Landlock 7, system calls filtered, no core dump"
-        );
-        holds.landlock = 0;
-        holds.capabilities = "kept".into();
-        assert_eq!(
-            holds.summary(),
-            "no new privileges, system calls filtered, no core dump"
-        );
     }
 }

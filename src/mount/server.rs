@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use super::adapter::Adapter;
 use super::lifecycle::{self, Event};
 use super::log_queue::LogQueue;
 use super::options::MountOptions;
 use super::prefetch::filler::Filler;
 use super::prefetch::work as prefetch;
-use super::requests::{Process, Shared};
 use super::sandbox::{self, Needs};
+use super::serve::adapter::Adapter;
+use super::serve::filesystem::{Process, Shared};
 use super::session;
 use super::sys::SignalSet;
 use super::wire::{Order, Report, Wire};

@@ -6,8 +6,8 @@ use std::thread;
 
 use fuser::{Config, Session, SessionACL};
 
-use super::adapter::Adapter;
 use super::lifecycle::Event;
+use super::serve::adapter::Adapter;
 use crate::error::{Error, Result};
 
 /// Answers the kernel's first request, then serves in threads of its own until the connection

@@ -1,19 +1,13 @@
 //! What a mount has done: kept by the serving process, read through the mount itself.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::at::mountinfo::{self, FS_TYPE};
-use super::at::place;
-use super::requests::{STATUS_XATTR, Shared};
-use super::resident::resident;
-use super::sandbox::Protections;
-use crate::entry_path::{printable, printable_path};
-use crate::error::{Error, Result};
+use crate::entry_path::printable;
+use crate::error::Error;
+
+/// The extended attribute that holds a [`Status`]; not listed, because its value is never the same
+/// twice.
+pub(super) const STATUS_XATTR: &str = "user.modeloci.status";
 
 /// Counters of a mount. All but the memory, the cache and the reads in flight only grow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,77 +99,7 @@ impl Failure {
     }
 }
 
-/// Where models are mounted, as far as this process can see.
-///
-/// # Errors
-/// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when the mount table cannot be read.
-pub fn mountpoints() -> Result<Vec<PathBuf>> {
-    let mounts = mountinfo::read()?.into_iter();
-    let models = mounts.filter(|mount| mount.fs_type == FS_TYPE);
-    Ok(models.map(|mount| mount.mount_point).collect())
-}
-
-/// Asks the mount at `mountpoint`.
-///
-/// # Errors
-/// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when no model is mounted there, or
-/// its process does not answer this user.
-pub fn status(mountpoint: &Path) -> Result<Status> {
-    let (_, held) = place::mounted(mountpoint)?;
-    let path = held.path().map_err(Error::io("ask", mountpoint))?;
-    let fail = |problem: &str| Error::environment(printable_path(&path), problem);
-    let mut buf = vec![0u8; 64 << 10];
-    let len =
-        rustix::fs::getxattr(held.through(), STATUS_XATTR, &mut buf[..]).map_err(|e| match e {
-            Errno::NOTCONN | Errno::CONNABORTED => {
-                fail("its process is gone; unmount it, or mount again on the same directory")
-            }
-            Errno::ACCESS | Errno::PERM => {
-                fail("was mounted by another user without --allow-other")
-            }
-            Errno::NODATA | Errno::OPNOTSUPP => fail("its process keeps no status"),
-            e => Error::io("ask", &path)(e.into()),
-        })?;
-    serde_json::from_slice(buf.get(..len).unwrap_or_default())
-        .map_err(|_| fail("its process is of another version"))
-}
-
 impl Status {
-    pub(super) fn of(shared: &Shared, uptime: Duration) -> Status {
-        let model = &shared.model;
-        let stats = model.stats();
-        let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        Status {
-            modeloci: env!("CARGO_PKG_VERSION").to_string(),
-            pid: shared.process.keeper.unwrap_or_else(std::process::id),
-            server_pid: std::process::id(),
-            sandbox: shared.process.sandbox.clone(),
-            archive: printable(&model.name()),
-            mountpoint: printable_path(&shared.mountpoint),
-            manifest_digest: model.manifest_digest().to_string(),
-            uptime_seconds: uptime.as_secs(),
-            files: model.files().len() as u64,
-            total_bytes: model.total_bytes(),
-            requests: get(&shared.counters.requests),
-            read_requests: get(&shared.counters.reads),
-            reads_in_flight: (shared.counters.reading.load(Ordering::Relaxed)
-                + shared.counters.reading_ahead.load(Ordering::Relaxed))
-                as u64,
-            panics: get(&shared.counters.panics),
-            bytes_served: get(&stats.bytes_served),
-            chunks_verified: get(&stats.chunks_verified),
-            chunks_decoded: get(&stats.chunks_decoded),
-            cache_hits: get(&stats.cache_hits),
-            waits: get(&stats.waits),
-            failures: get(&stats.failures),
-            last_failures: shared.failures(),
-            cache_used_bytes: model.cache_used(),
-            cache_size_bytes: shared.cache_bytes,
-            prefetched_bytes: get(&model.stats().bytes_prefetched),
-            memory_bytes: resident().unwrap_or(0),
-        }
-    }
-
     /// All counts, on one line.
     pub fn summary(&self) -> String {
         format!(
@@ -199,5 +123,70 @@ impl Status {
             self.cache_size_bytes,
             self.memory_bytes,
         )
+    }
+}
+
+/// What holds of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protections {
+    /// No program that it could start would have more rights.
+    pub no_new_privs: bool,
+    /// The capabilities that it has: `none`, `dac_read_search`, or `kept`.
+    pub capabilities: String,
+    /// The version of Landlock that confines it; 0 for none.
+    pub landlock: i32,
+    /// System calls that it never needs fail.
+    pub system_calls: bool,
+    /// It leaves no core dump with content of the model.
+    pub no_core_dump: bool,
+}
+
+impl Protections {
+    /// In words: `no new privileges, no capabilities, Landlock 7, …`.
+    pub fn summary(&self) -> String {
+        let landlock = format!("Landlock {}", self.landlock);
+        let parts = [
+            (self.no_new_privs, "no new privileges"),
+            (self.capabilities == "none", "no capabilities"),
+            (
+                self.capabilities == "dac_read_search",
+                "no capability but to read files",
+            ),
+            (self.landlock > 0, &landlock),
+            (self.system_calls, "system calls filtered"),
+            (self.no_core_dump, "no core dump"),
+        ];
+        let holding = parts.iter().filter(|(holds, _)| *holds);
+        let text: Vec<_> = holding.map(|(_, what)| *what).collect();
+        match text.is_empty() {
+            true => "none".to_string(),
+            false => text.join(", "),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e18_what_holds_is_said_in_words() {
+        let mut holds = Protections {
+            no_new_privs: true,
+            capabilities: "none".into(),
+            landlock: 7,
+            system_calls: true,
+            no_core_dump: true,
+        };
+        assert_eq!(
+            holds.summary(),
+            "no new privileges, no capabilities, Landlock 7, system calls filtered, no core dump"
+        );
+        holds.landlock = 0;
+        holds.capabilities = "kept".into();
+        assert_eq!(
+            holds.summary(),
+            "no new privileges, system calls filtered, no core dump"
+        );
     }
 }

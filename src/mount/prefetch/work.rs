@@ -17,7 +17,7 @@ use super::filler::{Answer, Filler, Process};
 use crate::error::{Error, Result};
 use crate::model::{Inode, Model};
 use crate::mount::options::MAX_REQUEST_BYTES;
-use crate::mount::requests::Shared;
+use crate::mount::serve::filesystem::Shared;
 
 /// Bytes of one request.
 const REQUEST_BYTES: u64 = MAX_REQUEST_BYTES as u64;
@@ -86,7 +86,7 @@ pub(in crate::mount) fn start_with(
     pid: u32,
     over: impl FnOnce() + Send + 'static,
 ) -> Result<Prefetch> {
-    shared.set_prefetcher(pid);
+    shared.activity.set_prefetcher(pid);
     let stop = Arc::new(AtomicBool::new(false));
     let prefetch = Prefetch {
         stop: Arc::clone(&stop),
@@ -97,7 +97,7 @@ pub(in crate::mount) fn start_with(
         .spawn(move || {
             run(&shared, filler, &stop);
             // Another process may get its number.
-            shared.set_prefetcher(0);
+            shared.activity.set_prefetcher(0);
             over();
         })
         .map_err(Error::io("start", "a thread"))?;
@@ -110,7 +110,7 @@ fn run(shared: &Shared, mut filler: Filler, stop: &AtomicBool) {
     let mut work = Work::new(plan(&shared.model, bound()), requests * REQUEST_BYTES);
     let all = shared.model.total_bytes();
     log::info!("prefetching {} of {all} bytes", work.total);
-    let in_use = || shared.in_use(QUIET);
+    let in_use = || shared.activity.in_use(QUIET);
     fill(&mut work, stop, in_use, bound, |step| {
         read(shared, &mut filler, stop, step)
     });
@@ -150,13 +150,13 @@ fn read(shared: &Shared, filler: &mut Filler, stop: &AtomicBool, step: Piece) ->
     let (mut pause, mut idle) = (SOON, 0);
     while idle < 2 && !stop.load(Ordering::Relaxed) {
         thread::sleep(pause);
-        if shared.reads_ahead() == 0 {
+        if shared.activity.reads_ahead() == 0 {
             idle += 1;
         } else {
             (idle, pause) = (0, LATER.min(pause * 2));
         }
     }
-    shared.take_failed_ahead() != Some(step.inode)
+    shared.activity.take_failed_ahead() != Some(step.inode)
 }
 
 /// Most bytes that may be in the page cache because of this.

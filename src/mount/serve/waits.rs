@@ -23,7 +23,7 @@ use super::requester;
 use crate::layer::{Wait, Within};
 
 /// Most reads that wait. Each takes some 300 bytes.
-pub(in crate::mount) const MAX_WAITING: usize = 3072;
+pub(super) const MAX_WAITING: usize = 3072;
 /// How long a read waits before somebody looks whether it is still wanted.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often those that wait are looked after.
@@ -59,7 +59,7 @@ const DECODER: Limits = Limits {
 const SPARE: usize = 4;
 
 /// What reads are made of.
-pub(in crate::mount) trait Files: Send + Sync + 'static {
+pub(super) trait Files: Send + Sync + 'static {
     /// Makes a read, if that waits for no more than `may`.
     fn attempt(&self, read: &Read, may: Option<Wait>) -> Result<Within, Errno>;
 
@@ -78,14 +78,14 @@ pub(in crate::mount) trait Files: Send + Sync + 'static {
 
 /// A read.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::mount) struct Read {
-    pub(in crate::mount) inode: u64,
-    pub(in crate::mount) offset: u64,
-    pub(in crate::mount) size: u32,
+pub(super) struct Read {
+    pub(super) inode: u64,
+    pub(super) offset: u64,
+    pub(super) size: u32,
     /// The thread that asked; 0 when it is of another PID namespace.
-    pub(in crate::mount) thread: u32,
+    pub(super) thread: u32,
     /// Nobody waits for it.
-    pub(in crate::mount) ahead: bool,
+    pub(super) ahead: bool,
 }
 
 type Answer = Box<dyn FnOnce(Result<Bytes, Errno>) + Send>;
@@ -112,7 +112,7 @@ impl Ticket {
 }
 
 /// See the head of this file. When it is dropped, what waits is dropped too, and its threads end.
-pub(in crate::mount) struct Waits<F: Files> {
+pub(super) struct Waits<F: Files> {
     inner: Arc<Inner<F>>,
 }
 
@@ -148,11 +148,7 @@ struct Step<F: Files> {
 
 impl<F: Files> Waits<F> {
     /// With `threads` for the work on one blob whose end is in sight.
-    pub(in crate::mount) fn new(
-        files: Arc<F>,
-        threads: usize,
-        stall_timeout: Duration,
-    ) -> Waits<F> {
+    pub(super) fn new(files: Arc<F>, threads: usize, stall_timeout: Duration) -> Waits<F> {
         let times = Times {
             patience: PATIENCE,
             tick: TICK,
@@ -182,7 +178,7 @@ impl<F: Files> Waits<F> {
     }
 
     /// Answers a read: now, or when what it waits for is there.
-    pub(in crate::mount) fn read(
+    pub(super) fn read(
         &self,
         read: Read,
         answer: impl FnOnce(Result<Bytes, Errno>) + Send + 'static,

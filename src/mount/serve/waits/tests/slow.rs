@@ -9,7 +9,7 @@ use super::*;
 use crate::digest::Digest;
 use crate::error::Result as Outcome;
 use crate::model::{Model, OpenOptions};
-use crate::mount::requests::Shared;
+use crate::mount::serve::filesystem::Shared;
 use crate::oci::{Descriptor, Index, OCI_LAYOUT, OciConfig, OciManifest, annotations, media_type};
 use crate::pack::{self, Output, PackOptions};
 use crate::source::{BlobSource, MemorySource, ReadAt};

@@ -6,7 +6,7 @@
 //! read to threads that are started the first time this happens.
 //!
 //! Reads that turn out to have to wait for something slow go elsewhere from there: see
-//! [`serve`](super::serve).
+//! [`waits`](super::waits).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -31,7 +31,7 @@ pub(super) fn run<T>(
 
 /// Logs every panic instead of writing to stderr, which may be closed or full, and calls
 /// `thread_died` for each one that no guard catches.
-pub(super) fn install_hook(thread_died: impl Fn(&str) + Send + Sync + 'static) {
+pub(in crate::mount) fn install_hook(thread_died: impl Fn(&str) + Send + Sync + 'static) {
     panic::set_hook(Box::new(move |info| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed");

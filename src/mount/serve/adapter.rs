@@ -18,11 +18,12 @@ use fuser::{
     ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use super::activity::Reading;
+use super::filesystem::{BLOCK_BYTES, FOREVER, Shared, kind};
 use super::guard;
 use super::loops::ReadLoops;
-use super::options::{MAX_REQUEST_BYTES, MountOptions};
-use super::requests::{BLOCK_BYTES, FOREVER, Reading, Shared, kind};
-use super::serve::{MAX_WAITING, Read, Waits};
+use super::waits::{MAX_WAITING, Read, Waits};
+use crate::mount::options::{MAX_REQUEST_BYTES, MountOptions};
 
 /// Inode numbers are never used again.
 const GENERATION: Generation = Generation(0);
@@ -34,7 +35,7 @@ const MAX_BACKGROUND: u16 = MAX_WAITING as u16 + 1024;
 const CONGESTED: u16 = 48;
 
 /// Serves a model to the kernel.
-pub(super) struct Adapter {
+pub(in crate::mount) struct Adapter {
     shared: Arc<Shared>,
     loops: ReadLoops,
     waits: Arc<Waits<Shared>>,
@@ -45,7 +46,7 @@ pub(super) struct Adapter {
 }
 
 impl Adapter {
-    pub(super) fn new(shared: Arc<Shared>, options: &MountOptions) -> Adapter {
+    pub(in crate::mount) fn new(shared: Arc<Shared>, options: &MountOptions) -> Adapter {
         let (threads, timeout) = (options.threads, options.stall_timeout);
         Adapter {
             waits: Arc::new(Waits::new(Arc::clone(&shared), threads, timeout)),
@@ -58,9 +59,9 @@ impl Adapter {
     }
 
     fn guard<T>(&self, operation: impl FnOnce(&Shared) -> Result<T, Errno>) -> Result<T, Errno> {
-        let counters = &self.shared.counters;
-        counters.requests.fetch_add(1, Ordering::Relaxed);
-        guard::run(&counters.panics, || operation(&self.shared))
+        let activity = &self.shared.activity;
+        activity.requests.fetch_add(1, Ordering::Relaxed);
+        guard::run(&activity.panics, || operation(&self.shared))
     }
 }
 
@@ -156,10 +157,10 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let counters = &self.shared.counters;
-        counters.requests.fetch_add(1, Ordering::Relaxed);
-        let ahead = self.shared.is_prefetcher(req.pid());
-        let reading = Reading::begin(&self.shared, ahead);
+        let activity = &self.shared.activity;
+        activity.requests.fetch_add(1, Ordering::Relaxed);
+        let ahead = activity.is_prefetcher(req.pid());
+        let reading = Reading::begin(activity, ahead);
         let read = Read {
             inode: ino.0,
             offset,
