@@ -22,13 +22,14 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
 use super::at::{attach, device, place};
-use super::lifecycle::{self, Event, Events};
+use super::lifecycle::{self, Events};
 use super::log_queue::LogWriter;
 use super::notify::Notifier;
 use super::options::MountOptions;
 use super::prefetch::filler::{Filler, Process};
 use super::ready::Reporter;
 use super::server::Server;
+use super::session::Event;
 use super::sys::{self, Forked, SignalSet, Signals};
 use super::wire::{Order, Prefetcher, Report, Wire};
 use super::{address_space, sandbox};

@@ -26,8 +26,9 @@ use super::ready::{self, Reporter};
 use super::serve::adapter::Adapter;
 use super::serve::filesystem::{Process, Shared};
 use super::serve::guard;
+use super::session::{self, Event};
 use super::sys::{self, SignalSet};
-use super::{address_space, resident, session};
+use super::{address_space, resident};
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::model::{Model, OpenOptions};
@@ -36,23 +37,6 @@ use crate::model::{Model, OpenOptions};
 const START: Duration = Duration::from_secs(10);
 /// How long readers may go on after the mount was asked to end.
 const DRAIN: Duration = Duration::from_millis(4500);
-
-/// What whoever keeps a mount waits for.
-#[derive(Debug)]
-pub(super) enum Event {
-    /// A signal arrived.
-    Signal(i32),
-    /// The process that serves was asked to end.
-    Asked,
-    /// The FUSE connection has ended: unmounted, by us or by anyone.
-    Ended(io::Result<()>),
-    /// All event loops have died of panics.
-    LoopsDied,
-    /// The process that serves has failed, and says why.
-    Failed(Error),
-    /// The process that serves is gone, and cannot say why.
-    Died(Error),
-}
 
 /// Where events come from.
 pub(super) trait Events {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use super::lifecycle::{self, Event};
+use super::lifecycle;
 use super::log_queue::LogQueue;
 use super::options::MountOptions;
 use super::prefetch::filler::Filler;
@@ -21,7 +21,7 @@ use super::prefetch::work as prefetch;
 use super::sandbox::{self, Needs};
 use super::serve::adapter::Adapter;
 use super::serve::filesystem::{Process, Shared};
-use super::session;
+use super::session::{self, Event};
 use super::sys::SignalSet;
 use super::wire::{Order, Report, Wire};
 use crate::error::{Error, Result};

@@ -1,14 +1,31 @@
 //! The threads that serve: fuser's event loops.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::Sender;
 use std::thread;
 
 use fuser::{Config, Session, SessionACL};
 
-use super::lifecycle::Event;
 use super::serve::adapter::Adapter;
 use crate::error::{Error, Result};
+
+/// What whoever keeps a mount waits for.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A signal arrived.
+    Signal(i32),
+    /// The process that serves was asked to end.
+    Asked,
+    /// The FUSE connection has ended: unmounted, by us or by anyone.
+    Ended(io::Result<()>),
+    /// All event loops have died of panics.
+    LoopsDied,
+    /// The process that serves has failed, and says why.
+    Failed(Error),
+    /// The process that serves is gone, and cannot say why.
+    Died(Error),
+}
 
 /// Answers the kernel's first request, then serves in threads of its own until the connection
 /// ends, which is reported as [`Event::Ended`].
