@@ -1,4 +1,4 @@
-//! Sizes as people write them.
+//! Sizes as people write and read them: in units of 1024, everywhere.
 
 /// Parses a number of bytes: `1048576`, `1024K`, `64Mi`, `1MiB`, `2G`. Units are powers of 1024,
 /// however they are written; case and a space in front of them do not matter.
@@ -33,9 +33,55 @@ pub fn parse_size(text: &str) -> Result<u64, &'static str> {
         .ok_or("larger than 2^64 bytes")
 }
 
+/// A number of bytes with three significant digits, in the units that [`parse_size`] takes: `3.01 MiB`.
+///
+/// ```
+/// use modeloci::byte_size::format_size;
+///
+/// assert_eq!(format_size(64 << 20), "64.0 MiB");
+/// ```
+pub fn format_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut unit = "";
+    for next in UNITS {
+        value /= 1024.0;
+        unit = next;
+        // 1023.5 would round to 1024.
+        if value < 1023.5 {
+            break;
+        }
+    }
+    match value {
+        v if v < 9.995 => format!("{v:.2} {unit}"),
+        v if v < 99.95 => format!("{v:.1} {unit}"),
+        v => format!("{v:.0} {unit}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_three_digits_and_one_unit() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            (12_345, "12.1 KiB"),
+            ((1024 << 10) - 513, "1023 KiB"),
+            ((1024 << 10) - 512, "1.00 MiB"),
+            (123_456_789, "118 MiB"),
+            (1 << 30, "1.00 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(format_size(bytes), text);
+        }
+    }
 
     #[test]
     fn units_are_the_same_however_they_are_written() {

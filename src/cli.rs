@@ -404,6 +404,9 @@ pub(crate) struct MountArgs {
     /// mount(8) helper `-s`: unknown options are ignored.
     #[arg(skip)]
     pub(crate) sloppy: bool,
+    /// mount(8) helper `-o rw`.
+    #[arg(skip)]
+    pub(crate) writable: bool,
 }
 
 /// `umount`
@@ -537,7 +540,9 @@ impl From<MountHelper> for Cli {
                 uid: None,
                 gid: None,
                 // mount(8) passes `rw` whenever `ro` was not asked for. The mount is read-only, and
-                // the mount table says so, as with other file systems that cannot be written.
+                // a warning and the mount table say so, as with other file systems that cannot be
+                // written.
+                writable: helper.options.iter().any(|o| o == "rw"),
                 options: helper.options.into_iter().filter(|o| o != "rw").collect(),
                 log_file: None,
                 system_log: false,
@@ -733,5 +738,6 @@ mod tests {
             panic!()
         };
         assert_eq!(args.options, ["noexec"], "mount(8) adds rw by itself");
+        assert!(args.writable);
     }
 }

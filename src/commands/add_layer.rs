@@ -27,7 +27,7 @@ pub(crate) fn run(args: &AddLayerArgs) -> anyhow::Result<ExitCode> {
         output::report_line(&format!("warning: {warning}"));
     }
     if args.json {
-        output::print_json(&pack::document(&args.archive, &packed))?;
+        output::print_json(&pack::document(&args.archive, &packed)?)?;
     } else {
         let archive = output::absolute(&args.archive);
         output::print(&format!(

@@ -3,99 +3,52 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use modeloci::Model;
+use modeloci::byte_size::format_size;
 use modeloci::entry_path::printable;
-use modeloci::model::verify::{LayerReport, verify};
 use modeloci::model::{FileInfo, OpenOptions};
-use modeloci::oci::{Descriptor, OciManifest, media_type};
-use modeloci::{ErrorKind, Model, Result};
+use modeloci::oci::OciManifest;
 use serde_json::{Value, json};
-use unicode_width::UnicodeWidthStr as _;
 
-use super::output::{self, human_bytes, ratio};
-use super::progress::Progress;
+use super::table::{self, Row};
+use super::{document, output, verify};
 use crate::cli::{InspectArgs, Verbosity};
 
 pub(crate) fn run(args: &InspectArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
-    let options = OpenOptions {
-        pin: args.digest,
-        ..OpenOptions::default()
+    let (model, reports) = if args.no_verify {
+        let options = OpenOptions {
+            pin: args.digest,
+            ..OpenOptions::default()
+        };
+        let model = Model::open(args.archive(), &options)
+            .map_err(|error| output::about(args.archive(), error))?;
+        (model, None)
+    } else {
+        let verified = verify::verified(args.archive(), args.digest, args.jobs, verbosity)?;
+        (verified.model, Some(verified.reports))
     };
-    let model = Model::open(args.archive(), &options)
-        .map_err(|error| output::about(args.archive(), error))?;
-    let reports = (!args.no_verify).then(|| {
-        let bar = Progress::new("verifying", verbosity);
-        verify(&model, args.jobs.unwrap_or(0), &|done, total| {
-            bar.update(done, total)
-        })
-    });
 
     // Before anything is printed: the manifest is read once more.
     let manifest = model.documents()?.manifest;
     let printed = if args.json {
-        output::print_json(&document(args, &model, &manifest, reports.as_deref()))
-    } else {
-        for note in model.notes() {
-            output::report_line(&format!("warning: {note}"));
+        let mut document = document::archive(args.archive(), &model, reports.as_deref())?;
+        if reports.is_none() {
+            document::extend(&mut document, json!({ "verified": null }));
         }
+        output::print_json(&document)
+    } else {
+        verify::warn(&model);
+        let columns = table::columns();
         let mut text = config(&model);
-        text.push_str(&listing(&model, &manifest));
+        text.push_str(&listing(&model, &manifest, columns));
         if let Some(reports) = &reports {
-            text.push_str(&verification(reports));
+            text.push('\n');
+            text.push_str(&verify::section(reports, columns));
         }
         // What the original tool did not print stands below all that it did.
         output::print(&format!("{text}\n{}", identity(&model)))
     };
-    // A reader that wanted no more of the listing (`| head`, `| grep -q`) must not turn a failed
-    // verification into success.
-    match conclude(&reports.unwrap_or_default()) {
-        Some(code) => Ok(code),
-        None => printed.map(|()| ExitCode::SUCCESS),
-    }
-}
-
-/// The original tool's section on what was verified: a line for each layer.
-fn verification(reports: &[LayerReport]) -> String {
-    let count = output::count(reports.len() as u64, "layer");
-    let mut text = format!("\nLayer verification ({count}):\n");
-    for report in reports {
-        let word = match &report.outcome {
-            Ok(_) => "OK",
-            Err(error) if error.kind() == ErrorKind::Environment => "UNREADABLE",
-            Err(_) => "CORRUPTED",
-        };
-        let _ = writeln!(text, "  {word}  {}", report.layer.digest);
-    }
-    if reports.iter().all(LayerReport::verified) {
-        text.push_str("All layers verified.\n");
-    }
-    text
-}
-
-/// One line on stderr for each layer that failed, and the exit code: that of failed verification
-/// before that of storage that cannot be read. `None` when none failed.
-fn conclude(reports: &[LayerReport]) -> Option<ExitCode> {
-    let mut codes = Vec::new();
-    for report in reports {
-        if let Err(error) = &report.outcome {
-            codes.push(output::code_of(error.kind()));
-            let (path, text) = (report.path.to_string(), error.to_string());
-            if text.contains(&path) {
-                output::report_line(&format!("error: {text}"));
-            } else {
-                output::report_line(&format!("error: {path}: {text}"));
-            }
-        }
-    }
-    if codes.is_empty() {
-        return None;
-    }
-    let (failed, all) = (codes.len(), reports.len());
-    output::report_line(&format!(
-        "error: {failed} of {all} layers failed verification"
-    ));
-    // A layer that breaks its format's rules has failed verification too.
-    let environment = codes.iter().all(|code| *code == 5);
-    Some(ExitCode::from(if environment { 5 } else { 1 }))
+    verify::conclude(&reports.unwrap_or_default(), printed)
 }
 
 /// The original tool's lines on what the model is.
@@ -129,116 +82,31 @@ pub(crate) fn identity(model: &Model) -> String {
 
 /// One line per file: path, size of the file, digest of its layer. Where a layer holds several
 /// files, one line per layer with its files below.
-fn listing(model: &Model, manifest: &OciManifest) -> String {
-    let layers = layers(manifest);
+fn listing(model: &Model, manifest: &OciManifest, columns: Option<usize>) -> String {
+    let layers = document::layers(manifest);
     let mut text = format!("\nLayers ({}):\n", layers.len());
     let files: Vec<&FileInfo> = model.files().collect();
+    let row = |file: &FileInfo, digest: String| Row {
+        path: file.path.to_string(),
+        size: output::original_kilobytes(file.size),
+        digest,
+    };
     if files.len() == layers.len() {
-        let rows = files.iter().map(|file| {
-            (
-                file.path.to_string(),
-                file.size,
-                file.layer.digest.to_string(),
-            )
-        });
-        table(&mut text, "  ", rows.collect());
-        return text;
+        let rows = files
+            .iter()
+            .map(|file| row(file, file.layer.digest.to_string()));
+        return text + &table::render("  ", &rows.collect::<Vec<_>>(), columns);
     }
     for layer in layers {
-        let (size, digest) = (human_bytes(layer.size), layer.digest);
-        let _ = writeln!(text, "  {digest}  {size}  {}", printable(&layer.media_type));
-        let inside = files.iter().filter(|file| file.layer.digest == digest);
-        let rows = inside.map(|file| (file.path.to_string(), file.size, String::new()));
-        table(&mut text, "    ", rows.collect());
+        let size = format_size(layer.size);
+        let media_type = printable(&layer.media_type);
+        let beside = size.len() + media_type.len() + 6;
+        let room = columns.map(|columns| columns.saturating_sub(beside));
+        let digest = table::digest(&layer.digest.to_string(), room);
+        let _ = writeln!(text, "  {digest}  {size}  {media_type}");
+        let inside = files.iter().filter(|f| f.layer.digest == layer.digest);
+        let rows: Vec<Row> = inside.map(|file| row(file, String::new())).collect();
+        text.push_str(&table::render("    ", &rows, columns));
     }
     text
-}
-
-/// Columns as wide as the original tool's, or as the longest path wants them.
-fn table(text: &mut String, indent: &str, rows: Vec<(String, u64, String)>) {
-    // One very long path must not push every other line's size off the screen.
-    let width = rows.iter().map(|(path, ..)| path.width());
-    let width = width.filter(|n| *n <= 60).max().unwrap_or(0).max(40);
-    for (path, size, digest) in rows {
-        // Some characters take two columns, others none.
-        let pad = width.saturating_sub(path.width());
-        let size = output::original_kilobytes(size);
-        let line = format!("{indent}{path}{:pad$} {size:>9}  {digest}", "");
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-}
-
-/// The manifest's layers, without the placeholder of a model that has none.
-fn layers(manifest: &OciManifest) -> Vec<&Descriptor> {
-    let layers = manifest.layers.iter();
-    layers
-        .filter(|layer| layer.media_type != media_type::EMPTY)
-        .collect()
-}
-
-fn document(
-    args: &InspectArgs,
-    model: &Model,
-    manifest: &OciManifest,
-    reports: Option<&[LayerReport]>,
-) -> Value {
-    let files: Vec<Value> = model
-        .files()
-        .enumerate()
-        .map(|(i, file)| {
-            let report = reports.and_then(|reports| reports.get(i));
-            let layer = manifest.layers.get(file.layer_number);
-            entry(model, file, layer, report.map(|report| &report.outcome))
-        })
-        .collect();
-    let stored = layers(manifest)
-        .iter()
-        .fold(0u64, |sum, l| sum.saturating_add(l.size));
-    json!({
-        "archive": args.archive().to_string_lossy(),
-        "manifest_digest": model.manifest_digest(),
-        "model": model.config(),
-        "artifact_type": manifest.artifact_type,
-        "config_descriptor": manifest.config,
-        "annotations": manifest.annotations,
-        "files": files.len(),
-        "bytes": model.total_bytes(),
-        "layer_bytes": stored,
-        "ratio": ratio(stored, model.total_bytes()),
-        "verified": reports.map(|reports| reports.iter().all(LayerReport::verified)),
-        "layers": files,
-        "notes": model.notes(),
-    })
-}
-
-fn entry(
-    model: &Model,
-    file: &FileInfo,
-    layer: Option<&Descriptor>,
-    outcome: Option<&Result<modeloci::Digest>>,
-) -> Value {
-    let found = outcome.and_then(|outcome| outcome.as_ref().ok().copied());
-    json!({
-        "path": file.path.as_str(),
-        "size": file.size,
-        "digest": found.or(file.digest),
-        "executable": model.attr(file.inode).is_some_and(|attr| attr.mode & 0o111 != 0),
-        "layer": layer,
-        "compression": compression(&file.layer.media_type),
-        "seekable": file.layer.chunks.is_some(),
-        "ratio": ratio(file.layer.size, file.size),
-        "verified": outcome.map(Result::is_ok),
-        "error": outcome.and_then(|outcome| outcome.as_ref().err()).map(ToString::to_string),
-    })
-}
-
-/// What the media type says about compression; null where it says nothing.
-fn compression(media_type: &str) -> Option<&'static str> {
-    let ends = |suffixes: [&str; 2]| suffixes.iter().any(|s| media_type.ends_with(s));
-    match () {
-        () if ends(["+gzip", ".gzip"]) => Some("gzip"),
-        () if ends(["+zstd", ".zstd"]) => Some("zstd"),
-        () if ends([".tar", ".raw"]) => Some("none"),
-        () => None,
-    }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::cli::{Cli, Command};
 
 mod add_layer;
+mod document;
 mod inspect;
 pub(crate) mod interrupt;
 pub(crate) mod logging;
@@ -13,8 +14,10 @@ pub(crate) mod output;
 mod pack;
 pub(crate) mod progress;
 mod status;
+mod table;
 mod umount;
 mod unpack;
+mod verify;
 
 /// Runs one command line. `mount` sets up its own logging, because it may outlive the terminal.
 ///

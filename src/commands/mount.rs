@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use log::LevelFilter;
+use modeloci::entry_path::printable_path;
 use modeloci::mount::{self, LogQueue, MountOptions, Side, SystemLog};
 use modeloci::{Error, ErrorKind};
 
@@ -28,6 +29,7 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
             open_log(file)?;
         }
         mount::mount(&options).map_err(|error| advise(error, &args.archive))?;
+        remark(&args, &options, verbosity);
         return Ok(ExitCode::SUCCESS);
     }
     if options.ready_fd.is_some() {
@@ -62,6 +64,19 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
             // What there is to say the keeper says.
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// Says what may surprise about a mount that answers.
+fn remark(args: &MountArgs, options: &MountOptions, verbosity: Verbosity) {
+    if args.writable {
+        // As mount(8) says it of what cannot be written. It asks for it whenever `ro` is not given.
+        let mountpoint = printable_path(&args.mountpoint);
+        output::report_line(&format!("warning: {mountpoint} is mounted read-only"));
+    }
+    let of_root = rustix::process::geteuid().is_root() && !options.allow_other;
+    if of_root && !verbosity.quiet {
+        output::report_line("hint: only root can read it; --allow-other lets other users in");
     }
 }
 

@@ -229,32 +229,10 @@ pub(crate) fn absolute(path: &Path) -> String {
     printable_path(&std::path::absolute(path).unwrap_or_else(|_| path.into()))
 }
 
-/// A number of bytes in the original tool's lines: kibibytes, called `KB` there.
+/// A number of bytes in the original tool's lines: kibibytes, called `KB` there. All else is told in the
+/// units of [`modeloci::byte_size::format_size`].
 pub(crate) fn original_kilobytes(bytes: u64) -> String {
     format!("{:.1} KB", bytes as f64 / 1024.0)
-}
-
-/// A number of bytes with three significant digits and a decimal unit, as disks are sold: `123 MB`.
-pub(crate) fn human_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if bytes < 1000 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64;
-    let mut unit = "";
-    for next in UNITS {
-        value /= 1000.0;
-        unit = next;
-        // 999.5 would round to 1000.
-        if value < 999.5 {
-            break;
-        }
-    }
-    match value {
-        v if v < 9.995 => format!("{v:.2} {unit}"),
-        v if v < 99.95 => format!("{v:.1} {unit}"),
-        v => format!("{v:.0} {unit}"),
-    }
 }
 
 /// `part / whole` to four places; `None` of nothing.
@@ -284,22 +262,6 @@ pub(crate) fn count(n: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_have_three_digits() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "1.00 kB"),
-            (12_345, "12.3 kB"),
-            (999_499, "999 kB"),
-            (999_500, "1.00 MB"),
-            (123_456_789, "123 MB"),
-            (u64::MAX, "18.4 EB"),
-        ] {
-            assert_eq!(human_bytes(bytes), text);
-        }
-    }
 
     #[test]
     fn small_models_have_no_percentage() {

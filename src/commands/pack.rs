@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use modeloci::Error;
+use modeloci::byte_size::format_size;
 use modeloci::entry_path::printable;
+use modeloci::model::OpenOptions;
+use modeloci::oci::OciConfig;
 use modeloci::oci::config::parse_metadata;
-use modeloci::oci::{Descriptor, OciConfig};
 use modeloci::pack::{LeftOut, LeftOutBy, Output, PackOptions, Packed};
-use serde_json::{Map, Value};
+use modeloci::{Error, Model};
+use serde_json::{Map, Value, json};
 
-use super::interrupt;
-use super::output::{self, human_bytes, ratio};
 use super::progress::Progress;
+use super::{document, interrupt, output};
 use crate::cli::{EncodeArgs, PackArgs, Profile, Verbosity};
 
 pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
@@ -74,11 +75,9 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         }
     };
     if args.json {
-        let mut document = document(archive, &packed);
-        if let Value::Object(fields) = &mut document {
-            let left_out = packed.left_out.iter().map(left_out_document).collect();
-            fields.insert("left_out".into(), Value::Array(left_out));
-        }
+        let mut document = document(archive, &packed)?;
+        let left_out: Vec<Value> = packed.left_out.iter().map(left_out_document).collect();
+        document::extend(&mut document, json!({ "left_out": left_out }));
         output::print_json(&document)?;
     } else {
         output::print(&report(&output::absolute(archive), args, &packed))?;
@@ -144,7 +143,7 @@ fn origin(by: LeftOutBy) -> &'static str {
 }
 
 fn left_out_document(left_out: &LeftOut) -> Value {
-    serde_json::json!({
+    json!({
         "by": origin(left_out.by),
         "pattern": left_out.pattern,
         "entries": left_out.entries,
@@ -199,29 +198,34 @@ fn default_output(args: &PackArgs) -> anyhow::Result<PathBuf> {
 /// The lines that say what an archive holds now.
 pub(crate) fn written(packed: &Packed) -> String {
     let (files, archive) = (packed.file_bytes, packed.archive_bytes);
-    let size = human_bytes(archive) + &output::percent(archive, files);
+    let size = format_size(archive) + &output::percent(archive, files);
     [
         output::line("Digest", &packed.manifest_digest.to_string()),
         output::line(
             "Files",
-            &format!("{} ({})", packed.files, human_bytes(files)),
+            &format!("{} ({})", packed.files, format_size(files)),
         ),
         output::line("Size", &size),
     ]
     .concat()
 }
 
-/// What was written, as JSON.
-pub(crate) fn document(archive: &Path, packed: &Packed) -> Value {
-    let layers: Vec<&Descriptor> = packed.layers.iter().collect();
-    serde_json::json!({
-        "archive": archive.to_string_lossy(),
-        "manifest_digest": packed.manifest_digest,
-        "files": packed.files,
-        "bytes": packed.file_bytes,
+/// What was written, as JSON: what `inspect` prints of it, and more.
+///
+/// # Errors
+/// Those of opening it, when something else has taken its place meanwhile, too.
+pub(crate) fn document(archive: &Path, packed: &Packed) -> modeloci::Result<Value> {
+    let options = OpenOptions {
+        pin: Some(packed.manifest_digest),
+        ..OpenOptions::default()
+    };
+    let model = Model::open(archive, &options)?;
+    let mut document = document::archive(archive, &model, None)?;
+    let warnings: Vec<&String> = packed.warnings.iter().chain(model.notes()).collect();
+    let written = json!({
         "archive_bytes": packed.archive_bytes,
-        "ratio": ratio(packed.archive_bytes, packed.file_bytes),
-        "layers": layers,
-        "warnings": packed.warnings,
-    })
+        "warnings": warnings,
+    });
+    document::extend(&mut document, written);
+    Ok(document)
 }

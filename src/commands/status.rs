@@ -3,8 +3,11 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use modeloci::byte_size::format_size;
 use modeloci::mount::{self, Status};
+use serde_json::Value;
 
+use super::document::versioned;
 use super::output;
 use crate::cli::StatusArgs;
 
@@ -14,7 +17,7 @@ pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     };
     let status = mount::status(mountpoint)?;
     if args.json {
-        output::print_json(&serde_json::to_value(&status)?)?;
+        output::print_json(&versioned(serde_json::to_value(&status)?))?;
     } else {
         output::print(&report(&status))?;
     }
@@ -31,7 +34,9 @@ fn all(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         }
     }
     if args.json {
-        output::print_json(&serde_json::to_value(&answers)?)?;
+        let answers = answers.iter().map(serde_json::to_value);
+        let documents = answers.map(|value| value.map(versioned));
+        output::print_json(&Value::Array(documents.collect::<Result<_, _>>()?))?;
     } else if answers.is_empty() && silent.is_empty() {
         output::print("no models are mounted\n")?;
     } else {
@@ -62,7 +67,6 @@ fn report(status: &Status) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{label:<18}{value}");
     };
-    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     // What came through the mount is whatever its process says.
     let plain = |text: &str| modeloci::entry_path::printable(text);
     line("Archive:", plain(&status.archive));
@@ -86,19 +90,19 @@ fn report(status: &Status) -> String {
     line("Sandbox:", plain(&sandbox));
     line(
         "Files:",
-        format!("{} ({})", status.files, mib(status.total_bytes)),
+        format!("{} ({})", status.files, format_size(status.total_bytes)),
     );
     line(
         "Served:",
         format!(
             "{} in {} reads, {} in flight",
-            mib(status.bytes_served),
+            format_size(status.bytes_served),
             status.read_requests,
             status.reads_in_flight
         ),
     );
     if status.prefetched_bytes > 0 {
-        line("Prefetched:", mib(status.prefetched_bytes));
+        line("Prefetched:", format_size(status.prefetched_bytes));
     }
     line(
         "Chunks:",
@@ -123,10 +127,10 @@ fn report(status: &Status) -> String {
         "Cache:",
         format!(
             "{} of {}",
-            mib(status.cache_used_bytes),
-            mib(status.cache_size_bytes)
+            format_size(status.cache_used_bytes),
+            format_size(status.cache_size_bytes)
         ),
     );
-    line("Memory:", mib(status.memory_bytes));
+    line("Memory:", format_size(status.memory_bytes));
     text
 }

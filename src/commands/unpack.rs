@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use modeloci::byte_size::format_size;
 use modeloci::model::OpenOptions;
 use modeloci::unpack::{UnpackOptions, unpack};
 use modeloci::{Error, ErrorKind, Model};
 use serde_json::json;
 
-use super::output::{self, human_bytes};
 use super::progress::Progress;
-use super::{inspect, interrupt};
+use super::{document, inspect, interrupt, output};
 use crate::cli::{UnpackArgs, Verbosity};
 
 /// Threads stay close together, so there is little to keep.
@@ -48,16 +48,17 @@ pub(crate) fn run(args: &UnpackArgs, verbosity: Verbosity) -> anyhow::Result<Exi
     let unpacked = result.map_err(|error| advise(error, args))?;
 
     if args.json {
-        output::print_json(&json!({
+        let mut document = document::model(args.archive(), &model);
+        let unpacked = json!({
             "output": args.output().to_string_lossy(),
-            "manifest_digest": model.manifest_digest(),
-            "model": model.config(),
             "files": unpacked.files,
             "bytes": unpacked.bytes,
-            "notes": model.notes(),
-        }))?;
+            "warnings": model.notes(),
+        });
+        document::extend(&mut document, unpacked);
+        output::print_json(&document)?;
     } else {
-        let files = format!("{} ({})", unpacked.files, human_bytes(unpacked.bytes));
+        let files = format!("{} ({})", unpacked.files, format_size(unpacked.bytes));
         output::print(&format!(
             "Unpacked to: {}\n{}{}{}",
             output::absolute(args.output()),

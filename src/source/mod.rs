@@ -22,10 +22,12 @@ use crate::files::calls;
 pub mod archive;
 pub mod layout_dir;
 pub mod memory;
+pub mod watched;
 
 pub use archive::ArchiveSource;
 pub use layout_dir::LayoutDir;
 pub use memory::MemorySource;
+pub use watched::WatchedSource;
 
 /// Bytes at an offset: a blob, or a file.
 pub trait ReadAt: Send + Sync {

@@ -1,6 +1,8 @@
 //! `modeloci inspect`
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Stdio};
 
 use super::harness::{Sandbox, noise};
 
@@ -169,4 +171,87 @@ fn t11_what_is_no_archive_exits_3_and_what_is_absent_5() {
     sandbox
         .run(&["inspect", "absent.tar"])
         .fails(5, "absent.tar");
+}
+
+#[test]
+fn an_interrupt_inside_a_layer_says_so() {
+    let sandbox = Sandbox::new();
+    // One layer, which takes long enough.
+    let file = fs::File::create(sandbox.write("model/weights.bin", "")).unwrap();
+    file.set_len(1 << 30).unwrap();
+    let line = "pack model --name m --version 1.0 -o m.tar --compression none";
+    sandbox.run(&line.split(' ').collect::<Vec<_>>()).ok();
+    for (signal, number) in [("INT", 2), ("TERM", 15)] {
+        let child = sandbox
+            .command(&["inspect", "m.tar"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It catches signals before it opens the archive.
+        let stat = format!("/proc/{}/status", child.id());
+        let caught = || {
+            let status = fs::read_to_string(&stat).unwrap();
+            let mask = status.split("SigCgt:").nth(1).unwrap();
+            let mask = u64::from_str_radix(mask.lines().next().unwrap().trim(), 16).unwrap();
+            mask & 1 << (number - 1) != 0
+        };
+        while !caught() {
+            std::thread::yield_now();
+        }
+        let kill = ["-s", signal, &child.id().to_string()];
+        Command::new("kill").args(kill).status().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.signal(), Some(number));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(text, "error: m.tar: interrupted\n");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+/// Runs a command with a terminal of so many columns; `script` belongs to every system.
+fn on_terminal(sandbox: &Sandbox, columns: u32, args: &str) -> String {
+    let binary = env!("CARGO_BIN_EXE_modeloci");
+    let output = Command::new("script")
+        .args([
+            "-qec",
+            &format!("stty rows 24 cols {columns}; {binary} {args}"),
+        ])
+        .arg("/dev/null")
+        .current_dir(sandbox.path(""))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().replace('\r', "")
+}
+
+#[test]
+fn a_listing_keeps_within_the_terminal() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    let long = format!("{}/{}", "d".repeat(50), "f".repeat(49));
+    for name in ["\u{6a21}\u{578b}", &long] {
+        sandbox.write(&format!("model/{name}"), "");
+    }
+    let digest = sandbox.pack();
+    let width = |line: &str| -> usize {
+        let wide = |c: char| if c > '\u{2000}' { 2 } else { 1 };
+        line.chars().map(wide).sum()
+    };
+    for columns in [40, 100] {
+        let text = on_terminal(&sandbox, columns, "inspect m.tar");
+        assert!(text.contains("\n  \u{6a21}\u{578b}"), "{text}");
+        assert!(text.contains("All layers verified."), "{text}");
+        for line in text.lines().filter(|line| !line.contains('\u{1b}')) {
+            let whole = line.contains(&digest) || line.trim() == long;
+            assert!(
+                whole || width(line) <= columns as usize,
+                "{columns}: {line}"
+            );
+        }
+    }
+    // The bar counts within a layer, in the units of everything else.
+    let text = on_terminal(&sandbox, 100, "inspect m.tar");
+    assert!(text.contains("MiB"), "{text}");
 }

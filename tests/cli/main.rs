@@ -2,8 +2,11 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs)]
 
+#[path = "../support/documented.rs"]
+mod documented;
 mod harness;
 mod inspect;
+mod json;
 mod original;
 mod pack;
 mod unpack;

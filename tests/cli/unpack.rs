@@ -22,7 +22,7 @@ fn restores_the_files_and_prints_the_config() {
     assert_eq!(lines[0], format!("Unpacked to: {}", sandbox.real("out")));
     assert_eq!(lines[1], "Model    : m");
     assert_eq!(lines[5], "Metadata:  {}");
-    assert_eq!(lines[7], "Files:     3 (3.16 MB)");
+    assert_eq!(lines[7], "Files:     3 (3.01 MiB)");
     for (name, bytes) in &files {
         assert!(
             fs::read(sandbox.path("out").join(name)).unwrap() == *bytes,

@@ -87,6 +87,15 @@ fn wrong_usage_exits_2() {
 }
 
 #[test]
+fn a_mount_to_write_to_is_refused_with_the_reason() {
+    let sandbox = Sandbox::new();
+    for options in ["rw", "noexec,rw"] {
+        let line = ["mount", "a", "b", "-o", options];
+        sandbox.run(&line).fails(2, "mounted read-only");
+    }
+}
+
+#[test]
 fn an_index_is_kept_somewhere_or_nowhere() {
     let sandbox = Sandbox::new();
     for line in [

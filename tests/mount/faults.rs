@@ -137,6 +137,10 @@ fn d3_what_is_damaged_is_told() {
             "{told}"
         );
         let json: serde_json::Value = serde_json::from_str(&status(&["--json"]).ok().out).unwrap();
+        for failure in json["last_failures"].as_array().unwrap() {
+            let fields = crate::documented::fields(&["`last_failures`"]);
+            crate::documented::assert_documented(failure, &fields);
+        }
         let last = json["last_failures"].as_array().unwrap();
         assert_eq!(last.len(), 1, "one for each file: {json}");
         assert_eq!(last[0]["path"], "weights.bin");

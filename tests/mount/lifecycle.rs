@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::documented;
 use crate::harness::{
     BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, kill, lives, mounts_at, shell,
     until,
@@ -18,7 +19,12 @@ use crate::support;
 fn the_starter_returns_when_the_mount_answers() {
     let scene = Scene::new();
     let done = scene.run(&["mount", "m.tar", "mnt"]).ok();
-    assert_eq!((done.out.as_str(), done.err.as_str()), ("", ""));
+    // What surprises root most: nobody else can read it.
+    let hint = match is_root() {
+        true => "hint: only root can read it; --allow-other lets other users in\n",
+        false => "",
+    };
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("", hint));
     let mount = Mounted(scene.path("mnt"));
     assert!(mount.path("config.json").exists(), "at once");
     let pid = mount.pid();
@@ -32,6 +38,28 @@ fn the_starter_returns_when_the_mount_answers() {
     mount.unmount();
     until("the process ends", || !lives(pid));
     assert_eq!(mounts_at(&mount.0), 0);
+    for option in ["--allow-other", "--quiet"] {
+        if option == "--quiet" || is_root() {
+            let done = scene.run(&["mount", "m.tar", "mnt", option]).ok();
+            assert_eq!((done.out.as_str(), done.err.as_str()), ("", ""), "{option}");
+            Mounted(scene.path("mnt")).unmount();
+        }
+    }
+}
+
+#[test]
+fn the_status_is_documented() {
+    let scene = Scene::new();
+    let mount = scene.mount(&[]);
+    fs::read(mount.path("config.json")).unwrap();
+    let fields = documented::fields(&["`status`"]);
+    documented::assert_documented(&mount.status(), &fields);
+    let all = scene.run(&["status", "--json"]);
+    let all: serde_json::Value = serde_json::from_str(&all.out).unwrap();
+    for status in all.as_array().unwrap() {
+        documented::assert_documented(status, &fields);
+        assert_eq!(status["schema_version"], 1);
+    }
 }
 
 #[test]

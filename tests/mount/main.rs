@@ -11,6 +11,8 @@
     unsafe_code
 )]
 
+#[path = "../support/documented.rs"]
+mod documented;
 mod faults;
 mod harness;
 mod lifecycle;

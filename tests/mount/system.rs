@@ -91,6 +91,12 @@ fn mount_8_mounts_models() {
         "{\"layers\": 2} remount: 1\n{\"layers\": 2} option: 1\narchive: 32\nnothing mounted\n"
     );
     assert!(done.err.contains("cannot be remounted"), "{}", done.err);
+    // The second of them did not ask for ro.
+    let told = format!(
+        "warning: {} is mounted read-only",
+        scene.path("mnt").display()
+    );
+    assert_eq!(done.err.matches(&told).count(), 1, "{}", done.err);
     assert!(done.err.contains("\"frobnicate\": is unknown"));
 }
 

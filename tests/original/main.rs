@@ -164,7 +164,7 @@ fn inspect_lists_and_verifies_every_file() {
             .collect();
         assert_same(name, found, expected, false);
         // What is left out is said, once each.
-        let notes: Vec<_> = report["notes"]
+        let notes: Vec<_> = report["warnings"]
             .as_array()
             .unwrap()
             .iter()

@@ -1,0 +1,154 @@
+//! `modeloci verify`, and what `inspect` says of verification.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use modeloci::entry_path::printable_path;
+use modeloci::model::OpenOptions;
+use modeloci::model::verify::{LayerReport, verify};
+use modeloci::source::{self, WatchedSource};
+use modeloci::{Digest, Error, ErrorKind, Model};
+
+use super::progress::Progress;
+use super::{document, interrupt, output, table};
+use crate::cli::Verbosity;
+
+/// A model of which every layer was looked at.
+pub(crate) struct Verified {
+    pub(crate) model: Model,
+    pub(crate) reports: Vec<LayerReport>,
+}
+
+/// Opens an archive and verifies all of its layers; a bar shows how much of them was read. A signal
+/// ends it.
+///
+/// # Errors
+/// Those of opening; a layer that fails is none.
+pub(crate) fn verified(
+    archive: &Path,
+    pin: Option<Digest>,
+    jobs: Option<usize>,
+    verbosity: Verbosity,
+) -> anyhow::Result<Verified> {
+    let cancel = interrupt::catch();
+    let interrupted = || Error::refused(printable_path(archive), "interrupted");
+    let bar = Arc::new(Progress::new("verifying", verbosity));
+    let (read, total) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let watch = {
+        let (bar, read, total) = (Arc::clone(&bar), Arc::clone(&read), Arc::clone(&total));
+        move |bytes: u64| {
+            let read = read.fetch_add(bytes, Ordering::Relaxed);
+            let total = total.load(Ordering::Relaxed);
+            if total > 0 {
+                bar.update(read.saturating_add(bytes).min(total), total);
+            }
+            match cancel.load(Ordering::Relaxed) {
+                true => Err(Error::refused("verification", "interrupted")),
+                false => Ok(()),
+            }
+        }
+    };
+    let options = OpenOptions {
+        pin,
+        ..OpenOptions::default()
+    };
+    let opened = source::open(archive)
+        .map(|source| WatchedSource::new(source, watch))
+        .and_then(|source| Model::from_source(Arc::new(source), &options));
+    if cancel.load(Ordering::Relaxed) {
+        return Err(interrupted().into());
+    }
+    let model = opened.map_err(|error| output::about(archive, error))?;
+    let manifest = model.documents()?.manifest;
+    // A blob is read once, however many layers name it.
+    let mut blobs: Vec<_> = document::layers(&manifest)
+        .iter()
+        .map(|layer| (layer.digest, layer.size))
+        .collect();
+    blobs.sort();
+    blobs.dedup_by_key(|(digest, _)| *digest);
+    let bytes = blobs.iter().map(|(_, size)| *size);
+    total.store(bytes.fold(0, u64::saturating_add), Ordering::Relaxed);
+    // The documents are blobs, too.
+    read.store(0, Ordering::Relaxed);
+    let reports = verify(&model, jobs.unwrap_or(0), &|_, _| {});
+    // What is read from now on is no progress.
+    total.store(0, Ordering::Relaxed);
+    bar.clear();
+    if cancel.load(Ordering::Relaxed) {
+        return Err(interrupted().into());
+    }
+    Ok(Verified { model, reports })
+}
+
+/// What is worth a remark about an archive.
+pub(crate) fn warn(model: &Model) {
+    for note in model.notes() {
+        output::report_line(&format!("warning: {note}"));
+    }
+}
+
+/// The original tool's section on what was verified: a line for each layer.
+pub(crate) fn section(reports: &[LayerReport], columns: Option<usize>) -> String {
+    let count = output::count(reports.len() as u64, "layer");
+    let mut text = format!("Layer verification ({count}):\n");
+    for report in reports {
+        let word = match &report.outcome {
+            Ok(_) => "OK",
+            Err(error) if error.kind() == ErrorKind::Environment => "UNREADABLE",
+            Err(_) => "CORRUPTED",
+        };
+        let room = columns.map(|columns| columns.saturating_sub(word.len() + 4));
+        let digest = table::digest(&report.layer.digest.to_string(), room);
+        let _ = writeln!(text, "  {word}  {digest}");
+    }
+    if reports.iter().all(LayerReport::verified) {
+        text.push_str("All layers verified.\n");
+    }
+    text
+}
+
+/// The exit code of what was verified and printed.
+///
+/// # Errors
+/// Those of printing, where no layer has failed: a reader that wanted no more of the listing
+/// (`| head`, `| grep -q`) must not turn a failed verification into success.
+pub(crate) fn conclude(
+    reports: &[LayerReport],
+    printed: anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    match failed(reports) {
+        Some(code) => Ok(code),
+        None => printed.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// One line on stderr for each layer that failed, and the exit code: that of failed verification
+/// before that of storage that cannot be read. `None` when none failed.
+fn failed(reports: &[LayerReport]) -> Option<ExitCode> {
+    let mut codes = Vec::new();
+    for report in reports {
+        if let Err(error) = &report.outcome {
+            codes.push(output::code_of(error.kind()));
+            let (path, text) = (report.path.to_string(), error.to_string());
+            if text.contains(&path) {
+                output::report_line(&format!("error: {text}"));
+            } else {
+                output::report_line(&format!("error: {path}: {text}"));
+            }
+        }
+    }
+    if codes.is_empty() {
+        return None;
+    }
+    let (failed, all) = (codes.len(), reports.len());
+    output::report_line(&format!(
+        "error: {failed} of {all} layers failed verification"
+    ));
+    // A layer that breaks its format's rules has failed verification too.
+    let environment = codes.iter().all(|code| *code == 5);
+    Some(ExitCode::from(if environment { 5 } else { 1 }))
+}
