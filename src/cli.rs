@@ -20,14 +20,15 @@ use modeloci::{Algorithm, Compression, Digest, limits};
     disable_help_subcommand = true,
     after_help = "\
 Examples:
-  modeloci pack ./llama --name llama --version 1.0.0     # writes ./llama-1.0.0.tar
-  modeloci inspect llama-1.0.0.tar                       # what is in it; verifies every layer
-  modeloci mount llama-1.0.0.tar /mnt/llama              # ready in milliseconds
+  modeloci pack ./llama --name llama --version 1.0.0   # to ./llama-1.0.0.tar
+  modeloci inspect llama-1.0.0.tar                     # verifies every layer
+  modeloci cat llama-1.0.0.tar config.json             # without a mount
+  modeloci mount llama-1.0.0.tar /mnt/llama            # ready in milliseconds
   modeloci umount /mnt/llama
   modeloci unpack llama-1.0.0.tar ./restored
 
-Exit codes: 0 done, 1 a layer failed verification or another failure, 2 usage,
-3 the archive is malformed, 4 the pinned digest does not match, 5 the environment"
+Exit codes: 0 done, 1 failed verification or another failure, 2 usage,
+3 malformed archive, 4 another digest than the pinned one, 5 the environment"
 )]
 pub(crate) struct Cli {
     /// How much to say.
@@ -75,6 +76,12 @@ pub(crate) enum Command {
     Pack(PackArgs),
     /// Show what an archive holds, and verify every layer
     Inspect(InspectArgs),
+    /// Verify every layer of an archive
+    Verify(VerifyArgs),
+    /// List files of an archive
+    Ls(LsArgs),
+    /// Print files of an archive, verified
+    Cat(CatArgs),
     /// Restore a model's files from an archive
     Unpack(UnpackArgs),
     /// Mount an archive read-only
@@ -259,6 +266,68 @@ impl InspectArgs {
     pub(crate) fn archive(&self) -> &Path {
         either(&self.archive, &self.archive_option)
     }
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 1 when a layer is not what the manifest says, 4 when the manifest is not the pinned one.")]
+pub(crate) struct VerifyArgs {
+    /// The archive, or an image-layout directory
+    #[arg(value_name = "ARCHIVE")]
+    pub(crate) archive: PathBuf,
+    /// The digest that the manifest must have
+    #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
+    pub(crate) digest: Option<Digest>,
+    /// Worker threads [default: one per core]
+    #[arg(short, long, value_name = "N", value_parser = parse_jobs)]
+    pub(crate) jobs: Option<usize>,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `ls`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modeloci ls llama-1.0.0.tar
+  modeloci ls -l llama-1.0.0.tar onnx")]
+pub(crate) struct LsArgs {
+    /// The archive, or an image-layout directory
+    #[arg(value_name = "ARCHIVE")]
+    pub(crate) archive: PathBuf,
+    /// A directory or file of the model [default: all of it]
+    #[arg(value_name = "PATH", default_value = "", hide_default_value = true)]
+    pub(crate) path: String,
+    /// Mode, size and time, too
+    #[arg(short, long)]
+    pub(crate) long: bool,
+    /// The digest that the manifest must have
+    #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
+    pub(crate) digest: Option<Digest>,
+    /// Print the list as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `cat`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  modeloci cat llama-1.0.0.tar config.json | jq .hidden_size
+
+Nothing is printed that was not verified; what is damaged ends the output with an error.")]
+pub(crate) struct CatArgs {
+    /// The archive, or an image-layout directory
+    #[arg(value_name = "ARCHIVE")]
+    pub(crate) archive: PathBuf,
+    /// Files of the model
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<String>,
+    /// The digest that the manifest must have
+    #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
+    pub(crate) digest: Option<Digest>,
 }
 
 /// `unpack`

@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use crate::cli::{Cli, Command};
 
 mod add_layer;
+mod cat;
 mod document;
 mod inspect;
 pub(crate) mod interrupt;
 pub(crate) mod logging;
+mod ls;
 mod mount;
 pub(crate) mod output;
 mod pack;
@@ -31,6 +33,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Pack(args) => pack::run(&args, verbosity),
         Command::Inspect(args) => inspect::run(&args, verbosity),
+        Command::Verify(args) => verify::run(&args, verbosity),
+        Command::Ls(args) => ls::run(&args),
+        Command::Cat(args) => cat::run(&args),
         Command::Unpack(args) => unpack::run(&args, verbosity),
         Command::Mount(args) => mount::run(args, verbosity),
         Command::Umount(args) => umount::run(&args),

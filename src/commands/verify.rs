@@ -14,7 +14,20 @@ use modeloci::{Digest, Error, ErrorKind, Model};
 
 use super::progress::Progress;
 use super::{document, interrupt, output, table};
-use crate::cli::Verbosity;
+use crate::cli::{Verbosity, VerifyArgs};
+
+pub(crate) fn run(args: &VerifyArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
+    let verified = verified(&args.archive, args.digest, args.jobs, verbosity)?;
+    let Verified { model, reports } = verified;
+    let printed = if args.json {
+        output::print_json(&document::archive(&args.archive, &model, Some(&reports))?)
+    } else {
+        warn(&model);
+        let digest = output::line("Digest", &model.manifest_digest().to_string());
+        output::print(&(section(&reports, table::columns()) + &digest))
+    };
+    conclude(&reports, printed)
+}
 
 /// A model of which every layer was looked at.
 pub(crate) struct Verified {

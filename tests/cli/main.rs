@@ -9,5 +9,6 @@ mod inspect;
 mod json;
 mod original;
 mod pack;
+mod reading;
 mod unpack;
 mod usage;

@@ -13,6 +13,9 @@ fn help_goes_to_stdout_and_fits() {
     for word in [
         "pack",
         "inspect",
+        "verify",
+        "ls",
+        "cat",
         "unpack",
         "mount",
         "umount",
@@ -26,6 +29,9 @@ fn help_goes_to_stdout_and_fits() {
     for verb in [
         "pack",
         "inspect",
+        "verify",
+        "ls",
+        "cat",
         "unpack",
         "mount",
         "umount",
