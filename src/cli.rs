@@ -17,7 +17,6 @@ use modeloci::{Algorithm, Compression, Digest, limits};
     max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true,
-    disable_help_subcommand = true,
     after_help = "\
 Examples:
   modeloci pack ./llama --name llama --version 1.0.0   # to ./llama-1.0.0.tar
@@ -93,6 +92,18 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Add one file to an archive, in place
     AddLayer(AddLayerArgs),
+    /// Print completions for a shell
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write man pages
+    #[command(hide = true)]
+    ManPages {
+        /// An existing directory, which gets one file for each command
+        directory: PathBuf,
+    },
     /// Read ahead on a mount, as its server says on standard input
     #[command(hide = true, name = modeloci::mount::PREFETCHER)]
     Prefetcher {
@@ -528,6 +539,17 @@ pub(crate) struct AddLayerArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Shells that completions are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
 }
 
 /// Layout of an archive.

@@ -7,6 +7,7 @@ use crate::cli::{Cli, Command};
 mod add_layer;
 mod cat;
 mod document;
+mod generate;
 mod inspect;
 pub(crate) mod interrupt;
 pub(crate) mod logging;
@@ -41,6 +42,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Umount(args) => umount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::AddLayer(args) => add_layer::run(&args),
+        Command::Completions { shell } => generate::completions(shell),
+        Command::ManPages { directory } => generate::man_pages(&directory),
         Command::Prefetcher { device, mountpoint } => {
             modeloci::mount::serve_prefetch(device, mountpoint.as_deref())?;
             Ok(ExitCode::SUCCESS)

@@ -4,6 +4,7 @@
 
 #[path = "../support/documented.rs"]
 mod documented;
+mod generated;
 mod harness;
 mod inspect;
 mod json;
