@@ -145,7 +145,7 @@ fn check_is_tar(file: &File, length: u64, name: &str) -> Result<()> {
         [b'B', b'Z', b'h', ..] => "compressed with bzip2; decompress it first",
         [b'P', b'K', 3, 4, ..] => "a zip file",
         _ if short => "too short for a tar",
-        _ if tar::header::is_header(&block) || block.iter().all(|&b| b == 0) => return Ok(()),
+        _ if tar::is_header(&block) || block.iter().all(|&b| b == 0) => return Ok(()),
         _ => "not a tar",
     };
     Err(Error::malformed(

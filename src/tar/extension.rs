@@ -9,9 +9,22 @@
 //!
 //! Source: POSIX.1-2017 pax, "pax Extended Header"; GNU tar manual, "Basic Tar Format".
 
-use super::header::{Block, ExtensionKind};
+use super::block::Block;
 use crate::entry_path::printable_bytes;
 use crate::limits;
+
+/// The headers that describe the entry behind them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ExtensionKind {
+    /// pax records for the next entry, `x`.
+    Pax,
+    /// pax records for all entries that follow, `g`.
+    PaxGlobal,
+    /// GNU long name, `L`.
+    LongName,
+    /// GNU long link target, `K`.
+    LongLink,
+}
 
 /// A rule that an extension breaks.
 type Rule = String;

@@ -10,8 +10,9 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::header::{Block, Parser, Step, padded};
+use super::block::{Block, padded};
 use super::outer::after_end;
+use super::parser::{Parser, Step};
 use super::{BLOCK, Entry, EntryKind};
 use crate::entry_path::printable;
 use crate::error::{Error, Result};

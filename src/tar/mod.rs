@@ -3,16 +3,20 @@
 //! Source: POSIX.1-2017 pax, "ustar Interchange Format" and "pax Interchange Format"; GNU tar manual,
 //! "Basic Tar Format" (base-256 numbers, long names).
 
+mod block;
+mod entry;
 mod extension;
-pub mod header;
+mod header;
 pub mod members;
 pub mod outer;
+mod parser;
 pub mod write;
 
 #[cfg(test)]
 pub(crate) mod raw;
 
-pub use header::{Entry, EntryKind};
+pub use block::is_header;
+pub use entry::{Entry, EntryKind};
 pub use members::Members;
 
 /// Size of a tar block, in bytes.

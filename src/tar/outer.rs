@@ -5,7 +5,9 @@
 //! Memory does not grow with what headers declare.
 
 use super::BLOCK;
-use super::header::{Block, Entry, Parser, Step};
+use super::block::Block;
+use super::entry::Entry;
+use super::parser::{Parser, Step};
 use crate::error::{Error, Result};
 use crate::limits;
 

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::limits;
+use crate::tar::EntryKind;
 use crate::tar::outer;
 use crate::tar::raw::{RawHeader, RawTar, record};
 
