@@ -4,9 +4,10 @@
 //! Imports point strictly downward; `tests/layering.rs` enforces it.
 //!
 //! ```text
-//! main, cli, commands/         the binary                                  7
-//! mount/  pack/  unpack/       users of Model                              6
-//! model/                       a tree of files                             5
+//! main, cli, commands/         the binary                                  8
+//! mount/  pack/  unpack/       users of Model                              7
+//! model/                       a tree of files                             6
+//! systems/                     what each ecosystem means                   5
 //! layer/                       bytes of one file                           4
 //! source/                      where blobs are                             3
 //! oci/  tar/  codec/  memory/  parsers of untrusted bytes                  2
@@ -31,6 +32,7 @@ pub mod oci;
 pub mod pack;
 pub mod progress;
 pub mod source;
+pub mod systems;
 pub mod tar;
 pub mod unpack;
 

@@ -45,9 +45,21 @@ pub struct LayerSpec {
     pub stated: Arc<Stated>,
     /// The path of the file, for messages and to check the layer's own header.
     pub path: EntryPath,
+    /// How the layer is read.
+    pub reading: Reading,
     /// The blob that the annotations name as the chunk table, of layers that do not carry it
     /// themselves; its content is not verified yet.
     pub table: Option<Arc<dyn ReadAt>>,
+}
+
+/// How a layer without a chunk table is read: its media type and its system say it, not its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reading {
+    /// The blob is the file, whatever its bytes look like.
+    File,
+    /// It is an archive that holds the file; its bytes say how it is packed. Where they are those of
+    /// no archive, the blob is the file.
+    Archive,
 }
 
 /// What all layers of an open model share.

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use super::chunked::{ChunkedFile, Pinned};
 use super::damaged::{self, DamagedFile};
 use super::foreign::{self, ForeignFile};
-use super::{Context, FileAttr, FileReader, LayerSpec, LinkTarget, Opened};
+use super::{Context, FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::source::ReadAt;
@@ -22,6 +22,7 @@ pub struct LayerKey {
     digest: Digest,
     /// It is read through a chunk table.
     chunked: bool,
+    reading: Reading,
     /// The media type says that it must be a compressed tar.
     claims_tar: bool,
 }
@@ -32,6 +33,7 @@ impl LayerKey {
         LayerKey {
             digest: spec.stated.digest,
             chunked: Pinned::of(spec).is_some(),
+            reading: spec.reading,
             claims_tar: foreign::claims_tar(&spec.stated.media_type),
         }
     }
@@ -131,6 +133,15 @@ impl OpenLayer {
                 )),
             },
             Content::Damaged => self.blame(spec, Error::corrupt(&spec.path, "is damaged")),
+        }
+    }
+
+    /// What the layer is by its bytes, where its media type says something else. No more than a
+    /// remark: it may not be verified yet.
+    pub fn disagreement(&self) -> Option<&'static str> {
+        match &self.content {
+            Content::Foreign(file) => file.disagreement(),
+            Content::Chunked(_) | Content::Link(_) | Content::Damaged => None,
         }
     }
 

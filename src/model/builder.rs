@@ -12,8 +12,9 @@ use super::{File, FileInfo, Inode};
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
-use crate::layer::Opened;
+use crate::layer::{Opened, Reading};
 use crate::oci::{Stated, annotations};
+use crate::systems::System;
 
 /// A layer that holds a file.
 #[derive(Debug, Clone)]
@@ -22,18 +23,14 @@ pub(super) struct FileLayer {
     /// Its place in the manifest's list.
     pub(super) number: usize,
     pub(super) stated: Arc<Stated>,
+    pub(super) reading: Reading,
 }
 
-/// The files of a manifest's layers, sorted by path. `original` says that the original tool wrote
-/// it, whose names are not ours to refuse.
+/// The files of a manifest's layers, sorted by path, as the system that wrote it means them.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the layer.
-pub(super) fn files(layers: Vec<Layer>, original: bool) -> Result<Vec<FileLayer>> {
-    let parse = match original {
-        true => EntryPath::of_original,
-        false => EntryPath::new,
-    };
+pub(super) fn files(layers: Vec<Layer>, system: &dyn System) -> Result<Vec<FileLayer>> {
     let mut files = Vec::with_capacity(layers.len());
     let mut readings: HashMap<Digest, Arc<Stated>> = HashMap::new();
     for Layer {
@@ -53,7 +50,8 @@ pub(super) fn files(layers: Vec<Layer>, original: bool) -> Result<Vec<FileLayer>
                 ),
             )
         })?;
-        let path = parse(&path).map_err(|e| e.within(subject()))?;
+        let reading = system.reading(&stated, &path);
+        let path = system.path(&path).map_err(|e| e.within(subject()))?;
         let stated = Arc::new(stated);
         check_reading(&mut readings, &stated)
             .map_err(|e| e.within(name_of(number, None, &stated.digest)))?;
@@ -61,6 +59,7 @@ pub(super) fn files(layers: Vec<Layer>, original: bool) -> Result<Vec<FileLayer>
             path,
             number,
             stated,
+            reading,
         });
     }
     files.sort_by(|a, b| by_path(&a.path, &b.path));
@@ -96,15 +95,14 @@ fn check_reading(readings: &mut HashMap<Digest, Arc<Stated>>, stated: &Arc<State
 
 /// The files of opened layers, in the same order; links become the files that they lead to.
 ///
-/// A link that leads nowhere is refused; in an archive of the original tool, which stored any link
-/// as it was, it is left out with a note.
+/// A link that leads nowhere is refused, or left out with a note where the system is known for them.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the link.
 pub(super) fn link(
     layers: Vec<FileLayer>,
     opened: Vec<OpenedFile>,
-    original: bool,
+    system: &dyn System,
     notes: &mut Vec<String>,
 ) -> Result<Vec<File>> {
     let nodes: HashMap<&str, Node<'_>> = layers
@@ -127,7 +125,7 @@ pub(super) fn link(
                 ..
             }) => match links::follow(&nodes, layer.path.as_str(), target) {
                 Ok(source) => source,
-                Err(problem) if original => {
+                Err(problem) if system.leaves_out_dead_links() => {
                     notes.push(format!("{} {problem}; it is left out", layer.path));
                     continue;
                 }

@@ -3,6 +3,7 @@
 //! The tree is built once from the manifest and never changes; inode numbers are indexes into it.
 
 use std::ffi::OsStr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -162,7 +163,15 @@ struct File {
 impl File {
     /// The time that its layer states.
     fn stated_time(&self) -> Option<Duration> {
-        (self.attr.mtime > 0).then(|| Duration::from_secs(self.attr.mtime))
+        let stated = self.info.layer.metadata.mtime.map(NonZeroU64::get);
+        let mtime = stated.unwrap_or(self.attr.mtime);
+        (mtime > 0).then(|| Duration::from_secs(mtime))
+    }
+
+    /// Whether it is executable.
+    fn executable(&self) -> bool {
+        let stated = self.info.layer.metadata.executable;
+        stated.unwrap_or(self.attr.executable)
     }
 
     /// Checks what the descriptor says of the file, where its reader does not.
@@ -195,7 +204,7 @@ impl Model {
         let within = |e: Error| e.within(source.name());
         let mut resolved = resolve::resolve(&*source, options.pin.as_ref()).map_err(within)?;
         let layers = std::mem::take(&mut resolved.layers);
-        let layers = builder::files(layers, resolved.original).map_err(within)?;
+        let layers = builder::files(layers, resolved.system).map_err(within)?;
         let limiter = match options.served_by {
             None => Limiter::new(Promise::unmounted(options.cache_bytes), Duration::ZERO),
             Some(threads) => Limiter::new(Promise::new(options.cache_bytes, threads, 0), PATIENCE),
@@ -221,8 +230,8 @@ impl Model {
         let mut opening = Opening::new(&*source, &context, resolved.manifest_bytes);
         let opened = layers.iter().map(|layer| opening.open(layer));
         let opened = opened.collect::<Result<Vec<_>>>().map_err(within)?;
-        drop(opening);
-        let files = builder::link(layers, opened, resolved.original, &mut resolved.notes);
+        resolved.notes.extend(opening.into_note());
+        let files = builder::link(layers, opened, resolved.system, &mut resolved.notes);
         let mut files = files.map_err(within)?;
         let tree = Tree::build(files.iter().map(|file| &file.info.path)).map_err(within)?;
         let mut total_bytes = 0u64;
@@ -348,7 +357,7 @@ impl Model {
             inode,
             kind: NodeKind::File,
             size: attr.size,
-            mode: if attr.executable { 0o555 } else { 0o444 },
+            mode: if file.executable() { 0o555 } else { 0o444 },
             mtime: file.stated_time().unwrap_or(self.time),
             links: 1,
         })

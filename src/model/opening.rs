@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::File;
 use super::builder::FileLayer;
 use crate::digest::Digest;
+use crate::entry_path::printable;
 use crate::error::{Error, Result};
 use crate::layer::{Context, LayerKey, LayerSpec, OpenLayer, Opened};
 use crate::limits;
@@ -19,6 +20,8 @@ pub(super) struct Opening<'a> {
     source: &'a dyn BlobSource,
     context: &'a Arc<Context>,
     layers: HashMap<LayerKey, OpenLayer>,
+    /// The first layer that is not what its media type says, and how many more there are.
+    disagreements: Option<(String, usize)>,
 }
 
 /// Memory that an open layer takes, in bytes, as measured with 60,000 of them.
@@ -57,7 +60,18 @@ impl<'a> Opening<'a> {
             source,
             context,
             layers: HashMap::new(),
+            disagreements: None,
         }
+    }
+
+    /// What is worth a remark.
+    pub(super) fn into_note(self) -> Option<String> {
+        let (first, others) = self.disagreements?;
+        Some(match others {
+            0 => first,
+            1 => format!("{first}; so is one more layer"),
+            others => format!("{first}; so are {others} more layers"),
+        })
     }
 
     /// Opens the layer of one file, unless it is open.
@@ -70,6 +84,7 @@ impl<'a> Opening<'a> {
         let spec = LayerSpec {
             stated: Arc::clone(&layer.stated),
             path: layer.path.clone(),
+            reading: layer.reading,
             table,
         };
         let open = match self.layers.entry(LayerKey::of(&spec)) {
@@ -80,12 +95,36 @@ impl<'a> Opening<'a> {
                     let subject = format!("layer {} ({digest})", layer.path);
                     Error::malformed(subject, "is not in the archive")
                 })?;
-                slot.insert(OpenLayer::open(blob, &spec, self.context)?)
+                let open = OpenLayer::open(blob, &spec, self.context)?;
+                note(&mut self.disagreements, &spec, &open);
+                slot.insert(open)
             }
         };
         Ok(OpenedFile {
             opened: open.entry(&spec)?,
             unconfirmed: !open.is_opened_for(&spec),
         })
+    }
+}
+
+/// Takes note of a layer that is not what its media type says: however many there are, that is one
+/// remark.
+fn note(disagreements: &mut Option<(String, usize)>, spec: &LayerSpec, open: &OpenLayer) {
+    let Some(found) = open.disagreement() else {
+        return;
+    };
+    match disagreements {
+        Some((_, others)) => *others += 1,
+        None => {
+            let media_type: String = printable(&spec.stated.media_type)
+                .chars()
+                .take(128)
+                .collect();
+            let first = format!(
+                "{}: is {found}, not the {media_type} that it is said to be",
+                spec.path
+            );
+            *disagreements = Some((first, 0));
+        }
     }
 }

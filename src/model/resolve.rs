@@ -21,6 +21,7 @@ use crate::oci::{
     Descriptor, Index, OciConfig, OciManifest, Stated, annotations, json, media_type, time,
 };
 use crate::source::BlobSource;
+use crate::systems::{self, System};
 
 /// The documents of a model, whole.
 #[derive(Debug, Clone)]
@@ -47,9 +48,8 @@ pub struct Resolved {
     pub config: Option<OciConfig>,
     /// When the model was made, since the epoch, where the manifest says so.
     pub(super) created: Option<Duration>,
-    /// True for an archive of the original Python tool: no index, and a manifest in its spelling.
-    /// That tool took any file name and stored symbolic links as they were.
-    pub original: bool,
+    /// The system that wrote it.
+    pub system: &'static dyn System,
     /// What `inspect` should tell, one sentence each.
     pub notes: Vec<String>,
     place: Place,
@@ -100,6 +100,11 @@ pub fn resolve(source: &dyn BlobSource, pin: Option<&Digest>) -> Result<Resolved
     resolver.check_layers(&layers)?;
     let config = resolver.config(&found.manifest.config)?;
     let created = resolver.created(&found.manifest);
+    let system = systems::of(&systems::Head {
+        artifact_type: found.manifest.artifact_type.as_deref(),
+        config_type: &found.manifest.config.media_type,
+        original_spelling: found.original_spelling,
+    });
     let artifact = found.manifest.artifact_type;
     Ok(Resolved {
         layers,
@@ -108,7 +113,7 @@ pub fn resolve(source: &dyn BlobSource, pin: Option<&Digest>) -> Result<Resolved
         artifact: artifact.unwrap_or(found.manifest.config.media_type),
         config,
         created,
-        original: found.original,
+        system,
         notes: resolver.notes,
         place,
     })
@@ -167,7 +172,8 @@ struct Found {
     manifest: OciManifest,
     /// Its length.
     bytes: u64,
-    original: bool,
+    /// It is spelt as the original Python tool spells it.
+    original_spelling: bool,
     /// All of its layers are chunk tables.
     only_tables: bool,
 }
@@ -398,7 +404,7 @@ impl Resolver<'_> {
         Ok(Found {
             manifest: read.manifest,
             bytes: bytes.len() as u64,
-            original: read.original_spelling,
+            original_spelling: read.original_spelling,
             only_tables: false,
         })
     }
@@ -423,7 +429,7 @@ impl Resolver<'_> {
         Ok(Some(Found {
             manifest: read.manifest,
             bytes: bytes.len() as u64,
-            original: false,
+            original_spelling: false,
             only_tables: layers > 0 && layers == tables,
         }))
     }

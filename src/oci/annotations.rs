@@ -10,6 +10,15 @@ pub const CREATED: &str = "org.opencontainers.image.created";
 pub const MODELPACK_FILEPATH: &str = "org.cncf.model.filepath";
 /// Path of a layer's file (ModelPack up to 0.0.6).
 pub const MODELPACK_OLD_FILEPATH: &str = "org.cnai.model.filepath";
+/// Mode and time of a layer's file, as JSON (CNCF ModelPack).
+pub const MODELPACK_METADATA: &str = "org.cncf.model.file.metadata+json";
+/// The same, of ModelPack up to 0.0.6.
+pub const MODELPACK_OLD_METADATA: [&str; 2] = [
+    "org.cnai.model.file.metadata+json",
+    "org.cnai.model.file.metadata",
+];
+/// `true` on layers that are a directory (ORAS).
+pub const ORAS_UNPACK: &str = "io.deis.oras.content.unpack";
 /// Digest of the original file.
 pub const FILE_DIGEST: &str = "io.modeloci.file.digest";
 /// Size of the original file, in bytes, decimal.

@@ -27,6 +27,27 @@ pub const LAYER_TAR_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// A tar layer compressed with zstd.
 pub const LAYER_TAR_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
+/// The compression that a type names.
+pub fn compression(media_type: &str) -> Option<&'static str> {
+    let essence = media_type.split(';').next().unwrap_or_default().trim_end();
+    match essence.rsplit(['/', '.', '+']).next() {
+        Some("gzip" | "gz") => Some("gzip"),
+        Some("zstd" | "zst") => Some("zstd"),
+        _ => None,
+    }
+}
+
+/// True for types that name a tar, compressed or not: their last word is `tar`, or the one before a
+/// compression.
+pub fn names_tar(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or_default().trim_end();
+    let mut words = essence.rsplit(['/', '.', '+']);
+    if compression(essence).is_some() {
+        words.next();
+    }
+    words.next() == Some("tar")
+}
+
 /// True for the media types of image manifests.
 pub fn is_manifest(media_type: &str) -> bool {
     [IMAGE_MANIFEST, DOCKER_MANIFEST].contains(&media_type)

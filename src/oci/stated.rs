@@ -2,9 +2,12 @@
 //! annotation that makes no sense is refused, whether it is needed or not.
 
 use std::collections::HashSet;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::{Descriptor, annotations};
+use serde_json::Value;
+
+use super::{Descriptor, annotations, json, time};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -26,6 +29,19 @@ pub struct Stated {
     pub executable: Option<bool>,
     /// Its chunk table (`io.modeloci.chunks`).
     pub chunks: Option<StatedTable>,
+    /// Whether the layer is a directory (`io.deis.oras.content.unpack`).
+    pub unpack: bool,
+    /// What ModelPack states of the file, which goes before what a tar says.
+    pub metadata: FileMetadata,
+}
+
+/// What ModelPack states of a file (`org.cncf.model.file.metadata+json`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FileMetadata {
+    /// Whether it is executable.
+    pub executable: Option<bool>,
+    /// Its modification time, in seconds after the epoch.
+    pub mtime: Option<NonZeroU64>,
 }
 
 /// The chunk table that a descriptor names.
@@ -80,6 +96,8 @@ impl Stated {
             file_digest: read(annotations::FILE_DIGEST).digest()?,
             file_size: read(annotations::FILE_SIZE).size()?,
             executable: read(annotations::FILE_MODE).executable()?,
+            unpack: descriptor.annotation(annotations::ORAS_UNPACK) == Some("true"),
+            metadata: FileMetadata::of(descriptor)?,
             chunks: chunks.map(|digest| StatedTable {
                 digest,
                 place: range.map_or(TablePlace::Blob, |(offset, length)| {
@@ -87,6 +105,42 @@ impl Stated {
                 }),
             }),
         })
+    }
+}
+
+impl FileMetadata {
+    fn of(descriptor: &Descriptor) -> Result<FileMetadata> {
+        let [old, older] = annotations::MODELPACK_OLD_METADATA;
+        let keys = [annotations::MODELPACK_METADATA, old, older];
+        let found = keys
+            .into_iter()
+            .find_map(|key| Some((key, descriptor.annotation(key)?)));
+        let Some((key, text)) = found else {
+            return Ok(FileMetadata::default());
+        };
+        let subject = format!("annotation {key}");
+        let value = json::parse(text.as_bytes(), &subject)?;
+        let refuse =
+            |field: &str, rule: &str| Err(Error::malformed(&subject, format!("{field} {rule}")));
+        if !value.is_object() {
+            return refuse("its value", "is no object");
+        }
+        let executable = match value.get("mode") {
+            None | Some(Value::Null) => None,
+            Some(mode) => match mode.as_u64() {
+                Some(mode) => Some(mode & 0o111 != 0),
+                None => return refuse("mode", "is not a number of permission bits"),
+            },
+        };
+        let mtime = match value.get("mtime") {
+            None | Some(Value::Null) => None,
+            Some(mtime) => match mtime.as_str().and_then(time::parse) {
+                // Before the epoch nothing was made: tools that do not know the time write it.
+                Some(time) => NonZeroU64::new(time.as_secs()),
+                None => return refuse("mtime", "is no time of RFC 3339"),
+            },
+        };
+        Ok(FileMetadata { executable, mtime })
     }
 }
 
@@ -233,6 +287,47 @@ mod tests {
                     "{error}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn the_metadata_of_modelpack_gives_mode_and_time() {
+        let read = |key, text| stated(&[(key, text)]).map(|stated| stated.metadata);
+        let text =
+            r#"{"name":"run.sh","mode":493,"uid":0,"size":4,"mtime":"2023-11-14T22:13:20Z"}"#;
+        for key in [
+            annotations::MODELPACK_METADATA,
+            annotations::MODELPACK_OLD_METADATA[0],
+            annotations::MODELPACK_OLD_METADATA[1],
+        ] {
+            let metadata = read(key, text).unwrap();
+            assert_eq!(metadata.executable, Some(true));
+            assert_eq!(metadata.mtime.unwrap().get(), 1_700_000_000);
+        }
+        let key = annotations::MODELPACK_METADATA;
+        for (text, executable) in [
+            ("{}", None),
+            (
+                r#"{"mode":420,"mtime":"0001-01-01T00:00:00Z"}"#,
+                Some(false),
+            ),
+            (r#"{"mode":null,"mtime":null}"#, None),
+        ] {
+            let expected = FileMetadata {
+                executable,
+                mtime: None,
+            };
+            assert_eq!(read(key, text).unwrap(), expected, "{text}");
+        }
+        for (text, rule) in [
+            ("", "annotation org.cncf.model.file.metadata+json"),
+            ("[]", "is no object"),
+            (r#"{"mode":"rwx"}"#, "mode is not"),
+            (r#"{"mtime":"yesterday"}"#, "mtime is no time"),
+            (r#"{"mtime":5}"#, "mtime is no time"),
+        ] {
+            let error = read(key, text).unwrap_err().to_string();
+            assert!(error.contains(rule), "{error}");
         }
     }
 

@@ -523,7 +523,7 @@ fn l10_l13_a_packaging_is_confirmed() {
             mtime: MTIME,
         };
         let sample = Sample {
-            packaging: Packaging::Raw, // nothing claims otherwise
+            packaging: Packaging::Tar, // a type that claims no compression
             blob: inner.clone(),
             truth,
         };
@@ -535,7 +535,20 @@ fn l10_l13_a_packaging_is_confirmed() {
         }
         assert!(exact_or_error(&sample, &inner, When::Always, "as it is"));
     }
-    // l13: what is no tar inside is the file itself, and what is a raw file now was one before.
+    // l13: a raw file is what it is, a tar too; and what is no tar inside is the file itself.
+    for file in [
+        &tar[..],
+        &gzip(&tar),
+        &zstd::encode_all(&tar[..], 3).unwrap(),
+    ] {
+        let sample = Sample::new(Packaging::Raw, file);
+        assert!(exact_or_error(&sample, file, When::Always, "a raw archive"));
+        for when in WHEN {
+            let mut bad = file.to_vec();
+            bad[0] ^= 1;
+            exact_or_error(&sample, &bad, when, &format!("a raw archive, {when:?}"));
+        }
+    }
     let inside = gzip(b"no tar");
     let sample = Sample::new(Packaging::Raw, &inside);
     assert!(exact_or_error(&sample, &inside, When::Always, "raw"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use modeloci::entry_path::EntryPath;
-use modeloci::layer::{Context, FileAttr, FileReader, LayerSpec};
+use modeloci::layer::{Context, FileAttr, FileReader, LayerSpec, Reading};
 use modeloci::memory::cache::LruChunkCache;
 use modeloci::oci::stated::MediaTypes;
 use modeloci::oci::{Descriptor, Stated};
@@ -32,6 +32,7 @@ fn spec(media_type: &str, data: &[u8]) -> LayerSpec {
     LayerSpec {
         stated: Arc::new(stated),
         path: EntryPath::new(NAME).expect("a path"),
+        reading: Reading::Archive,
         table: None,
     }
 }

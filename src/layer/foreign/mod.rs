@@ -27,8 +27,8 @@ use bytes::Bytes;
 
 use super::file_digests::{FileDigests, FileHasher};
 use super::{
-    Context, FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Stats, Wait, Within, can_wait_in,
-    cores, is_part_of_a_stream,
+    Context, FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading, Stats, Wait, Within,
+    can_wait_in, cores, is_part_of_a_stream,
 };
 use crate::codec::inflate::{SLOP, WINDOW};
 use crate::digest::Algorithm;
@@ -37,6 +37,7 @@ use crate::memory::cache::ChunkKey;
 use crate::memory::flight::Flight;
 use crate::memory::limiter::Term;
 use crate::memory::windows::Windows;
+use crate::oci::media_type;
 use crate::source::ReadAt;
 
 mod advance;
@@ -181,6 +182,24 @@ impl ForeignFile {
         };
         file.prove_if_empty()?;
         Ok(Ok(file))
+    }
+
+    /// What the layer is, where its media type says that it is something else.
+    pub(super) fn disagreement(&self) -> Option<&'static str> {
+        let spec = &self.layer.spec;
+        if spec.reading == Reading::File {
+            return None;
+        }
+        let said = media_type::compression(&spec.stated.media_type);
+        match (self.layer.guess.unproven().packaging, said) {
+            (Packaging::Tar, None)
+            | (Packaging::Gzip, Some("gzip"))
+            | (Packaging::Zstd, Some("zstd")) => None,
+            (Packaging::Raw, _) => Some("no tar"),
+            (Packaging::Tar, _) => Some("a tar that is not compressed"),
+            (Packaging::Gzip, _) => Some("a tar compressed with gzip"),
+            (Packaging::Zstd, _) => Some("a tar compressed with zstd"),
+        }
     }
 
     /// Nobody reads an empty file: that it is one is verified when it is opened, or never.

@@ -1,4 +1,4 @@
-//! What a layer is, and what file it holds: by its bytes, never by its media type (FORMATS rule 2).
+//! What a layer holds. Whether it is opened is its [`Reading`]'s word; how it is packed its bytes'.
 //!
 //! One gzip, one zstd and one tar reader stand behind both the look at a layer's first kilobytes
 //! and the walk through all of it, so that they cannot read it differently.
@@ -12,7 +12,7 @@ use crate::codec::seek::Record;
 use crate::entry_path::printable_bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::effort::Effort;
-use crate::layer::{FileAttr, LayerSpec, LinkTarget};
+use crate::layer::{FileAttr, LayerSpec, LinkTarget, Reading};
 use crate::limits;
 use crate::source::ReadAt;
 use crate::tar::{EntryKind, Members};
@@ -78,6 +78,9 @@ pub(super) fn look(
     subject: &str,
     effort: &Effort,
 ) -> Result<Look> {
+    if spec.reading == Reading::File {
+        return Ok(raw(blob, spec));
+    }
     let mut first = [0; SNIFF];
     let len = SNIFF.min(usize::try_from(blob.len()).unwrap_or(SNIFF));
     let first = first.get_mut(..len).unwrap_or_default();

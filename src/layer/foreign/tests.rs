@@ -15,6 +15,7 @@ use super::*;
 use crate::codec::inflate::tests::sample;
 use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
+use crate::layer::Reading;
 use crate::memory::cache::LruChunkCache;
 use crate::oci::stated::MediaTypes;
 use crate::oci::{Descriptor, Stated};
@@ -167,6 +168,7 @@ fn spec_of(blob: &[u8]) -> LayerSpec {
     LayerSpec {
         stated: Arc::new(Stated::of(&descriptor, &mut MediaTypes::default()).unwrap()),
         path: EntryPath::new(&format!("dir/{NAME}")).unwrap(),
+        reading: Reading::Archive,
         table: None,
     }
 }

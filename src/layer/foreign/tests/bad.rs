@@ -79,7 +79,7 @@ fn l1_zstd_window_over_the_limit() {
     let mut spec = spec_of(&blob);
     let error = open_spec(&blob, spec.clone(), SMALL).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    stated(&mut spec).media_type = "application/octet-stream".into();
+    spec.reading = Reading::File;
     assert!(
         open_spec(&blob, spec, SMALL).is_ok(),
         "any bytes are a raw file"

@@ -139,7 +139,7 @@ fn l8_sizes_around_every_distance() {
 fn raw_files_are_served_as_they_are() {
     let data = sample(100_000);
     for mut spec in [spec_of(&data), spec_of(&data)] {
-        stated(&mut spec).media_type = "application/octet-stream".into();
+        spec.reading = Reading::File;
         let file = open_spec(&data, spec, SMALL).unwrap();
         assert_reads(&file, &data, "raw");
     }
@@ -149,14 +149,22 @@ fn raw_files_are_served_as_they_are() {
         zstd(&data, 3),
         [&b"\x1f\x8b"[..], &data[..]].concat(),
     ] {
-        for media_type in ["text/csv", "application/vnd.oci.image.layer.v1.tar"] {
-            let mut spec = spec_of(&blob);
-            stated(&mut spec).media_type = media_type.into();
-            assert_reads(&open_spec(&blob, spec, SMALL).unwrap(), &blob, media_type);
-        }
+        let mut spec = spec_of(&blob);
+        stated(&mut spec).media_type = "application/vnd.oci.image.layer.v1.tar".into();
+        assert_reads(&open_spec(&blob, spec, SMALL).unwrap(), &blob, "a file");
         assert!(open_spec(&blob, spec_of(&blob), SMALL).is_err());
     }
     assert_reads(&open_small(b""), b"", "empty");
+}
+
+#[test]
+fn l13_a_file_that_is_an_archive_is_served_as_it_is() {
+    let tar = tar_of(&sample(100_000));
+    for blob in [tar.clone(), gzip(&tar, 6), zstd(&tar, 3)] {
+        let mut spec = spec_of(&blob);
+        spec.reading = Reading::File;
+        assert_reads(&open_spec(&blob, spec, SMALL).unwrap(), &blob, "a file");
+    }
 }
 
 #[test]

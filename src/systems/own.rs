@@ -1,0 +1,18 @@
+//! Our own: every layer is a tar, of one file.
+
+use super::{Head, System};
+use crate::oci::media_type;
+
+/// Archives that `pack` writes.
+pub(super) struct Own;
+
+impl System for Own {
+    fn name(&self) -> &'static str {
+        "modeloci"
+    }
+
+    fn recognises(&self, head: &Head<'_>) -> bool {
+        head.artifact_type == Some(media_type::MODEL_ARTIFACT)
+            || head.config_type == media_type::MODEL_CONFIG
+    }
+}
