@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use modeloci::model::OpenOptions;
 use modeloci::{Algorithm, Compression, Digest, limits};
 
 /// Pack machine-learning models as OCI artifacts, and mount them: every byte verified, read lazily.
@@ -264,9 +265,8 @@ pub(crate) struct InspectArgs {
     /// List only, without reading the layers
     #[arg(long)]
     pub(crate) no_verify: bool,
-    /// The digest that the manifest must have
-    #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
-    pub(crate) digest: Option<Digest>,
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// Worker threads [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = parse_jobs)]
     pub(crate) jobs: Option<usize>,
@@ -287,9 +287,8 @@ pub(crate) struct VerifyArgs {
     /// The archive, or an image-layout directory
     #[arg(value_name = "ARCHIVE")]
     pub(crate) archive: PathBuf,
-    /// The digest that the manifest must have
-    #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
-    pub(crate) digest: Option<Digest>,
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// Worker threads [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = parse_jobs)]
     pub(crate) jobs: Option<usize>,
@@ -314,9 +313,8 @@ pub(crate) struct LsArgs {
     /// Mode, size and time, too
     #[arg(short, long)]
     pub(crate) long: bool,
-    /// The digest that the manifest must have
-    #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
-    pub(crate) digest: Option<Digest>,
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// Print the list as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -336,9 +334,30 @@ pub(crate) struct CatArgs {
     /// Files of the model
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<String>,
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+/// Which of the models of an archive.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Which {
     /// The digest that the manifest must have
     #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
     pub(crate) digest: Option<Digest>,
+    /// The model that the archive's index calls so
+    #[arg(long = "ref", value_name = "NAME")]
+    pub(crate) reference: Option<String>,
+}
+
+impl Which {
+    /// How to open it.
+    pub(crate) fn options(&self) -> OpenOptions {
+        OpenOptions {
+            pin: self.digest,
+            reference: self.reference.clone(),
+            ..OpenOptions::default()
+        }
+    }
 }
 
 /// `unpack`
@@ -383,9 +402,8 @@ pub(crate) struct UnpackArgs {
     /// Restore only what matches; repeatable
     #[arg(long, value_name = "GLOB")]
     pub(crate) include: Vec<String>,
-    /// The digest that the manifest must have
-    #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
-    pub(crate) digest: Option<Digest>,
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// Worker threads [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = parse_jobs)]
     pub(crate) jobs: Option<usize>,
@@ -415,7 +433,7 @@ Examples:
   mount -t modeloci llama-1.0.0.tar /mnt/llama -o ro,allow_other
 
 Options for -o: allow_other, cache_size=, digest=, gid=, index_dir=, log_file=, no_index, prefetch,
-uid= as above; noexec; nonempty: hide what is in the directory; threads=8: requests served side by
+ref=, uid= as above; noexec; nonempty: hide what is in the directory; threads=8: requests served side by
 side; max_readahead=16MiB: of the kernel, for root; stall_timeout=60: seconds in which nothing that a
 read waits for gets on, until the read is an error.
 
@@ -428,9 +446,8 @@ pub(crate) struct MountArgs {
     /// An empty directory
     #[arg(value_name = "MOUNTPOINT")]
     pub(crate) mountpoint: PathBuf,
-    /// The digest that the manifest must have
-    #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
-    pub(crate) digest: Option<Digest>,
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// Memory for decoded chunks [default: up to 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) cache_size: Option<u64>,
@@ -623,7 +640,7 @@ impl From<MountHelper> for Cli {
             command: Command::Mount(MountArgs {
                 archive: helper.archive,
                 mountpoint: helper.mountpoint,
-                digest: None,
+                which: Which::default(),
                 cache_size: None,
                 prefetch: false,
                 foreground: false,

@@ -16,7 +16,7 @@ use crate::cli::CatArgs;
 const READ_BYTES: usize = 1 << 20;
 
 pub(crate) fn run(args: &CatArgs) -> anyhow::Result<ExitCode> {
-    let model = ls::open(&args.archive, args.digest)?;
+    let model = ls::open(&args.archive, &args.which)?;
     // A name that is not there is told before anything is printed.
     let files = args
         .paths

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use modeloci::Model;
 use modeloci::byte_size::format_size;
 use modeloci::entry_path::printable;
-use modeloci::model::{FileInfo, OpenOptions};
+use modeloci::model::FileInfo;
 use modeloci::oci::OciManifest;
 use serde_json::{Value, json};
 
@@ -16,15 +16,11 @@ use crate::cli::{InspectArgs, Verbosity};
 
 pub(crate) fn run(args: &InspectArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
     let (model, reports) = if args.no_verify {
-        let options = OpenOptions {
-            pin: args.digest,
-            ..OpenOptions::default()
-        };
-        let model = Model::open(args.archive(), &options)
+        let model = Model::open(args.archive(), &args.which.options())
             .map_err(|error| output::about(args.archive(), error))?;
         (model, None)
     } else {
-        let verified = verify::verified(args.archive(), args.digest, args.jobs, verbosity)?;
+        let verified = verify::verified(args.archive(), &args.which, args.jobs, verbosity)?;
         (verified.model, Some(verified.reports))
     };
 

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use modeloci::byte_size::format_size;
 use modeloci::entry_path::{printable, printable_path};
-use modeloci::model::{Attr, NodeKind, OpenOptions};
+use modeloci::model::{Attr, NodeKind};
 use modeloci::oci::time;
-use modeloci::{Digest, Error, Model};
+use modeloci::{Error, Model};
 use serde_json::{Value, json};
 
 use super::{document, output};
-use crate::cli::LsArgs;
+use crate::cli::{LsArgs, Which};
 
 /// What is listed.
 struct Entry {
@@ -22,7 +22,7 @@ struct Entry {
 }
 
 pub(crate) fn run(args: &LsArgs) -> anyhow::Result<ExitCode> {
-    let model = open(&args.archive, args.digest)?;
+    let model = open(&args.archive, &args.which)?;
     let attr = find(&model, &args.archive, &args.path)?;
     let path = resolved(&args.path);
     let entries = match model.readdir(attr.inode, 0) {
@@ -88,12 +88,8 @@ fn resolved(path: &str) -> String {
 }
 
 /// Opens an archive to read files of it.
-pub(crate) fn open(archive: &Path, pin: Option<Digest>) -> anyhow::Result<Model> {
-    let options = OpenOptions {
-        pin,
-        ..OpenOptions::default()
-    };
-    Model::open(archive, &options).map_err(|error| output::about(archive, error))
+pub(crate) fn open(archive: &Path, which: &Which) -> anyhow::Result<Model> {
+    Model::open(archive, &which.options()).map_err(|error| output::about(archive, error))
 }
 
 /// What is at a path of the model.

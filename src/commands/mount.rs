@@ -118,7 +118,8 @@ fn advise(error: Error, archive: &Path) -> anyhow::Error {
 
 fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<MountOptions> {
     let mut options = MountOptions::new(&args.archive, &args.mountpoint);
-    options.digest = args.digest;
+    options.digest = args.which.digest;
+    options.reference = args.which.reference.clone();
     if let Some(bytes) = args.cache_size {
         options.cache_bytes = bytes;
         options.cache_stated = true;

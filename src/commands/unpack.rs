@@ -24,9 +24,8 @@ pub(crate) fn run(args: &UnpackArgs, verbosity: Verbosity) -> anyhow::Result<Exi
         ));
     }
     let open = OpenOptions {
-        pin: args.digest,
         cache_bytes: CACHE_BYTES,
-        ..OpenOptions::default()
+        ..args.which.options()
     };
     let options = UnpackOptions {
         include: args.include.clone(),

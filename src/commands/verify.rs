@@ -7,17 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use modeloci::entry_path::printable_path;
-use modeloci::model::OpenOptions;
 use modeloci::model::verify::{LayerReport, verify};
 use modeloci::source::{self, WatchedSource};
-use modeloci::{Digest, Error, ErrorKind, Model};
+use modeloci::{Error, ErrorKind, Model};
 
 use super::progress::Progress;
 use super::{document, interrupt, output, table};
-use crate::cli::{Verbosity, VerifyArgs};
+use crate::cli::{Verbosity, VerifyArgs, Which};
 
 pub(crate) fn run(args: &VerifyArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
-    let verified = verified(&args.archive, args.digest, args.jobs, verbosity)?;
+    let verified = verified(&args.archive, &args.which, args.jobs, verbosity)?;
     let Verified { model, reports } = verified;
     let printed = if args.json {
         output::print_json(&document::archive(&args.archive, &model, Some(&reports))?)
@@ -42,7 +41,7 @@ pub(crate) struct Verified {
 /// Those of opening; a layer that fails is none.
 pub(crate) fn verified(
     archive: &Path,
-    pin: Option<Digest>,
+    which: &Which,
     jobs: Option<usize>,
     verbosity: Verbosity,
 ) -> anyhow::Result<Verified> {
@@ -64,13 +63,9 @@ pub(crate) fn verified(
             }
         }
     };
-    let options = OpenOptions {
-        pin,
-        ..OpenOptions::default()
-    };
     let opened = source::open(archive)
         .map(|source| WatchedSource::new(source, watch))
-        .and_then(|source| Model::from_source(Arc::new(source), &options));
+        .and_then(|source| Model::from_source(Arc::new(source), &which.options()));
     if cancel.load(Ordering::Relaxed) {
         return Err(interrupted().into());
     }

@@ -30,7 +30,7 @@ mod tree;
 pub mod verify;
 
 use opening::Opening;
-use resolve::{Documents, Resolved};
+use resolve::{Documents, Resolved, Wanted};
 use tree::Tree;
 
 /// The number of a file or directory. The root is [`Inode::ROOT`].
@@ -90,6 +90,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 pub struct OpenOptions {
     /// The digest that the manifest must have (`--digest`).
     pub pin: Option<Digest>,
+    /// The name that the index must give the manifest (`--ref`).
+    pub reference: Option<String>,
     /// Bytes of decoded chunks to keep.
     pub cache_bytes: u64,
     /// Where seek tables of foreign layers are kept between runs (`--index-dir`); `None` to keep
@@ -107,6 +109,7 @@ impl Default for OpenOptions {
     fn default() -> OpenOptions {
         OpenOptions {
             pin: None,
+            reference: None,
             cache_bytes: limits::DEFAULT_CACHE_BYTES,
             index_dir: None,
             readahead: true,
@@ -202,7 +205,11 @@ impl Model {
     /// As [`open`](Model::open).
     pub fn from_source(source: Arc<dyn BlobSource>, options: &OpenOptions) -> Result<Model> {
         let within = |e: Error| e.within(source.name());
-        let mut resolved = resolve::resolve(&*source, options.pin.as_ref()).map_err(within)?;
+        let wanted = Wanted {
+            pin: options.pin.as_ref(),
+            reference: options.reference.as_deref(),
+        };
+        let mut resolved = resolve::resolve(&*source, wanted).map_err(within)?;
         let layers = std::mem::take(&mut resolved.layers);
         let layers = builder::files(layers, resolved.system).map_err(within)?;
         let limiter = match options.served_by {

@@ -65,6 +65,24 @@ pub(super) struct Layer {
     pub(super) stated: Stated,
 }
 
+/// Which of the manifests of a source is wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// The one of this digest; refused if it is another.
+    pub pin: Option<&'a Digest>,
+    /// The one that the index calls so.
+    pub reference: Option<&'a str>,
+}
+
+impl<'a> From<Option<&'a Digest>> for Wanted<'a> {
+    fn from(pin: Option<&'a Digest>) -> Wanted<'a> {
+        Wanted {
+            pin,
+            reference: None,
+        }
+    }
+}
+
 /// Finds the manifest of the model in `source` and checks everything that its documents say. Errors
 /// name the document, not the source. Of large documents one is held at a time, and not longer than
 /// it takes to read it.
@@ -72,11 +90,12 @@ pub(super) struct Layer {
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when a document breaks a rule, is missing, or leaves a choice;
 /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when a manifest or config differs from its digest;
-/// [`ErrorKind::PinMismatch`](crate::ErrorKind::PinMismatch) when no manifest is the pinned one.
-pub fn resolve(source: &dyn BlobSource, pin: Option<&Digest>) -> Result<Resolved> {
+/// [`ErrorKind::PinMismatch`](crate::ErrorKind::PinMismatch) when no manifest is the pinned one;
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when there are several, or none is called as wanted.
+pub fn resolve<'a>(source: &dyn BlobSource, wanted: impl Into<Wanted<'a>>) -> Result<Resolved> {
     let mut resolver = Resolver {
         source,
-        pin,
+        wanted: wanted.into(),
         notes: Vec::new(),
     };
     resolver.check_layout()?;
@@ -127,7 +146,7 @@ impl Resolved {
     pub fn documents(&self, source: &dyn BlobSource) -> Result<Documents> {
         let resolver = Resolver {
             source,
-            pin: None,
+            wanted: Wanted::default(),
             notes: Vec::new(),
         };
         let mut layers = Vec::new();
@@ -191,7 +210,7 @@ struct Candidate {
 
 struct Resolver<'a> {
     source: &'a dyn BlobSource,
-    pin: Option<&'a Digest>,
+    wanted: Wanted<'a>,
     notes: Vec<String>,
 }
 
@@ -235,14 +254,21 @@ impl Resolver<'_> {
         let limit = limits::MAX_MANIFEST_BYTES;
         if let Some(index) = self.source.document("index.json", limit)? {
             let index = Index::parse_named(&index, "index.json")?;
-            let listed = self.manifests_of(index)?;
+            let named = self.named(&index)?;
+            let mut listed = self.manifests_of(index)?;
             self.check_root_copy(&listed)?;
-            return match self.pin {
+            if let Some(named) = named {
+                listed = self.manifests_of(named)?;
+            }
+            return match self.wanted.pin {
                 Some(pin) => self.pinned(pin, &listed),
                 None => self.choose(listed),
             };
         }
         match self.source.document("manifest.json", limit)? {
+            Some(_) if self.wanted.reference.is_some() => Err(Error::Usage(
+                "--ref: there is no index.json, so that nothing has a name".into(),
+            )),
             Some(root) => self.root_manifest(&root),
             None => Err(Error::malformed(
                 "index.json",
@@ -254,9 +280,12 @@ impl Resolver<'_> {
 
     /// The original tool's archives have no index: the root manifest is the manifest.
     fn root_manifest(&self, bytes: &[u8]) -> Result<Place> {
-        let algorithm = self.pin.map_or(crate::Algorithm::Sha256, Digest::algorithm);
+        let algorithm = self
+            .wanted
+            .pin
+            .map_or(crate::Algorithm::Sha256, Digest::algorithm);
         let digest = Digest::of(algorithm, bytes);
-        if let Some(pin) = self.pin.filter(|pin| **pin != digest) {
+        if let Some(pin) = self.wanted.pin.filter(|pin| **pin != digest) {
             return Err(mismatch(pin, digest));
         }
         if is_image_list(bytes)? {
@@ -269,6 +298,34 @@ impl Resolver<'_> {
             listed: None,
             only: true,
         })
+    }
+
+    /// What an index calls as it is wanted, where a name is.
+    fn named(&self, index: &Index) -> Result<Option<Index>> {
+        let Some(wanted) = self.wanted.reference else {
+            return Ok(None);
+        };
+        let mut named = index.clone();
+        named
+            .manifests
+            .retain(|d| names_of(d).any(|name| name == wanted));
+        if !named.manifests.is_empty() {
+            return Ok(Some(named));
+        }
+        let mut names: Vec<_> = index.manifests.iter().flat_map(names_of).collect();
+        names.sort_unstable();
+        names.dedup();
+        let known = match names.as_slice() {
+            [] => "its manifests have no names".to_string(),
+            names => format!(
+                "it has {}",
+                shortened(names.iter().map(|name| printable(name)))
+            ),
+        };
+        Err(Error::Usage(format!(
+            "--ref: index.json calls no manifest {}; {known}",
+            printable(wanted)
+        )))
     }
 
     /// The manifests below an index, each digest once; those of nested indexes come last.
@@ -446,10 +503,10 @@ impl Resolver<'_> {
             bytes = bytes.saturating_add(descriptor.size);
             if bytes > limits::MAX_CANDIDATE_BYTES {
                 let rule = format!(
-                    "lists manifests of more than {} bytes; choose one by its digest",
+                    "index.json lists manifests of more than {} bytes; choose one with --ref or --digest",
                     limits::MAX_CANDIDATE_BYTES
                 );
-                return Err(Error::malformed("index.json", rule));
+                return Err(Error::Usage(rule));
             }
             match self.read_listed(&descriptor, &mut |_, _| Ok(()))? {
                 Some(found) => choices.push(Candidate::new(descriptor, &found)),
@@ -597,7 +654,8 @@ impl Candidate {
         Candidate {
             companion: found.manifest.subject.is_some()
                 || tables
-                || descriptor.annotation(ATTESTATION).is_some(),
+                || descriptor.annotation(ATTESTATION).is_some()
+                || accompanies(&descriptor),
             tables,
             image: IMAGES.contains(&found.manifest.config.media_type.as_str()),
             descriptor,
@@ -669,26 +727,54 @@ fn is_for_this_machine(descriptor: &Descriptor) -> bool {
         .is_some_and(|p| p.os == "linux" && p.architecture == architecture)
 }
 
+/// The names that an index gives a manifest.
+fn names_of(descriptor: &Descriptor) -> impl Iterator<Item = &str> {
+    let keys = [annotations::REF_NAME, annotations::CONTAINERD_NAME];
+    keys.into_iter()
+        .filter_map(|key| descriptor.annotation(key))
+}
+
+/// True for what cosign keeps beside what it signs: by the kinds of the layouts that it saves, and by
+/// the tags that it pushes to.
+fn accompanies(descriptor: &Descriptor) -> bool {
+    let kind = descriptor.annotation("kind").unwrap_or_default();
+    let kind = kind.strip_prefix("dev.cosignproject.cosign/");
+    kind.is_some_and(|kind| kind != "image" && kind != "imageIndex")
+        || names_of(descriptor).any(|name| {
+            let tag = name.rsplit(':').next().unwrap_or_default();
+            let digits = tag
+                .strip_prefix("sha256-")
+                .and_then(|rest| rest.split_once('.'))
+                .filter(|(_, suffix)| ["sig", "att", "sbom"].contains(suffix))
+                .map(|(digits, _)| digits);
+            digits.is_some_and(|digits| {
+                digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit())
+            })
+        })
+}
+
+/// A list of which the first are shown.
+fn shortened(items: impl ExactSizeIterator<Item = String>) -> String {
+    const SHOWN: usize = 10;
+    let all = items.len();
+    let mut list: Vec<String> = items.take(SHOWN).collect();
+    if all > SHOWN {
+        list.push(format!("and {} more", all - SHOWN));
+    }
+    list.join(", ")
+}
+
 /// Lists the manifests between which nothing decides.
 fn several(choices: &[Candidate]) -> Error {
-    let shown = 10;
-    let label = |Candidate { descriptor, .. }: &Candidate| {
-        let name = descriptor.annotation(annotations::REF_NAME);
-        match name {
-            Some(name) => format!("{} ({name})", descriptor.digest),
-            None => descriptor.digest.to_string(),
-        }
+    let label = |Candidate { descriptor, .. }: &Candidate| match names_of(descriptor).next() {
+        Some(name) => format!("{} ({})", descriptor.digest, printable(name)),
+        None => descriptor.digest.to_string(),
     };
-    let mut list: Vec<_> = choices.iter().take(shown).map(label).collect();
-    if choices.len() > shown {
-        list.push(format!("and {} more", choices.len() - shown));
-    }
-    let rule = format!(
-        "lists {} manifests, choose one by its digest: {}",
+    Error::Usage(format!(
+        "index.json lists {} manifests; choose one with --ref or --digest: {}",
         choices.len(),
-        list.join(", ")
-    );
-    Error::malformed("index.json", rule)
+        shortened(choices.iter().map(label))
+    ))
 }
 
 #[cfg(test)]

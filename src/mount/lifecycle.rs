@@ -109,6 +109,7 @@ fn open_model(options: &MountOptions) -> Result<Model> {
 pub(super) fn open_options(options: &MountOptions) -> OpenOptions {
     OpenOptions {
         pin: options.digest,
+        reference: options.reference.clone(),
         cache_bytes: options.cache_bytes,
         index_dir: options.index_dir.clone(),
         // For root the kernel reads far enough ahead; for others it may not, and we do.

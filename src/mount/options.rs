@@ -18,6 +18,8 @@ pub struct MountOptions {
     pub mountpoint: PathBuf,
     /// The digest that the manifest must have.
     pub digest: Option<Digest>,
+    /// The name that the archive's index must give the manifest.
+    pub reference: Option<String>,
     /// Bytes of decoded chunks to keep.
     pub cache_bytes: u64,
     /// The size of the cache was asked for: it is not made to fit.
@@ -76,7 +78,7 @@ const FLAGS: [&str; 10] = [
     "no_index",
     "default_permissions",
 ];
-const VALUED: [&str; 9] = [
+const VALUED: [&str; 10] = [
     "uid",
     "gid",
     "digest",
@@ -84,6 +86,7 @@ const VALUED: [&str; 9] = [
     "index_dir",
     "log_file",
     "max_readahead",
+    "ref",
     "stall_timeout",
     "threads",
 ];
@@ -109,6 +112,7 @@ impl MountOptions {
             archive: archive.into(),
             mountpoint: mountpoint.into(),
             digest: None,
+            reference: None,
             cache_bytes: limits::DEFAULT_CACHE_BYTES,
             cache_stated: false,
             index_dir: None,
@@ -176,6 +180,7 @@ impl MountOptions {
             ("digest", Some(value)) => {
                 self.digest = Some(value.parse().map_err(|e| bad_value(option, e))?);
             }
+            ("ref", Some(value)) => self.reference = Some(value.to_string()),
             ("cache_size", Some(value)) => {
                 self.cache_bytes = size(option, value)?;
                 self.cache_stated = true;
@@ -267,6 +272,10 @@ impl MountOptions {
             }
         }
         option("-o", OsStr::new(&list));
+        if let Some(name) = &self.reference {
+            // In one word, as it may begin like an option.
+            args.push(format!("--ref={name}").into());
+        }
         if self.log_file.is_none() {
             args.push("--system-log".into());
         }
@@ -342,10 +351,11 @@ mod tests {
     #[test]
     fn known_options_are_applied() {
         let o = options(
-            "ro,nosuid,noexec,allow_other,uid=5,gid=6,cache_size=64MiB,threads=2,\
+            "ro,nosuid,noexec,allow_other,uid=5,gid=6,cache_size=64MiB,threads=2,ref=v1,\
              max_readahead=1M,nonempty,prefetch,log_file=/l,index_dir=/a\\,b\\\\c",
         )
         .unwrap();
+        assert_eq!(o.reference.as_deref(), Some("v1"));
         assert!(o.noexec && o.allow_other && o.nonempty && o.prefetch);
         assert_eq!((o.uid, o.gid), (Some(5), Some(6)));
         assert_eq!((o.cache_bytes, o.threads), (64 << 20, 2));

@@ -4,6 +4,8 @@
 pub const TITLE: &str = "org.opencontainers.image.title";
 /// Name of a reference in `index.json`.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The same, with registry and repository (containerd).
+pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// Creation time, RFC 3339.
 pub const CREATED: &str = "org.opencontainers.image.created";
 /// Path of a layer's file (CNCF ModelPack).

@@ -216,15 +216,35 @@ fn j6_several_manifests_are_listed_and_one_can_be_chosen() {
         second["annotations"] = json!({"org.opencontainers.image.ref.name": "v2\u{1b}[2J"});
         index["manifests"].as_array_mut().unwrap().push(second);
     });
-    refuses(
-        &layout,
-        &["index.json", "2 manifests", &first, &second, "v2"],
-    );
     let sandbox = Sandbox::new();
+    let words = ["index.json", "2 manifests", "--ref", &first, &second, "v2"];
+    sandbox.refuses(layout.to_bytes(), 2, &words);
     sandbox.write("two.tar", layout.to_bytes());
-    for digest in [first, second] {
-        let run = sandbox.run_bounded(&["inspect", "two.tar", "--json", "--digest", &digest]);
+    for digest in [&first, &second] {
+        let run = sandbox.run_bounded(&["inspect", "two.tar", "--json", "--digest", digest]);
         assert_eq!(run.ok().json()["manifest_digest"], digest.as_str());
+    }
+    let name = "v2\u{1b}[2J";
+    for rest in [&[][..], &["--no-verify"]] {
+        let args = [&["inspect", "two.tar", "--json", "--ref", name], rest].concat();
+        let run = sandbox.run_bounded(&args).ok();
+        assert_eq!(run.json()["manifest_digest"], second.as_str());
+    }
+    sandbox
+        .run_bounded(&["unpack", "two.tar", "out", "--ref", name])
+        .ok();
+    sandbox
+        .run_bounded(&["inspect", "two.tar", "--ref", "v3"])
+        .fails(2, &["--ref", "no manifest v3"]);
+    let both = ["inspect", "two.tar", "--ref", name, "--digest", &first];
+    sandbox.run_bounded(&both).fails(4, &[&second]);
+    sandbox.mkdir("mnt");
+    for args in [["--ref", name], ["-o", "ref=v2\u{1b}[2J"]] {
+        let args = [&["mount", "two.tar", "mnt", "--no-index"][..], &args].concat();
+        sandbox.run_bounded(&args).ok();
+        let run = sandbox.run_bounded(&["status", "mnt", "--json"]).ok();
+        assert_eq!(run.json()["manifest_digest"], second.as_str());
+        sandbox.run_bounded(&["umount", "mnt"]).ok();
     }
 }
 

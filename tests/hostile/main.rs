@@ -23,6 +23,7 @@ mod opening;
 mod outer_tar;
 mod packing;
 mod paths;
+mod reading;
 mod sandbox;
 mod stopping;
 mod tails;

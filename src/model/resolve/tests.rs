@@ -268,7 +268,7 @@ fn j6_several_manifests_are_listed() {
     let (one, two) = (manifest(b"layer"), other());
     let fake = archive(&[&one, &two]);
     let error = resolve(&fake, None).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert_eq!(error.kind(), ErrorKind::Usage);
     for manifest in [&one, &two] {
         assert!(
             error
@@ -281,6 +281,81 @@ fn j6_several_manifests_are_listed() {
     // The same manifest under two names is one manifest.
     let twice = archive(&[&one]).index(&[entry(&one), entry(&one)]);
     assert!(resolve(&twice, None).is_ok());
+}
+
+/// A manifest as the index lists it under a name.
+fn named(manifest: &OciManifest, key: &str, name: &str) -> Descriptor {
+    let mut descriptor = entry(manifest);
+    descriptor.annotations.insert(key.into(), name.into());
+    descriptor
+}
+
+#[test]
+fn j6_one_of_several_manifests_is_chosen_by_its_name() {
+    let (one, two) = (manifest(b"layer"), other());
+    let entries = [
+        named(&one, annotations::REF_NAME, "1.0"),
+        named(&two, annotations::CONTAINERD_NAME, "registry.example/m:2.0"),
+    ];
+    let fake = archive(&[&one, &two]).index(&entries);
+    let fake = fake.with("manifest.json", one.to_bytes());
+    let chosen = |reference, pin| {
+        resolve(
+            &fake,
+            Wanted {
+                pin,
+                reference: Some(reference),
+            },
+        )
+    };
+    for (name, manifest) in [("1.0", &one), ("registry.example/m:2.0", &two)] {
+        let found = chosen(name, None).unwrap().manifest_digest;
+        assert_eq!(found, entry(manifest).digest, "{name}");
+    }
+    let pin = entry(&two).digest;
+    let error = chosen("1.0", Some(&pin)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PinMismatch);
+    let error = chosen("3.0", None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert_eq!(
+        error.to_string(),
+        "--ref: index.json calls no manifest 3.0; it has 1.0, registry.example/m:2.0"
+    );
+    let error = resolve(
+        &archive(&[&one])
+            .without("index.json")
+            .with("manifest.json", one.to_bytes()),
+        Wanted {
+            pin: None,
+            reference: Some("1.0"),
+        },
+    );
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Usage);
+}
+
+#[test]
+fn j6_what_cosign_keeps_beside_a_model_is_no_model() {
+    let (one, two) = (manifest(b"layer"), other());
+    let digits = "0123456789abcdef".repeat(4);
+    let fake = archive(&[&one, &two]);
+    let mut beside = vec![
+        named(&two, "kind", "dev.cosignproject.cosign/sigs"),
+        named(&two, "kind", "dev.cosignproject.cosign/atts"),
+    ];
+    for suffix in ["sig", "att", "sbom"] {
+        let tag = format!("sha256-{digits}.{suffix}");
+        beside.push(named(&two, annotations::REF_NAME, &tag));
+        let long = format!("registry.example/m:{tag}");
+        beside.push(named(&two, annotations::CONTAINERD_NAME, &long));
+    }
+    let image = named(&one, "kind", "dev.cosignproject.cosign/image");
+    for beside in beside {
+        let fake = fake.clone().index(&[image.clone(), beside.clone()]);
+        assert_eq!(fake.manifest(None), one, "{beside:?}");
+    }
+    let tag = named(&two, annotations::REF_NAME, "sha256-1.sig");
+    let fake = fake.index(&[image, tag]);
+    fake.error(None, ErrorKind::Usage, "lists 2 manifests");
 }
 
 #[test]
@@ -306,9 +381,11 @@ fn j6_manifests_that_would_take_long_to_tell_apart() {
     };
     let fake = archive(&[&one]);
     assert!(resolve(&fake.clone().index(&entries(most)), None).is_ok());
-    fake.clone()
-        .index(&entries(most + 1))
-        .refuses("choose one by its digest");
+    fake.clone().index(&entries(most + 1)).error(
+        None,
+        ErrorKind::Usage,
+        "choose one with --ref or --digest",
+    );
     let pin = entry(&one).digest;
     assert!(resolve(&fake.index(&entries(most + 1)), Some(&pin)).is_ok());
 }
