@@ -2,7 +2,7 @@
 //!
 //! A [`System`] knows what its manifests leave unsaid: which layers are archives to be opened, and
 //! which are files as they are; what a path may be. [`of`] finds the system of a manifest; what
-//! nobody recognises is an [`artifact`] of a registry client.
+//! nobody recognises is an `artifact` of a registry client.
 //!
 //! The rules are those of `docs/systems.md`.
 

@@ -20,12 +20,12 @@ pub enum EntryKind {
 /// One entry, with pax and GNU extensions applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The path as stored: at most [`limits::MAX_PATH_BYTES`] bytes without a NUL, not yet checked
+    /// The path as stored: at most [`limits::MAX_PATH_BYTES`](crate::limits::MAX_PATH_BYTES) bytes without a NUL, not yet checked
     /// against any other rule. Never ends in `/` for a file.
     pub path: Vec<u8>,
     /// What it is.
     pub kind: EntryKind,
-    /// Bytes of data that follow the header, at most [`limits::MAX_FILE_BYTES`]; 0 for all but
+    /// Bytes of data that follow the header, at most [`limits::MAX_FILE_BYTES`](crate::limits::MAX_FILE_BYTES); 0 for all but
     /// files.
     pub size: u64,
     /// Permission bits as stored.

@@ -21,7 +21,7 @@ const WINDOW: usize = 16 << 10;
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) naming the entry or offset when the archive
-/// is truncated, breaks a rule of [`header`](super::header), has more than
+/// is truncated, breaks a rule of [`tar`](super), has more than
 /// [`limits::MAX_ARCHIVE_ENTRIES`] entries, or goes on after its end; errors of `read_at` and `visit`
 /// as they are.
 pub fn scan(

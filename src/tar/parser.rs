@@ -1,21 +1,8 @@
 //! The parser of header blocks, shared by [`outer`](super::outer) and [`members`](super::members).
 //!
 //! `Parser` is fed one 512-byte block at a time and says what follows; who feeds it decides where
-//! the blocks come from. It guarantees that an [`Entry`] lies where every reader of tar finds it.
-//! What two readers could take differently is refused, never resolved:
-//!
-//! - a checksum that is not the unsigned sum of the block;
-//! - a number that is not plain octal or a positive base-256 number below 2^63;
-//! - a pax `size` beside another size in the header itself. The one exception is a header that says
-//!   0 beside a pax size of 8 GiB or more: ustar has no room for it, and Python's and Go's writers
-//!   leave the field empty (CVE-2025-62518 is about readers that believe either of two sizes);
-//! - data behind a link, directory or device;
-//! - a file whose name ends in `/`, a directory to some;
-//! - bytes where some readers see a ustar prefix and others do not;
-//! - sparse files, multi-volume archives, unknown entry types;
-//! - pax and GNU extensions that are malformed, empty, repeated, mixed or belong to no entry
-//!   (see `extension`), or whose header is of a version in which some readers see a plain file;
-//! - a single zero block with a header behind it: some readers stop there.
+//! the blocks come from. It guarantees that an [`Entry`] lies where every reader of tar finds it
+//! (see [`tar`](super)).
 
 use super::BLOCK;
 use super::block::{Block, padded, verify_checksum};
