@@ -13,6 +13,9 @@ mod reading;
 
 pub(crate) use reading::{CatArgs, InspectArgs, LsArgs, UnpackArgs, VerifyArgs, Which};
 
+/// The hidden subcommand of the process that reads ahead on a mount.
+pub(crate) const PREFETCHER: &str = "prefetcher";
+
 /// Pack machine-learning models as OCI artifacts, and mount them: every byte verified, read lazily.
 #[derive(Debug, Parser)]
 #[command(
@@ -109,7 +112,7 @@ pub(crate) enum Command {
         directory: PathBuf,
     },
     /// Read ahead on a mount, as its server says on standard input
-    #[command(hide = true, name = modeloci::mount::PREFETCHER)]
+    #[command(hide = true, name = PREFETCHER)]
     Prefetcher {
         /// The number of the mount's device
         device: u64,

@@ -35,6 +35,32 @@ pub enum ErrorKind {
     NotFound,
 }
 
+impl ErrorKind {
+    /// All kinds.
+    pub const ALL: [ErrorKind; 7] = [
+        ErrorKind::Usage,
+        ErrorKind::Malformed,
+        ErrorKind::Corrupt,
+        ErrorKind::PinMismatch,
+        ErrorKind::Environment,
+        ErrorKind::Refused,
+        ErrorKind::NotFound,
+    ];
+
+    /// Its name, for other programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            ErrorKind::Usage => "usage",
+            ErrorKind::Malformed => "malformed",
+            ErrorKind::Corrupt => "corrupt",
+            ErrorKind::PinMismatch => "pin-mismatch",
+            ErrorKind::Environment => "environment",
+            ErrorKind::Refused => "refused",
+            ErrorKind::NotFound => "not-found",
+        }
+    }
+}
+
 /// What went wrong, where, and what was expected. Cheap to clone.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]

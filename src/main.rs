@@ -1,5 +1,7 @@
 //! The modeloci command: parses, dispatches, prints the error and sets the exit code.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, clippy::unwrap_used))]
+
 mod cli;
 mod commands;
 

@@ -6,6 +6,7 @@ use crate::cli::{Cli, Command};
 
 mod add_layer;
 mod cat;
+mod daemon;
 mod document;
 mod generate;
 mod inspect;
@@ -13,6 +14,7 @@ pub(crate) mod interrupt;
 pub(crate) mod logging;
 mod ls;
 mod mount;
+mod mount_list;
 pub(crate) mod output;
 mod pack;
 pub(crate) mod progress;
@@ -45,7 +47,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Completions { shell } => generate::completions(shell),
         Command::ManPages { directory } => generate::man_pages(&directory),
         Command::Prefetcher { device, mountpoint } => {
-            modeloci::mount::serve_prefetch(device, mountpoint.as_deref())?;
+            daemon::prefetcher::run(device, mountpoint.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use modeloci::entry_path::printable_path;
-use modeloci::mount::{self, LogQueue, MountOptions, Side, SystemLog};
 use modeloci::{Error, ErrorKind};
 
-use super::{logging, output};
+use super::daemon::keeper::{self, Side};
+use super::daemon::log_queue::LogQueue;
+use super::daemon::options::Options;
+use super::daemon::system_log::SystemLog;
+use super::daemon::{background, serve};
+use super::{logging, mount_list, output};
 use crate::cli::{MountArgs, Verbosity};
 
 pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
@@ -20,7 +24,7 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     if args.fake {
         // mount(8): "perform everything except the actual system call".
         logging::init(verbosity);
-        mount::check(&options).map_err(|error| advise(error, &args.archive))?;
+        serve::check(&options).map_err(|error| advise(error, &args.archive))?;
         return Ok(ExitCode::SUCCESS);
     }
     if !options.foreground {
@@ -28,7 +32,7 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
             // Said here, where somebody reads it, and not by the background process.
             open_log(file)?;
         }
-        mount::mount(&options).map_err(|error| advise(error, &args.archive))?;
+        background::start(&options).map_err(|error| advise(error, &args.archive))?;
         remark(&args, &options, verbosity);
         return Ok(ExitCode::SUCCESS);
     }
@@ -39,11 +43,11 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     if options.no_sandbox {
         let log = log_sink(&options)
             .and_then(|sink| start_log(&options, verbosity, sink))
-            .inspect_err(|error| mount::report_failure(&options, error))?;
-        let result = mount::mount(&options);
+            .inspect_err(|error| serve::report_failure(&options, error))?;
+        let result = serve::run(&options);
         return end(&args, &options, &log, result);
     }
-    match mount::part(&options).map_err(|error| advise(error, &args.archive))? {
+    match keeper::part(&options).map_err(|error| advise(error, &args.archive))? {
         Side::Keeper(mut keeper) => {
             let log = log_sink(&options)
                 .and_then(|sink| start_log(&options, verbosity, sink))
@@ -68,13 +72,13 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
 }
 
 /// Says what may surprise about a mount that answers.
-fn remark(args: &MountArgs, options: &MountOptions, verbosity: Verbosity) {
+fn remark(args: &MountArgs, options: &Options, verbosity: Verbosity) {
     if args.writable {
         // As mount(8) says it of what cannot be written. It asks for it whenever `ro` is not given.
         let mountpoint = printable_path(&args.mountpoint);
         output::report_line(&format!("warning: {mountpoint} is mounted read-only"));
     }
-    let of_root = rustix::process::geteuid().is_root() && !options.allow_other;
+    let of_root = rustix::process::geteuid().is_root() && !options.mount.allow_other;
     if of_root && !verbosity.quiet {
         output::report_line("hint: only root can read it; --allow-other lets other users in");
     }
@@ -83,7 +87,7 @@ fn remark(args: &MountArgs, options: &MountOptions, verbosity: Verbosity) {
 /// Says how a mount in the foreground has ended.
 fn end(
     args: &MountArgs,
-    options: &MountOptions,
+    options: &Options,
     log: &LogQueue,
     result: Result<(), Error>,
 ) -> anyhow::Result<ExitCode> {
@@ -116,32 +120,32 @@ fn advise(error: Error, archive: &Path) -> anyhow::Error {
     error
 }
 
-fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<MountOptions> {
-    let mut options = MountOptions::new(&args.archive, &args.mountpoint);
-    options.digest = args.which.digest;
-    options.reference = args.which.reference.clone();
+fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<Options> {
+    let mut options = Options::new(&args.archive, &args.mountpoint);
+    options.mount.digest = args.which.digest;
+    options.mount.reference = args.which.reference.clone();
     if let Some(bytes) = args.cache_size {
-        options.cache_bytes = bytes;
+        options.mount.cache_bytes = bytes;
         options.cache_stated = true;
     }
     options.foreground = args.foreground;
-    options.allow_other = args.allow_other;
-    options.uid = args.uid;
-    options.gid = args.gid;
+    options.mount.allow_other = args.allow_other;
+    options.mount.uid = args.uid;
+    options.mount.gid = args.gid;
     options.prefetch = args.prefetch;
     options.log_file = args.log_file.clone();
     options.system_log = args.system_log;
     options.ready_fd = args.ready_fd;
     options.no_sandbox = args.no_sandbox;
     options.mountpoint_fd = args.mountpoint_fd;
-    options.index_dir = match (&args.index_dir, args.no_index) {
+    options.mount.index_dir = match (&args.index_dir, args.no_index) {
         (_, true) => None,
         (Some(dir), false) => Some(dir.clone()),
         (None, false) => cache_dir(),
     };
-    options.apply(&args.options.join(","), args.sloppy)?;
-    if args.no_index && options.index_dir.is_some()
-        || args.index_dir.is_some() && options.index_dir.is_none()
+    mount_list::apply(&mut options, &args.options.join(","), args.sloppy)?;
+    if args.no_index && options.mount.index_dir.is_some()
+        || args.index_dir.is_some() && options.mount.index_dir.is_none()
     {
         return Err(Error::usage("an index directory and no index cannot both be had").into());
     }
@@ -188,7 +192,7 @@ fn open_log(file: &Path) -> Result<File, Error> {
         .map_err(Error::io("open the log file", file))
 }
 
-fn log_sink(options: &MountOptions) -> Result<Box<dyn Write + Send>, Error> {
+fn log_sink(options: &Options) -> Result<Box<dyn Write + Send>, Error> {
     Ok(match &options.log_file {
         Some(file) => Box::new(open_log(file)?),
         None if options.system_log => Box::new(SystemLog::new()),
@@ -199,7 +203,7 @@ fn log_sink(options: &MountOptions) -> Result<Box<dyn Write + Send>, Error> {
 /// A mount outlives the terminal that it was started from, so whatever it says goes through a
 /// queue that never blocks.
 fn start_log(
-    options: &MountOptions,
+    options: &Options,
     verbosity: Verbosity,
     sink: Box<dyn Write + Send>,
 ) -> Result<LogQueue, Error> {

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 /// Where one may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scratch {
+pub enum Scratch {
     /// Where temporary files go.
     Temporary,
     /// Where those go that survive a restart.
@@ -30,11 +30,14 @@ impl Scratch {
     }
 
     /// A new one of this process.
+    ///
+    /// # Errors
+    /// Those of the system.
     #[expect(
         clippy::disallowed_methods,
         reason = "temporary files without names, where the system has them"
     )]
-    pub(crate) fn create_here(self) -> io::Result<File> {
+    pub fn create_here(self) -> io::Result<File> {
         match self {
             Scratch::Temporary => tempfile::tempfile(),
             Scratch::Lasting => tempfile::tempfile_in("/var/tmp"),
@@ -43,6 +46,6 @@ impl Scratch {
 }
 
 /// From now on all of this process come from `source`. The first source stays.
-pub(crate) fn ask_instead(source: impl Fn(Scratch) -> io::Result<File> + Send + Sync + 'static) {
+pub fn ask_instead(source: impl Fn(Scratch) -> io::Result<File> + Send + Sync + 'static) {
     let _ = INSTEAD.set(Box::new(source));
 }

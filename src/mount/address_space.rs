@@ -6,6 +6,7 @@
 
 use rustix::process::{Resource, getrlimit};
 
+use super::options::MountOptions;
 use crate::error::{Error, Result};
 
 /// Buffer of an event loop: fuser 0.18.0 takes the largest request that there is, and a page.
@@ -19,7 +20,10 @@ const BASE_BYTES: u64 = 64 << 20;
 const LEAST_CACHE_BYTES: u64 = 16 << 20;
 
 /// Fails when a limit leaves less than a mount with such a cache and so many event loops may take.
-pub(super) fn check(cache_bytes: u64, threads: usize) -> Result<()> {
+///
+/// # Errors
+/// [`ErrorKind::Environment`](crate::ErrorKind::Environment), naming the limit.
+pub fn check(options: &MountOptions) -> Result<()> {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let page = rustix::param::page_size() as u64;
     // Size, resident, shared, text, library, data and stack; in pages.
@@ -31,10 +35,7 @@ pub(super) fn check(cache_bytes: u64, threads: usize) -> Result<()> {
     ];
     for (what, command, resource, taken) in limits {
         let limit = getrlimit(resource).current;
-        if limit.is_some() {
-            super::sys::use_one_heap();
-        }
-        fits(limit, taken, cache_bytes, threads)
+        fits(limit, taken, options.cache_bytes, options.threads)
             .map_err(|why| Error::environment(format!("the {what} limit ({command})"), why))?;
     }
     Ok(())
@@ -86,6 +87,7 @@ mod tests {
         assert_eq!(fits(Some(300 * MIB), 10 * MIB, 64 * MIB, 2), Ok(()));
         // Numbers that no sum can hold are too much, and no panic.
         assert!(fits(Some(u64::MAX - 1), 1, u64::MAX, usize::MAX).is_err());
-        assert!(check(64 * MIB, 2).is_ok() || getrlimit(Resource::As).current.is_some());
+        let options = MountOptions::new("/a.tar", "/mnt");
+        assert!(check(&options).is_ok() || getrlimit(Resource::As).current.is_some());
     }
 }

@@ -13,20 +13,20 @@ const BESIDE: u64 = 16 * MIB;
 const LEAST_GROUP: u64 = LEAST_CACHE + HEADROOM + BESIDE;
 
 impl MountOptions {
-    /// Makes the cache fit into the control groups that this process is in, unless its size was asked
-    /// for; then returns a warning where it cannot be kept.
+    /// Makes the cache fit into the control groups that this process is in.
     ///
     /// # Errors
     /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when even the smallest does not fit.
-    pub fn fit_memory(&mut self) -> Result<Option<String>> {
-        let Some(limit) = available::limit() else {
-            return Ok(None);
-        };
-        if self.cache_stated {
-            return Ok(warning(self.cache_bytes, limit));
+    pub fn fit_memory(&mut self) -> Result<()> {
+        if let Some(limit) = available::limit() {
+            self.cache_bytes = fitting(self.cache_bytes, limit)?;
         }
-        self.cache_bytes = fitting(self.cache_bytes, limit)?;
-        Ok(None)
+        Ok(())
+    }
+
+    /// What to say of a cache that does not fit into them.
+    pub fn memory_warning(&self) -> Option<String> {
+        warning(self.cache_bytes, available::limit()?)
     }
 }
 

@@ -7,13 +7,9 @@ pub(super) fn resident() -> Option<u64> {
     bytes_of("/proc/self/status", "VmRSS:")
 }
 
-/// What this process takes of its own accord before it opens a model, in bytes.
-const AT_START: u64 = 4 << 20;
-
-/// Memory of this process that an open model accounts for, before anything was read from it.
-pub(super) fn taken_by_the_model() -> u64 {
-    let anonymous = bytes_of("/proc/self/status", "RssAnon:");
-    anonymous.unwrap_or(0).saturating_sub(AT_START)
+/// Memory that holds no pages of files, in bytes.
+pub(super) fn anonymous() -> u64 {
+    bytes_of("/proc/self/status", "RssAnon:").unwrap_or(0)
 }
 
 /// The value of one line of a file in `/proc`, which counts in KiB.

@@ -1,39 +1,38 @@
 //! The threads that serve: fuser's event loops.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use fuser::{Config, Session, SessionACL};
 
 use super::serve::adapter::Adapter;
 use crate::error::{Error, Result};
 
-/// What whoever keeps a mount waits for.
-#[derive(Debug)]
-pub(super) enum Event {
-    /// A signal arrived.
-    Signal(i32),
-    /// The process that serves was asked to end.
-    Asked,
-    /// The FUSE connection has ended: unmounted, by us or by anyone.
-    Ended(io::Result<()>),
-    /// All event loops have died of panics.
-    LoopsDied,
-    /// The process that serves has failed, and says why.
-    Failed(Error),
-    /// The process that serves is gone, and cannot say why.
-    Died(Error),
-}
+/// Longest wait for the event loops to start.
+const START: Duration = Duration::from_secs(10);
+
+/// One session starts at a time, so that every event loop that is new meanwhile is of it.
+static STARTING: Mutex<()> = Mutex::new(());
 
 /// Answers the kernel's first request, then serves in threads of its own until the connection
-/// ends, which is reported as [`Event::Ended`].
+/// ends; `ended` is called with how it did. Returns when all event loops run, or have ended again.
+///
+/// The mount is not looked at: if this process were killed then, the thread that waits for its own
+/// answer would keep the connection, and both would stay for ever.
+///
+/// # Errors
+/// When the connection or the system fails, or the loops do not start in time.
 pub(super) fn start(
     adapter: Adapter,
     fd: OwnedFd,
     threads: usize,
-    events: Sender<Event>,
+    ended: impl FnOnce(Result<()>) + Send + 'static,
 ) -> Result<()> {
     let mut config = Config::default();
     config.n_threads = Some(threads);
@@ -41,28 +40,69 @@ pub(super) fn start(
     // refuse processes that the kernel lets in.
     let session = Session::from_fd(adapter, fd, SessionACL::All, config)
         .map_err(Error::io("serve", "the FUSE connection"))?;
+    let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = event_loops();
+    let (told, end) = channel();
     thread::Builder::new()
         .name("session".into())
         .spawn(move || {
-            let _ = events.send(Event::Ended(session.run()));
+            let result = session.run().map_err(session_error);
+            // Whoever starts it may wait no more.
+            let _ = told.send(result.clone());
+            ended(result);
         })
         .map_err(Error::io("start", "a thread"))?;
-    Ok(())
+    wait_until_it_answers(threads, &before, &end)
 }
 
-/// How many of this process's threads are event loops.
-pub(super) fn running_loops() -> usize {
+/// Waits until every event loop runs; the kernel's first request was answered before they started.
+fn wait_until_it_answers(
+    threads: usize,
+    before: &HashSet<OsString>,
+    end: &Receiver<Result<()>>,
+) -> Result<()> {
+    let deadline = Instant::now() + START;
+    loop {
+        match end.try_recv() {
+            // Somebody was quick to unmount it: loops that have ended are waited for in vain.
+            Ok(result) => return result,
+            // fuser reports a loop that cannot be started only after the others have begun to
+            // serve; so they are counted.
+            Err(_) if event_loops().difference(before).count() >= threads => return Ok(()),
+            Err(TryRecvError::Disconnected) => {
+                return Err(Error::environment("event loops", "have ended"));
+            }
+            Err(_) if Instant::now() > deadline => {
+                return Err(Error::environment("event loops", "did not start in time"));
+            }
+            Err(_) => thread::sleep(Duration::from_micros(200)),
+        }
+    }
+}
+
+fn session_error(error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return Error::environment(
+            "event loops",
+            "the system allows no more threads; raise the limit of processes, or ask for fewer \
+             with -o threads=N",
+        );
+    }
+    Error::io("serve", "the FUSE connection")(error)
+}
+
+/// Those of this process's threads that are event loops.
+fn event_loops() -> HashSet<OsString> {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
-        return 0;
+        return HashSet::new();
     };
-    tasks
-        .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
-        .filter(|name| is_event_loop(name))
-        .count()
+    let loops = tasks.flatten().filter(|task| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| is_event_loop(&name))
+    });
+    loops.map(|task| task.file_name()).collect()
 }
 
 /// True for the names of fuser's event loops.
-pub(super) fn is_event_loop(thread: &str) -> bool {
+pub fn is_event_loop(thread: &str) -> bool {
     thread.starts_with("fuser-")
 }

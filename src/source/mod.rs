@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::files::calls;
 
 pub mod archive;
+mod closed;
 pub mod layout_dir;
 pub mod memory;
 pub mod watched;
@@ -93,7 +94,7 @@ pub fn open(path: &Path) -> Result<Arc<dyn BlobSource>> {
 }
 
 /// What is at a path, of which nothing was read yet. A process can give up rights in between.
-pub(crate) struct Unread {
+pub struct Unread {
     file: File,
     path: PathBuf,
 }
@@ -103,18 +104,24 @@ impl Unread {
     ///
     /// # Errors
     /// Those of the system.
-    pub(crate) fn open(path: &Path) -> Result<Unread> {
+    pub fn open(path: &Path) -> Result<Unread> {
         Ok(Unread {
             file: open_any(path)?,
             path: path.to_path_buf(),
         })
     }
 
+    /// True for a layout directory of which root could not read some file without the capability for
+    /// that; an archive is open already.
+    pub fn is_closed_to_root(&self) -> bool {
+        closed::is_closed_to_root(self.as_fd())
+    }
+
     /// Reads what it is.
     ///
     /// # Errors
     /// As [`open`].
-    pub(crate) fn read(self) -> Result<Arc<dyn BlobSource>> {
+    pub fn read(self) -> Result<Arc<dyn BlobSource>> {
         let Unread { file, path } = self;
         let metadata = file.metadata().map_err(Error::io("read", &path))?;
         if metadata.is_dir() {

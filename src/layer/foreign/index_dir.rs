@@ -70,7 +70,7 @@ impl Ours {
 /// The directories that exist for indexes in `path`, for a process that will be able to open no
 /// other: the one that was named, and the one of ours in it. What is wrong with one that is not
 /// there is said by whoever uses it.
-pub(crate) fn existing(path: &Path) -> [Option<OwnedFd>; 2] {
+pub fn existing(path: &Path) -> [Option<OwnedFd>; 2] {
     let named = trusted::open(path, false).ok().flatten();
     let ours = IndexDir::open(path, false).ok().flatten();
     [named, ours.map(|ours| ours.dir)]
@@ -78,14 +78,14 @@ pub(crate) fn existing(path: &Path) -> [Option<OwnedFd>; 2] {
 
 /// Directories that were made for a process that can make none.
 #[derive(Debug)]
-pub(crate) struct Made {
+pub struct Made {
     dir: OwnedFd,
     /// The innermost first.
     paths: Vec<PathBuf>,
 }
 
 /// Makes the directory for indexes in `path`; `None` when all is there, or it cannot be made.
-pub(crate) fn make(path: &Path) -> Option<Made> {
+pub fn make(path: &Path) -> Option<Made> {
     if !matches!(IndexDir::open(path, false), Ok(None)) {
         return None;
     }
@@ -105,7 +105,7 @@ pub(crate) fn make(path: &Path) -> Option<Made> {
 
 impl Made {
     /// Removes them again where nobody has put anything in.
-    pub(crate) fn undo(self) {
+    pub fn undo(self) {
         if self.paths.is_empty() || calls::names(&self.dir).is_ok_and(|names| names.len() > 1) {
             return;
         }

@@ -31,7 +31,7 @@ use super::device::{no_device, open_device, source};
 use super::mountinfo::{self, FS_TYPE, Mount, SUBTYPE};
 use super::place::{self, Place};
 use super::spot::{self, Detached, Found, Held, Spot};
-use super::{detach, helper};
+use super::{detach, device, helper};
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::mount::options::{MAX_REQUEST_BYTES, MountOptions};
@@ -44,7 +44,10 @@ const LOOKS: u32 = 10;
 
 /// A connection that can be served, and the mount that it feeds, which may not have its place yet.
 #[derive(Debug)]
-pub(in crate::mount) enum Mountable {
+pub struct Mountable(Kind);
+
+#[derive(Debug)]
+enum Kind {
     /// Nowhere yet. It ends when this is dropped.
     Floating(OwnedFd, Place),
     /// In its place already: by `fusermount3`, or by a kernel without the newer calls.
@@ -53,7 +56,7 @@ pub(in crate::mount) enum Mountable {
 
 /// A mount of ours in its place. Dropping it detaches it.
 #[derive(Debug)]
-pub(in crate::mount) struct Attached {
+pub struct Attached {
     place: Place,
     /// What a look-up finds as long as it is there.
     found: Found,
@@ -64,10 +67,10 @@ pub(in crate::mount) struct Attached {
 }
 
 /// Makes a mount for a place; returns the connection to serve.
-pub(in crate::mount) fn connect(
-    place: Place,
-    options: &MountOptions,
-) -> Result<(OwnedFd, Mountable)> {
+///
+/// # Errors
+/// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when the system does not allow it.
+pub fn connect(place: Place, options: &MountOptions) -> Result<(OwnedFd, Mountable)> {
     let source = source(&options.archive);
     if !rustix::process::geteuid().is_root() {
         return by_path(place, &source, |place| {
@@ -77,27 +80,39 @@ pub(in crate::mount) fn connect(
         });
     }
     match float(&source, options)? {
-        Some((connection, mount)) => Ok((connection, Mountable::Floating(mount, place))),
+        Some((connection, mount)) => Ok((connection, Mountable(Kind::Floating(mount, place)))),
         None => by_path(place, &source, |place| mount_on(place, &source, options)),
     }
 }
 
 impl Mountable {
     /// `major:minor` of the mount's device.
-    pub(in crate::mount) fn device(&self) -> Result<String> {
-        match self {
-            Mountable::Floating(mount, place) => spot::found_by(mount.as_fd())
+    fn device(&self) -> Result<String> {
+        match &self.0 {
+            Kind::Floating(mount, place) => spot::found_by(mount.as_fd())
                 .map(|found| found.device)
                 .map_err(Error::io("use the mount on", &place.path)),
-            Mountable::Placed(attached) => Ok(attached.found.device.clone()),
+            Kind::Placed(attached) => Ok(attached.found.device.clone()),
         }
     }
 
+    /// Raises what the kernel may read ahead on it, where that can be done.
+    ///
+    /// # Errors
+    /// When the mount cannot be looked at.
+    pub fn raise_readahead(&self, options: &MountOptions) -> Result<()> {
+        device::raise_readahead(&self.device()?, options.max_readahead);
+        Ok(())
+    }
+
     /// Gives it its place. `connection` is a duplicate of the one that is served.
-    pub(in crate::mount) fn attach(self, connection: OwnedFd) -> Result<Attached> {
-        match self {
-            Mountable::Placed(attached) => Ok(attached),
-            Mountable::Floating(mount, place) => settle(mount, place, connection),
+    ///
+    /// # Errors
+    /// When the mount point is not what it was when it was checked, or the system refuses.
+    pub fn attach(self, connection: OwnedFd) -> Result<Attached> {
+        match self.0 {
+            Kind::Placed(attached) => Ok(attached),
+            Kind::Floating(mount, place) => settle(mount, place, connection),
         }
     }
 }
@@ -191,7 +206,7 @@ fn by_path(
                 connection: Some(connection),
                 detached: false,
             };
-            Ok((fd, Mountable::Placed(attached)))
+            Ok((fd, Mountable(Kind::Placed(attached))))
         }
         Err(error) => {
             drop(fd);
@@ -288,7 +303,10 @@ fn remove_dead(before: &[Mount], source: &str) {
 
 impl Attached {
     /// The mount's device, as `stat` gives it.
-    pub(in crate::mount) fn device_number(&self) -> Result<u64> {
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn device_number(&self) -> Result<u64> {
         let numbers = self.found.device.split_once(':');
         numbers
             .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
@@ -297,7 +315,10 @@ impl Attached {
     }
 
     /// Takes it out of sight. It goes for good when its last user does.
-    pub(in crate::mount) fn detach(&mut self) -> Result<Detached> {
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn detach(&mut self) -> Result<Detached> {
         if self.detached {
             return Ok(Detached::NotOurs);
         }
@@ -343,7 +364,7 @@ impl Attached {
     }
 
     /// Ends the connection, which nobody serves any more: readers get an error, and wait no longer.
-    pub(in crate::mount) fn abandon(&mut self) {
+    pub fn abandon(&mut self) {
         self.connection = None;
     }
 

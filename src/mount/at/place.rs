@@ -16,7 +16,6 @@ use super::spot::{Found, Held, Spot};
 use crate::entry_path::{printable_bytes, printable_path};
 use crate::error::{Error, Result};
 use crate::mount::options::MountOptions;
-use crate::mount::sys;
 
 /// Most dead mounts on top of each other that are cleared.
 const MAX_STALE: usize = 64;
@@ -30,52 +29,52 @@ const DYING_LOOKS: u32 = 20;
 
 /// A mount point that was checked, and is held as it was checked.
 #[derive(Debug)]
-pub(in crate::mount) struct Place {
+pub struct Place {
     /// Leads to what is mounted there.
-    pub(in crate::mount) spot: Spot,
+    pub(super) spot: Spot,
     /// The directory itself, below what will be mounted on it.
-    pub(in crate::mount) dir: Held,
+    pub(super) dir: Held,
     /// What a look-up found there when it was checked: the directory's own mount.
-    pub(in crate::mount) found: Found,
+    pub(super) found: Found,
     /// Where it was when it was checked.
-    pub(in crate::mount) path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
-/// Checks the mount point (HOSTILE m2, m3), and clears a dead mount of ours on it.
-pub(in crate::mount) fn prepare(options: &MountOptions) -> Result<Place> {
-    prepare_in(inherited(options)?, options)
+impl Place {
+    /// Checks the mount point (HOSTILE m2, m3), and clears a dead mount of ours on it. With `parent` it
+    /// is a name in that directory. What lies `apart` (what it is, and where) must not be below it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Environment`](crate::ErrorKind::Environment), naming the mount point.
+    pub fn prepare(
+        options: &MountOptions,
+        parent: Option<OwnedFd>,
+        apart: &[(&str, &Path)],
+    ) -> Result<Place> {
+        let path = &options.mountpoint;
+        let spot = match parent.and_then(|parent| Spot::inherited(parent, path)) {
+            Some(spot) => spot,
+            None => spot(path)?,
+        };
+        prepare_at(spot, options, apart)
+    }
+
+    /// Where it was when it was checked.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
-/// The same, where the mount point may be a name in a directory that was inherited.
-pub(in crate::mount) fn prepare_in(
-    parent: Option<OwnedFd>,
-    options: &MountOptions,
-) -> Result<Place> {
-    let path = &options.mountpoint;
-    let spot = match parent.and_then(|parent| Spot::inherited(parent, path)) {
-        Some(spot) => spot,
-        None => spot(path)?,
-    };
-    prepare_at(spot, options)
-}
-
-/// The spot that a path of the command line means.
-pub(in crate::mount) fn spot(path: &Path) -> Result<Spot> {
+/// The spot that a path means.
+///
+/// # Errors
+/// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when there is none.
+pub fn spot(path: &Path) -> Result<Spot> {
     resolve(path, "does not exist; create the directory first")?
         .ok_or_else(|| Error::environment(mount_point(path), "is the root directory"))
 }
 
-/// Takes over the directory of the mount point, where the options name a descriptor.
-pub(in crate::mount) fn inherited(options: &MountOptions) -> Result<Option<OwnedFd>> {
-    let Some(fd) = options.mountpoint_fd else {
-        return Ok(None);
-    };
-    sys::inherit_fd(fd)
-        .map(Some)
-        .map_err(|_| Error::usage(format!("--mountpoint-fd {fd}: is not an open descriptor")))
-}
-
-fn prepare_at(spot: Spot, options: &MountOptions) -> Result<Place> {
+fn prepare_at(spot: Spot, options: &MountOptions, apart: &[(&str, &Path)]) -> Result<Place> {
     let (dir, path) = clear_stale(&spot, &options.mountpoint)?;
     let fail = |error| Error::io("use the mount point", &options.mountpoint)(error);
     let refuse = |why: &str| Err(Error::environment(mount_point(&path), why));
@@ -90,12 +89,12 @@ fn prepare_at(spot: Spot, options: &MountOptions) -> Result<Place> {
         return refuse("is not empty; mount elsewhere, or over it with -o nonempty");
     }
     // Reading the archive through the mount that it feeds would wait for itself for ever.
-    for (what, file) in [
-        ("the archive", Some(&options.archive)),
-        ("the log file", options.log_file.as_ref()),
-        ("the index directory", options.index_dir.as_ref()),
-    ] {
-        if file.is_some_and(|file| existing(file).starts_with(&path)) {
+    let archive = ("the archive", options.archive.as_path());
+    let index_dir = options.index_dir.as_deref();
+    let index_dir = index_dir.map(|dir| ("the index directory", dir));
+    let apart = apart.iter().copied().chain([archive]).chain(index_dir);
+    for (what, file) in apart {
+        if existing(file).starts_with(&path) {
             return refuse(&format!("contains {what}, which the mount would hide"));
         }
     }
@@ -133,7 +132,10 @@ pub(in crate::mount) fn mounted(path: &Path) -> Result<(Spot, Held)> {
 
 /// A server that its starter waited for has died: detaches the mount that it has left, if it has.
 /// The helper that it may have called lives on for a moment, and mounts.
-pub(in crate::mount) fn clear_after_death(spot: &Spot) -> Result<()> {
+///
+/// # Errors
+/// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when the system refuses.
+pub fn clear_after_death(spot: &Spot) -> Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     let looks = if is_root { DYING_LOOKS } else { HELPER_LOOKS };
     for look in 0..=looks {
@@ -324,6 +326,10 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
+    fn prepare(options: &MountOptions) -> Result<Place> {
+        Place::prepare(options, None, &[])
+    }
+
     fn refused(options: &MountOptions) -> String {
         let error = prepare(options).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Environment, "{error}");
@@ -362,9 +368,9 @@ mod tests {
         options.index_dir = Some(dir.path().join("not/yet/there"));
         assert!(refused(&options).contains("contains the index directory"));
         options.index_dir = None;
-        options.log_file = Some(dir.path().join("log"));
-        assert!(refused(&options).contains("contains the log file"));
-        options.log_file = None;
+        let log = dir.path().join("log");
+        let error = Place::prepare(&options, None, &[("the log file", &log)]).unwrap_err();
+        assert!(error.to_string().contains("contains the log file"));
         assert!(prepare(&options).is_ok());
     }
 

@@ -27,7 +27,7 @@ const MAX_STACKED: usize = 64;
 
 /// A name in a directory that is held.
 #[derive(Debug)]
-pub(in crate::mount) struct Spot {
+pub struct Spot {
     parent: OwnedFd,
     name: OsString,
 }
@@ -47,7 +47,7 @@ pub(in crate::mount) struct Found {
 
 /// What came of trying to detach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mount) enum Detached {
+pub enum Detached {
     /// It is unmounted.
     Done,
     /// Something uses it: an open file, a working directory.
@@ -88,12 +88,12 @@ impl Spot {
     }
 
     /// The directory that holds the name.
-    pub(in crate::mount) fn parent(&self) -> BorrowedFd<'_> {
+    pub fn parent(&self) -> BorrowedFd<'_> {
         self.parent.as_fd()
     }
 
     /// Where it is now: to be shown, and for programs that take nothing but a path.
-    pub(in crate::mount) fn path(&self) -> std::io::Result<PathBuf> {
+    pub fn path(&self) -> std::io::Result<PathBuf> {
         Ok(path_of(self.parent.as_fd())?.join(&self.name))
     }
 

@@ -4,32 +4,25 @@
 //! connection alive when the process is killed, and waits for ever. This process does not have the
 //! connection, so that it ends with an error when its server is gone. It opens a file only for the
 //! moment in which it asks, since open files keep a mount from being unmounted.
+//!
+//! Here is what both say to each other. A program that has itself started for that starts the process.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use std::{ffi::OsStr, str, thread};
+use std::{ffi::OsStr, str};
 
 use rustix::fs::{Advice, Mode, OFlags};
 
 use crate::error::{Error, Result};
-use crate::mount::sandbox::{self, Needs};
 
-/// The hidden subcommand that runs [`serve`].
-pub const SUBCOMMAND: &str = "prefetcher";
 /// Longest order that is read, in bytes: more than a path may have.
 const MAX_ORDER_BYTES: u64 = 16 << 10;
 /// Where the kernel may read only so far at a time, it is asked again from there on.
 const PIECE_BYTES: usize = 128 << 10;
-
-/// How long it may take to end once it was killed.
-const ENDING: Duration = Duration::from_secs(1);
 
 /// What an order led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,68 +34,14 @@ pub(in crate::mount) enum Answer {
 }
 
 /// The server's end.
-pub(in crate::mount) struct Filler {
+pub struct Filler {
     orders: File,
     answers: File,
 }
 
-/// The process. It is ended by whoever has started it, once and for all.
-#[derive(Clone)]
-pub(in crate::mount) struct Process(Arc<Mutex<Child>>);
-
-impl Process {
-    /// Ends it, if it has not ended by itself, and leaves no zombie. One that waits for an answer of
-    /// a server that gives none ends only when the connection does: it is not waited for.
-    pub(in crate::mount) fn end(&self) {
-        // Nothing panics while it is held.
-        let mut child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = child.kill();
-        let deadline = Instant::now() + ENDING;
-        while let Ok(None) = child.try_wait()
-            && Instant::now() < deadline
-        {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    pub(in crate::mount) fn id(&self) -> u32 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).id()
-    }
-}
-
 impl Filler {
-    /// Starts the process for files on `device`; with a mount point it gives up all rights but to
-    /// read there. Returns its ends for orders and answers.
-    pub(in crate::mount) fn start(
-        device: u64,
-        confined_to: Option<&Path>,
-    ) -> Result<(OwnedFd, OwnedFd, Process)> {
-        let mut command = Command::new("/proc/self/exe");
-        std::os::unix::process::CommandExt::arg0(&mut command, "modeloci");
-        command
-            .args([SUBCOMMAND, &device.to_string()])
-            .args(confined_to)
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let start = Error::io("start", "the process that prefetches");
-        let mut child = command.spawn().map_err(start)?;
-        match (child.stdin.take(), child.stdout.take()) {
-            (Some(orders), Some(answers)) => Ok((
-                orders.into(),
-                answers.into(),
-                Process(Arc::new(Mutex::new(child))),
-            )),
-            _ => Err(Error::environment(
-                "the process that prefetches",
-                "has no pipes",
-            )),
-        }
-    }
-
     /// Talks to the process over its ends.
-    pub(in crate::mount) fn over(orders: OwnedFd, answers: OwnedFd) -> Filler {
+    pub fn over(orders: OwnedFd, answers: OwnedFd) -> Filler {
         Filler {
             orders: orders.into(),
             answers: answers.into(),
@@ -132,16 +71,11 @@ impl Filler {
     }
 }
 
-/// Follows the orders of a server, from standard input, until there are no more. With a mount point
-/// this process first gives up all rights but to read there: orders come from whoever decodes the
-/// model.
+/// Follows the orders of a server, from standard input, until there are no more: for files on `device`.
 ///
 /// # Errors
 /// When the server is gone.
-pub fn serve(device: u64, confined_to: Option<&Path>) -> Result<()> {
-    if let Some(mountpoint) = confined_to {
-        confine(mountpoint).map_err(Error::io("use the mount on", mountpoint))?;
-    }
+pub fn follow_orders(device: u64) -> Result<()> {
     let (stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
     let mut orders = BufReader::new(stdin);
     let talk = Error::io("talk to", "the server");
@@ -161,19 +95,6 @@ pub fn serve(device: u64, confined_to: Option<&Path>) -> Result<()> {
         Ok(())
     };
     follow().map_err(talk)
-}
-
-/// Nothing of the mount stays open, which would keep it from being unmounted.
-fn confine(mountpoint: &Path) -> io::Result<()> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(mountpoint, flags, Mode::empty())?;
-    sandbox::enter(&Needs {
-        read: vec![root.as_fd()],
-        // The files may belong to anyone.
-        read_all: true,
-        ..Needs::default()
-    });
-    Ok(())
 }
 
 /// `None` when the file is not there, or is on another device.

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::available;
-use super::filler::{Answer, Filler, Process};
+use super::filler::{Answer, Filler};
 use crate::error::{Error, Result};
 use crate::model::{Inode, Model};
 use crate::mount::options::MAX_REQUEST_BYTES;
@@ -45,42 +45,20 @@ struct Piece {
     end: u64,
 }
 
-/// A running prefetch; dropping it ends it, and leaves nothing of it on the mount when the process
-/// is ours.
-pub(in crate::mount) struct Prefetch {
+/// A running prefetch; dropping it ends it.
+pub struct Prefetch {
     stop: Arc<AtomicBool>,
-    process: Option<Process>,
 }
 
 impl Drop for Prefetch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(process) = &self.process {
-            process.end();
-        }
     }
-}
-
-/// Starts prefetching, with a process of its own; the mount is on `device`.
-pub(in crate::mount) fn start(shared: Arc<Shared>, device: u64) -> Result<Prefetch> {
-    let (orders, answers, process) = Filler::start(device, None)?;
-    let over = process.clone();
-    let mut prefetch = start_with(
-        shared,
-        Filler::over(orders, answers),
-        process.id(),
-        move || over.end(),
-    );
-    match &mut prefetch {
-        Ok(prefetch) => prefetch.process = Some(process),
-        Err(_) => process.end(),
-    }
-    prefetch
 }
 
 /// Starts prefetching, with the process `pid`, which somebody else has started. Calls `over` when
 /// it is needed no more.
-pub(in crate::mount) fn start_with(
+pub(in crate::mount) fn start(
     shared: Arc<Shared>,
     filler: Filler,
     pid: u32,
@@ -90,7 +68,6 @@ pub(in crate::mount) fn start_with(
     let stop = Arc::new(AtomicBool::new(false));
     let prefetch = Prefetch {
         stop: Arc::clone(&stop),
-        process: None,
     };
     thread::Builder::new()
         .name("prefetch".into())

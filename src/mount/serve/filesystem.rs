@@ -49,11 +49,11 @@ pub(in crate::mount) struct Shared {
 
 /// What a status tells of the process that serves.
 #[derive(Debug, Default)]
-pub(in crate::mount) struct Process {
+pub struct Process {
     /// The process that keeps its mount; `None` for itself.
-    pub(in crate::mount) keeper: Option<u32>,
+    pub keeper: Option<u32>,
     /// What it has given up.
-    pub(in crate::mount) sandbox: Option<Protections>,
+    pub sandbox: Option<Protections>,
 }
 
 /// Nothing panics while one of these locks is held.

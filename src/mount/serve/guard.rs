@@ -2,7 +2,8 @@
 //!
 //! fuser 0.18.0 lets a panic end the event loop that it happens on, and with several loops nobody
 //! notices until the last has gone and the mount hangs. So every operation runs inside
-//! [`run`], and [`install_hook`] reports the panics that happen outside of it.
+//! [`run`]. A panic that happens outside of it only a panic hook can notice, and that is the
+//! program's.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -29,28 +30,9 @@ pub(super) fn run<T>(
     })
 }
 
-/// Logs every panic instead of writing to stderr, which may be closed or full, and calls
-/// `thread_died` for each one that no guard catches.
-pub(in crate::mount) fn install_hook(thread_died: impl Fn(&str) + Send + Sync + 'static) {
-    panic::set_hook(Box::new(move |info| {
-        let thread = std::thread::current();
-        let name = thread.name().unwrap_or("unnamed");
-        let place = info
-            .location()
-            .map(|l| format!("{}:{}", l.file(), l.line()));
-        log::error!(
-            "bug: thread {name} panicked at {}: {}",
-            place.as_deref().unwrap_or("an unknown place"),
-            info.payload()
-                .downcast_ref::<&str>()
-                .copied()
-                .or_else(|| info.payload().downcast_ref::<String>().map(String::as_str))
-                .unwrap_or("no message"),
-        );
-        if !GUARDED.get() {
-            thread_died(name);
-        }
-    }));
+/// For a panic hook: whether the panic on this thread becomes an error of one request.
+pub fn is_contained() -> bool {
+    GUARDED.get()
 }
 
 #[cfg(test)]

@@ -4,6 +4,10 @@ use rustix::mount::UnmountFlags;
 
 use super::*;
 
+fn prepare(options: &MountOptions) -> Result<Place> {
+    Place::prepare(options, None, &[])
+}
+
 /// A directory `P/mnt`, checked as a mount point; and `elsewhere`. `None` for users: only root
 /// mounts without a helper.
 fn scene() -> Option<(tempfile::TempDir, MountOptions, Place)> {
@@ -16,7 +20,7 @@ fn scene() -> Option<(tempfile::TempDir, MountOptions, Place)> {
         std::fs::create_dir_all(dir.path().join(name)).unwrap();
     }
     let options = MountOptions::new("/archive.tar", dir.path().join("P/mnt"));
-    let place = place::prepare(&options).unwrap();
+    let place = prepare(&options).unwrap();
     Some((dir, options, place))
 }
 
@@ -32,7 +36,7 @@ fn mounts_below(dir: &tempfile::TempDir) -> Vec<u32> {
 fn connected(place: Place, options: &MountOptions) -> Result<(OwnedFd, Attached)> {
     let (fd, mountable) = connect(place, options)?;
     assert!(
-        matches!(mountable, Mountable::Floating(..)),
+        matches!(mountable.0, Kind::Floating(..)),
         "on a kernel of today"
     );
     let attached = mountable.attach(fd.try_clone().unwrap())?;
@@ -125,7 +129,7 @@ fn m7_a_mount_that_went_elsewhere_is_removed() {
     let Some((dir, options, place)) = scene() else {
         return;
     };
-    let other = place::prepare(&MountOptions::new("/a.tar", dir.path().join("elsewhere")));
+    let other = prepare(&MountOptions::new("/a.tar", dir.path().join("elsewhere")));
     let other = other.unwrap();
     let error = by_path(place, "/archive.tar", |_| {
         mount_on(&other, "/archive.tar", &options)
@@ -145,7 +149,7 @@ fn m8_who_comes_second_goes_and_leaves_the_first() {
         let Some((dir, options, second)) = scene() else {
             return;
         };
-        let (_fd, first) = connected(place::prepare(&options).unwrap(), &options).unwrap();
+        let (_fd, first) = connected(prepare(&options).unwrap(), &options).unwrap();
         let error = match old_way {
             true => the_old_way(second, &options, || ()).unwrap_err(),
             false => connected(second, &options).unwrap_err(),
@@ -172,7 +176,7 @@ fn m7_what_is_mounted_by_others_is_never_unmounted() {
     };
     drop(place);
     let below = tmpfs();
-    let prepare = || place::prepare(&options).unwrap();
+    let prepare = || prepare(&options).unwrap();
     let (_fd, mut ours) = connected(prepare(), &options).unwrap();
     let over = tmpfs();
     assert_eq!(ours.detach().unwrap(), Detached::NotOurs);
@@ -202,7 +206,7 @@ fn m10_a_mount_without_a_place_ends_with_its_owner_and_a_dead_one_is_cleared() {
     assert_eq!(mounts_below(&dir), [0; 0]);
     drop((fd, mountable));
 
-    let place = place::prepare(&options).unwrap();
+    let place = prepare(&options).unwrap();
     let spot = place::spot(&options.mountpoint).unwrap();
     let (fd, attached) = connected(place, &options).unwrap();
     // As if it had been killed.

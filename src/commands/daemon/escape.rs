@@ -15,7 +15,7 @@ use rustix::mount::UnmountFlags;
 use rustix::process::Pid;
 
 /// Tries them all.
-pub(super) fn try_all() {
+pub(crate) fn try_all() {
     let Some(dir) = std::env::var_os("MODELOCI_TEST_ESCAPE").map(PathBuf::from) else {
         return;
     };

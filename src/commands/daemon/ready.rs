@@ -6,22 +6,23 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 
-use super::sys;
-use crate::error::{Error, ErrorKind, Result};
+use modeloci::{Error, ErrorKind, Result};
+
+use super::process;
 
 /// Longest report that is read, in bytes.
 const MAX_REPORT_BYTES: u64 = 64 << 10;
 
 /// The serving process's end.
-pub(super) struct Reporter(Option<File>);
+pub(crate) struct Reporter(Option<File>);
 
 impl Reporter {
     /// Reports to the descriptor of that number; to nobody when there is none.
-    pub(super) fn new(fd: Option<i32>) -> Result<Reporter> {
+    pub(crate) fn new(fd: Option<i32>) -> Result<Reporter> {
         let Some(fd) = fd else {
             return Ok(Reporter(None));
         };
-        let file = sys::inherit_fd(fd).map_err(|_| {
+        let file = process::inherit_fd(fd).map_err(|_| {
             let why = match fd {
                 0..=2 => "is a standard stream; use 3 or more",
                 _ => "is not an open descriptor",
@@ -32,7 +33,7 @@ impl Reporter {
     }
 
     /// The mount answers. Fails when the starter is gone.
-    pub(super) fn ready(&mut self) -> io::Result<()> {
+    pub(crate) fn ready(&mut self) -> io::Result<()> {
         match self.0.take() {
             Some(mut pipe) => pipe.write_all(b"READY=1\n"),
             None => Ok(()),
@@ -40,7 +41,7 @@ impl Reporter {
     }
 
     /// The mount will never answer. Does nothing after [`ready`](Reporter::ready).
-    pub(super) fn failed(&mut self, error: &Error) {
+    pub(crate) fn failed(&mut self, error: &Error) {
         if let Some(mut pipe) = self.0.take() {
             // A starter that is gone needs no report. The message is printable, so it has no
             // line break.
@@ -50,7 +51,7 @@ impl Reporter {
 }
 
 /// Waits for the report: `None` when the process ended without one.
-pub(super) fn receive(pipe: impl Read) -> Option<Result<()>> {
+pub(crate) fn receive(pipe: impl Read) -> Option<Result<()>> {
     let mut line = String::new();
     BufReader::new(pipe.take(MAX_REPORT_BYTES))
         .read_line(&mut line)
@@ -63,39 +64,17 @@ pub(super) fn receive(pipe: impl Read) -> Option<Result<()>> {
 }
 
 /// An error as another process can read it: its kind, and its text.
-pub(super) fn spelt(error: &Error) -> String {
-    format!("{} {error}", name(error.kind()))
+pub(crate) fn spelt(error: &Error) -> String {
+    format!("{} {error}", error.kind().name())
 }
 
 /// The error of another process; `None` for anything else.
-pub(super) fn read(spelt: &str) -> Option<Error> {
+pub(crate) fn read(spelt: &str) -> Option<Error> {
     let (kind, message) = spelt.split_once(' ')?;
     Some(Error::Reported {
-        kind: KINDS.into_iter().find(|k| name(*k) == kind)?,
+        kind: ErrorKind::ALL.into_iter().find(|k| k.name() == kind)?,
         message: message.to_string(),
     })
-}
-
-const KINDS: [ErrorKind; 7] = [
-    ErrorKind::Usage,
-    ErrorKind::Malformed,
-    ErrorKind::Corrupt,
-    ErrorKind::PinMismatch,
-    ErrorKind::Environment,
-    ErrorKind::Refused,
-    ErrorKind::NotFound,
-];
-
-fn name(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::Usage => "usage",
-        ErrorKind::Malformed => "malformed",
-        ErrorKind::Corrupt => "corrupt",
-        ErrorKind::PinMismatch => "pin-mismatch",
-        ErrorKind::Environment => "environment",
-        ErrorKind::Refused => "refused",
-        ErrorKind::NotFound => "not-found",
-    }
 }
 
 #[cfg(test)]
@@ -115,7 +94,7 @@ mod tests {
     #[test]
     fn readiness_and_every_kind_of_error_arrive() {
         assert!(matches!(report(|r| r.ready().unwrap()), Some(Ok(()))));
-        for kind in KINDS {
+        for kind in ErrorKind::ALL {
             let error = Error::Reported {
                 kind,
                 message: "layer a (sha256:00): is not in the archive".into(),

@@ -24,6 +24,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
+use modeloci::entry_path::printable_bytes;
+use modeloci::mount::parts::Scratch;
+use modeloci::{Error, Result};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -31,9 +34,6 @@ use rustix::net::{
 };
 
 use super::ready;
-use crate::entry_path::printable_bytes;
-use crate::error::{Error, Result};
-use crate::files::scratch::Scratch;
 
 /// Longest message, in bytes: more than a path, and a line of a log.
 const MAX_BYTES: usize = 16 << 10;
@@ -42,7 +42,7 @@ const MAX_FDS: usize = 2;
 
 /// What the keeper says.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Open the model, for this mount point.
     Begin(PathBuf),
     /// Serve this connection.
@@ -59,15 +59,15 @@ pub(super) enum Order {
 
 /// The process that prefetches, as the server knows it.
 #[derive(Debug)]
-pub(super) struct Prefetcher {
-    pub(super) pid: u32,
-    pub(super) orders: OwnedFd,
-    pub(super) answers: OwnedFd,
+pub(crate) struct Prefetcher {
+    pub(crate) pid: u32,
+    pub(crate) orders: OwnedFd,
+    pub(crate) answers: OwnedFd,
 }
 
 /// What the server says.
 #[derive(Debug)]
-pub(super) enum Report {
+pub(crate) enum Report {
     /// The model is open.
     Opened,
     /// All event loops run.
@@ -91,7 +91,7 @@ type Message = (u8, Vec<u8>, Vec<OwnedFd>);
 
 /// One end of the pair.
 #[derive(Debug)]
-pub(super) struct Wire(OwnedFd);
+pub(crate) struct Wire(OwnedFd);
 
 impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -101,7 +101,7 @@ impl AsFd for Wire {
 
 impl Wire {
     /// Both ends.
-    pub(super) fn pair() -> Result<(Wire, Wire)> {
+    pub(crate) fn pair() -> Result<(Wire, Wire)> {
         let pair = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -169,7 +169,7 @@ impl Wire {
 
     /// Says something to the server. Fails when it is gone, or does not listen: a keeper never waits
     /// for it.
-    pub(super) fn order(&self, order: &Order) -> io::Result<()> {
+    pub(crate) fn order(&self, order: &Order) -> io::Result<()> {
         match order {
             Order::Begin(path) => self.say(b'B', path.as_os_str().as_bytes(), &[]),
             Order::Connection(fd) => self.say(b'C', b"", &[fd.as_fd()]),
@@ -191,7 +191,7 @@ impl Wire {
     }
 
     /// What the keeper says next; `None` when it is gone.
-    pub(super) fn next_order(&self) -> io::Result<Option<Order>> {
+    pub(crate) fn next_order(&self) -> io::Result<Option<Order>> {
         while let Some((kind, text, fds)) = self.receive()? {
             let mut fds = fds.into_iter();
             let order = match kind {
@@ -211,7 +211,7 @@ impl Wire {
     }
 
     /// Says something to the keeper. Fails when it is gone.
-    pub(super) fn report(&self, report: &Report) -> io::Result<()> {
+    pub(crate) fn report(&self, report: &Report) -> io::Result<()> {
         match report {
             Report::Opened => self.tell(b'O', b""),
             Report::Serving => self.tell(b'V', b""),
@@ -230,7 +230,7 @@ impl Wire {
     }
 
     /// What the server says next; `None` when it is gone. Descriptors that it may send are closed.
-    pub(super) fn next_report(&self) -> io::Result<Option<Report>> {
+    pub(crate) fn next_report(&self) -> io::Result<Option<Report>> {
         while let Some((kind, text, _)) = self.receive()? {
             let report = match kind {
                 b'O' => Some(Report::Opened),
@@ -267,8 +267,9 @@ mod tests {
     use std::fs::File;
     use std::io::{Read as _, Write as _};
 
+    use modeloci::ErrorKind;
+
     use super::*;
-    use crate::error::ErrorKind;
 
     #[test]
     fn orders_arrive_with_their_descriptors() {

@@ -17,25 +17,23 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use modeloci::mount::parts::{self, Place};
+use modeloci::{Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
-use super::at::{attach, device, place};
-use super::lifecycle::{self, Events};
+use super::events::{self, Event, Events, SIGNALS};
 use super::log_queue::LogWriter;
 use super::notify::Notifier;
-use super::options::MountOptions;
-use super::prefetch::filler::{Filler, Process};
+use super::options::Options;
+use super::prefetcher::{self, Ends, Process};
+use super::process::{self, Forked};
 use super::ready::Reporter;
 use super::server::Server;
-use super::session::Event;
-use super::sys::{self, Forked, SignalSet, Signals};
+use super::signals::{SignalSet, Signals};
 use super::wire::{Order, Prefetcher, Report, Wire};
-use super::{address_space, sandbox};
-use crate::error::{Error, Result};
-use crate::files::scratch::Scratch;
-use crate::layer::foreign::index_dir;
+use super::{allocator, sandbox};
 
 /// How long a server may take to end once the mount has: longer than its log takes.
 const END: Duration = Duration::from_secs(2);
@@ -44,7 +42,7 @@ const END: Duration = Duration::from_secs(2);
 const MAX_EARLY: usize = 16;
 
 /// Which of the two processes this is.
-pub enum Side {
+pub(crate) enum Side {
     /// The first one.
     Keeper(Keeper),
     /// The one that serves.
@@ -52,7 +50,7 @@ pub enum Side {
 }
 
 /// The process that keeps a mount.
-pub struct Keeper {
+pub(crate) struct Keeper {
     reporter: Reporter,
     /// The directory of the mount point, when it was inherited.
     parent: Option<OwnedFd>,
@@ -76,29 +74,19 @@ struct Child {
     ended: bool,
 }
 
-/// Ends the process that prefetches when it is dropped.
-struct Ends(Option<Process>);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        if let Some(process) = &self.0 {
-            process.end();
-        }
-    }
-}
-
 /// Parts into keeper and server. Must be called before the process has started threads and opened
 /// files, because it forks, and takes over signals and descriptors that the options name.
 ///
 /// # Errors
 /// When the options cannot hold, or the system refuses; whoever waits for the mount has been told.
-pub fn part(options: &MountOptions) -> Result<Side> {
-    sys::give_back_freed_memory();
+pub(crate) fn part(options: &Options) -> Result<Side> {
+    allocator::give_back_freed_memory();
     let mut reporter = Reporter::new(options.ready_fd)?;
     let start = || {
-        address_space::check(options.cache_bytes, options.threads)?;
-        let parent = place::inherited(options)?;
-        let signals = SignalSet::block(&lifecycle::SIGNALS);
+        allocator::fit_into_limits();
+        parts::check_address_space(&options.mount)?;
+        let parent = options.inherited()?;
+        let signals = SignalSet::block(&SIGNALS);
         let signals = signals.map_err(Error::io("block", "signals"))?;
         let (ours, theirs) = Wire::pair()?;
         let waiting = signals
@@ -106,7 +94,7 @@ pub fn part(options: &MountOptions) -> Result<Side> {
             .map_err(Error::io("wait for", "signals"))?;
         sandbox::enter_as_keeper();
         let us = rustix::process::getpid();
-        let forked = sys::fork().map_err(Error::io("start", "the process that serves"))?;
+        let forked = process::fork().map_err(Error::io("start", "the process that serves"))?;
         Ok((parent, signals, ours, theirs, waiting, us, forked))
     };
     let (parent, signals, ours, theirs, waiting, us, forked) =
@@ -131,7 +119,7 @@ pub fn part(options: &MountOptions) -> Result<Side> {
 
 impl Keeper {
     /// Tells whoever waits for the mount why there will be none.
-    pub fn failed(&mut self, error: &Error) {
+    pub(crate) fn failed(&mut self, error: &Error) {
         self.reporter.failed(error);
     }
 
@@ -139,8 +127,8 @@ impl Keeper {
     /// gets lines of the server.
     ///
     /// # Errors
-    /// As [`mount`](super::mount) in the foreground.
-    pub fn keep(mut self, options: &MountOptions, log: LogWriter) -> Result<()> {
+    /// As [`serve::run`](super::serve::run).
+    pub(crate) fn keep(mut self, options: &Options, log: LogWriter) -> Result<()> {
         self.pair.log = Some(log);
         let Keeper {
             reporter,
@@ -155,20 +143,21 @@ impl Keeper {
 }
 
 fn keep(
-    options: &MountOptions,
+    options: &Options,
     reporter: &mut Reporter,
     parent: Option<OwnedFd>,
     pair: &mut Pair,
 ) -> Result<()> {
     let notifier = Notifier::from_environment();
-    let place = place::prepare_in(parent, options)?;
-    let mountpoint = place.path.clone();
+    let place = Place::prepare(&options.mount, parent, &options.apart())?;
+    let mountpoint = place.path().to_path_buf();
     // The server can make no directory.
-    let made = options.index_dir.as_deref().and_then(index_dir::make);
+    let index_dir = options.mount.index_dir.as_deref();
+    let made = index_dir.and_then(parts::make_index_dir);
     let opened = pair
         .order(&Order::Begin(mountpoint.clone()))
         .and_then(|()| pair.until(|report| matches!(report, Report::Opened)))
-        .and_then(|()| attach::connect(place, options));
+        .and_then(|()| parts::connect(place, &options.mount));
     let (fd, mountable) = opened.inspect_err(|_| {
         if let Some(made) = made {
             made.undo();
@@ -178,12 +167,12 @@ fn keep(
     let connection = connection.map_err(Error::io("use", "the FUSE connection"))?;
     pair.order(&Order::Connection(fd))?;
     pair.until(|report| matches!(report, Report::Serving))?;
-    device::raise_readahead(&mountable.device()?, options.max_readahead);
+    mountable.raise_readahead(&options.mount)?;
     let mut attached = mountable.attach(connection)?;
     let prefetcher = match options.prefetch {
         true => {
             let device = attached.device_number()?;
-            let (orders, answers, process) = Filler::start(device, Some(&mountpoint))?;
+            let (orders, answers, process) = prefetcher::start(device, Some(&mountpoint))?;
             let pid = process.id();
             pair.filler = Some(process);
             Some(Prefetcher {
@@ -196,8 +185,8 @@ fn keep(
     };
     let prefetch = Ends(pair.filler.clone());
     pair.order(&Order::Attached(prefetcher))?;
-    lifecycle::tell_ready(reporter, &notifier, &mountpoint)?;
-    lifecycle::run(pair, &mut attached, &notifier, &mountpoint, prefetch)
+    events::tell_ready(reporter, &notifier, &mountpoint)?;
+    events::run(pair, &mut attached, &notifier, &mountpoint, prefetch)
 }
 
 impl Pair {
@@ -287,7 +276,7 @@ impl Pair {
         self.wire.next_report().ok().flatten()
     }
 
-    fn hand_out(&self, place: Scratch) {
+    fn hand_out(&self, place: parts::Scratch) {
         let file: Option<File> = place.create_here().ok();
         // A server that is gone wants none.
         let _ = self.wire.order(&Order::Scratch(file.map(OwnedFd::from)));

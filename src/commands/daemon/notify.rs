@@ -7,20 +7,20 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// Where `$NOTIFY_SOCKET` says that messages go; nowhere when it is not set.
-pub(super) struct Notifier {
+pub(crate) struct Notifier {
     socket: Option<OsString>,
 }
 
 impl Notifier {
     /// The service manager of this process.
-    pub(super) fn from_environment() -> Notifier {
+    pub(crate) fn from_environment() -> Notifier {
         Notifier {
             socket: std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty()),
         }
     }
 
     /// Sends `state`, lines of `NAME=value`. A manager that does not listen is no reason to fail.
-    pub(super) fn send(&self, state: &str) {
+    pub(crate) fn send(&self, state: &str) {
         let sent = self.socket.as_deref().map(|socket| send(socket, state));
         if let Some(Err(error)) = sent {
             log::debug!("cannot notify the service manager: {error}");

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::entry_path::printable_bytes;
+use modeloci::entry_path::printable_bytes;
 
 /// Where the system's logger listens (syslog(3)).
 const SOCKET: &str = "/dev/log";
@@ -24,14 +24,14 @@ const FULL_PAUSE: Duration = Duration::from_millis(10);
 
 /// Sends each line that is written to it. Expects whole lines, `warning: …`, one for each call;
 /// never fails.
-pub struct SystemLog {
+pub(crate) struct SystemLog {
     path: PathBuf,
     socket: Option<UnixDatagram>,
 }
 
 impl SystemLog {
     /// The log of this system. It need not exist yet.
-    pub fn new() -> SystemLog {
+    pub(crate) fn new() -> SystemLog {
         SystemLog::at(Path::new(SOCKET))
     }
 

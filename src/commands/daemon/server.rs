@@ -11,30 +11,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use modeloci::mount::Protections;
+use modeloci::mount::parts::{self, Filler, Process, Served};
+use modeloci::source::Unread;
+use modeloci::{Error, Model, Result};
 use rustix::process::{Pid, Signal};
 
-use super::lifecycle;
+use super::allocator::{self, AT_START};
+use super::events::{self, Event};
 use super::log_queue::LogQueue;
-use super::options::MountOptions;
-use super::prefetch::filler::Filler;
-use super::prefetch::work as prefetch;
+use super::options::Options;
+use super::panics;
 use super::sandbox::{self, Needs};
-use super::serve::adapter::Adapter;
-use super::serve::filesystem::{Process, Shared};
-use super::session::{self, Event};
-use super::sys::SignalSet;
+use super::signals::SignalSet;
 use super::wire::{Order, Report, Wire};
-use crate::error::{Error, Result};
-use crate::files::scratch;
-use crate::layer::foreign::index_dir;
-use crate::model::Model;
-use crate::source::Unread;
 
 /// How long the last lines of the log may take.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// The process that serves a mount which another one keeps.
-pub struct Server {
+pub(crate) struct Server {
     wire: Arc<Wire>,
     signals: SignalSet,
     keeper: Pid,
@@ -62,7 +58,7 @@ impl Write for ToKeeper {
 }
 
 impl Server {
-    pub(super) fn new(wire: Wire, signals: SignalSet, keeper: Pid) -> Server {
+    pub(crate) fn new(wire: Wire, signals: SignalSet, keeper: Pid) -> Server {
         Server {
             wire: Arc::new(wire),
             signals,
@@ -71,19 +67,19 @@ impl Server {
     }
 
     /// Where to log what is for the system log: the keeper has it.
-    pub fn log_to_keeper(&self) -> Box<dyn Write + Send> {
+    pub(crate) fn log_to_keeper(&self) -> Box<dyn Write + Send> {
         Box::new(ToKeeper(Arc::clone(&self.wire)))
     }
 
     /// Tells the keeper why there will be no mount.
-    pub fn failed(&self, error: &Error) {
+    pub(crate) fn failed(&self, error: &Error) {
         // A keeper that is gone needs no report.
         let _ = self.wire.report(&Report::Failed(error.clone()));
     }
 
     /// Serves until the mount ends, or its keeper does. Errors are the keeper's to tell. `start_log`
     /// is called once the process has given up what it does not need.
-    pub fn serve(self, options: &MountOptions, start_log: impl FnOnce() -> Result<LogQueue>) {
+    pub(crate) fn serve(self, options: &Options, start_log: impl FnOnce() -> Result<LogQueue>) {
         let mut log = None;
         if let Err(error) = self.begin(options, start_log, &mut log) {
             self.failed(&error);
@@ -95,7 +91,7 @@ impl Server {
 
     fn begin(
         &self,
-        options: &MountOptions,
+        options: &Options,
         start_log: impl FnOnce() -> Result<LogQueue>,
         log: &mut Option<LogQueue>,
     ) -> Result<()> {
@@ -108,48 +104,42 @@ impl Server {
         let Ok(Some(Order::Begin(mountpoint))) = self.wire.next_order() else {
             return Ok(());
         };
-        let archive = Unread::open(&options.archive)?;
-        let indexes = options.index_dir.as_deref().map(index_dir::existing);
-        let [named, ours] = indexes.unwrap_or_default();
-        let protections = sandbox::enter(&Needs {
-            read: vec![archive.as_fd()],
-            list: named.iter().map(AsFd::as_fd).collect(),
-            write: ours.iter().map(AsFd::as_fd).collect(),
-            read_all: sandbox::is_closed_to_root(archive.as_fd()),
-        });
-        drop((named, ours));
-
+        let archive = Unread::open(&options.mount.archive)?;
+        let protections = confine(&archive, options);
         *log = Some(start_log()?);
-        let (events, inbox) = channel();
-        lifecycle::watch_signals(self.signals, events.clone())?;
-        lifecycle::report_dead_loops(options.threads, events.clone());
+        let (sender, inbox) = channel();
+        events::watch_signals(self.signals, sender.clone())?;
+        panics::report_dead_loops(options.mount.threads, sender.clone());
         let (next, orders) = self.listen()?;
-        let model = Model::from_source(archive.read()?, &lifecycle::open_options(options))?;
+        let model = Model::from_source(archive.read()?, &options.mount.open_options())?;
+        // What is not there yet is counted from what was found out while opening.
+        allocator::trim();
         let process = Process {
             keeper: u32::try_from(self.keeper.as_raw_nonzero().get()).ok(),
             sandbox: Some(protections),
         };
-        let shared = lifecycle::share(model, mountpoint, process, options)?;
+        let served = Served::new(model, mountpoint, process, AT_START, &options.mount)?;
         self.tell(&Report::Opened)?;
         let Ok(Next::Order(Order::Connection(connection))) = orders.recv() else {
             return Ok(());
         };
-        let adapter = Adapter::new(Arc::clone(&shared), options);
-        session::start(adapter, connection, options.threads, events)?;
-        let early = lifecycle::wait_until_it_answers(options.threads, &inbox)?;
+        served.start(connection, &options.mount, move |result| {
+            // Who waits no more knows already.
+            let _ = sender.send(Event::Ended(result));
+        })?;
         self.tell(&Report::Serving)?;
         thread::Builder::new()
             .name("events".into())
             .spawn(move || {
-                for event in early.into_iter().chain(inbox) {
+                for event in inbox {
                     if next.send(Next::Event(event)).is_err() {
                         break;
                     }
                 }
             })
             .map_err(Error::io("start", "a thread"))?;
-        let result = self.run(&shared, &orders);
-        lifecycle::log_end(&shared);
+        let result = self.run(&served, &orders);
+        events::log_end(&served);
         result
     }
 
@@ -183,7 +173,7 @@ impl Server {
         let wire = Arc::clone(&self.wire);
         // One at a time: answers come in the order of the questions.
         let received = Mutex::new(received);
-        scratch::ask_instead(move |place| {
+        parts::ask_for_scratch(move |place| {
             let received = received.lock().unwrap_or_else(PoisonError::into_inner);
             wire.report(&Report::Scratch(place))?;
             let answer = received.recv().map_err(io::Error::other)?;
@@ -195,27 +185,26 @@ impl Server {
     }
 
     /// Does what the keeper says, and tells what happens, until the end.
-    fn run(&self, shared: &Arc<Shared>, orders: &Receiver<Next>) -> Result<()> {
+    fn run(&self, served: &Served, orders: &Receiver<Next>) -> Result<()> {
         let mut prefetch = None;
         while let Ok(next) = orders.recv() {
             match next {
                 Next::Order(Order::Attached(prefetcher)) => {
-                    lifecycle::log_mounted(shared);
+                    events::log_mounted(served);
                     if let Some(process) = prefetcher {
                         let filler = Filler::over(process.orders, process.answers);
                         let wire = Arc::clone(&self.wire);
                         let over = move || drop(wire.report(&Report::Prefetched));
-                        let shared = Arc::clone(shared);
-                        prefetch = Some(prefetch::start_with(shared, filler, process.pid, over)?);
+                        prefetch = Some(served.prefetch(filler, process.pid, over)?);
                     }
                 }
                 Next::Order(Order::Counters) => {
-                    log::info!("status: {}", shared.status().summary());
+                    log::info!("status: {}", served.status().summary());
                 }
                 Next::Order(Order::Stop) => break,
                 Next::Order(_) => {}
                 Next::Event(Event::Signal(libc::SIGUSR1)) => {
-                    log::info!("status: {}", shared.status().summary());
+                    log::info!("status: {}", served.status().summary());
                 }
                 // The keeper unmounts, and then the connection ends.
                 Next::Event(Event::Signal(_) | Event::Asked) => {
@@ -223,14 +212,26 @@ impl Server {
                     let _ = self.wire.report(&Report::Asked);
                 }
                 Next::Event(Event::Ended(result)) => {
-                    result.map_err(lifecycle::session_error)?;
+                    result?;
                     let _ = self.wire.report(&Report::Ended);
                     break;
                 }
-                Next::Event(Event::LoopsDied) => return Err(lifecycle::loops_died()),
+                Next::Event(Event::LoopsDied) => return Err(events::loops_died()),
                 Next::Event(Event::Failed(error) | Event::Died(error)) => return Err(error),
             }
         }
         Ok(())
     }
+}
+
+/// Gives up all rights but to read the archive, and to keep indexes.
+fn confine(archive: &Unread, options: &Options) -> Protections {
+    let index_dir = options.mount.index_dir.as_deref();
+    let [named, ours] = index_dir.map(parts::index_dirs).unwrap_or_default();
+    sandbox::enter(&Needs {
+        read: vec![archive.as_fd()],
+        list: named.iter().map(AsFd::as_fd).collect(),
+        write: ours.iter().map(AsFd::as_fd).collect(),
+        read_all: archive.is_closed_to_root(),
+    })
 }

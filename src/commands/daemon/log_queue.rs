@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use super::sys;
+use super::signals;
 
 /// Lines that may wait.
 const QUEUE_LINES: usize = 1024;
@@ -20,13 +20,13 @@ enum Message {
 }
 
 /// Takes whole log records; never blocks and never fails.
-pub struct LogWriter {
+pub(crate) struct LogWriter {
     queue: SyncSender<Message>,
     lost: Arc<AtomicU64>,
 }
 
 /// The other side of a [`LogWriter`].
-pub struct LogQueue {
+pub(crate) struct LogQueue {
     queue: SyncSender<Message>,
     lost: Arc<AtomicU64>,
 }
@@ -37,12 +37,12 @@ impl LogQueue {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(sink: Box<dyn Write + Send>) -> io::Result<(LogWriter, LogQueue)> {
+    pub(crate) fn start(sink: Box<dyn Write + Send>) -> io::Result<(LogWriter, LogQueue)> {
         let (queue, messages) = sync_channel(QUEUE_LINES);
         let lost = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&lost);
         // The mount waits for its signals; a thread that they could reach would end the process.
-        sys::deaf_to_signals(|| {
+        signals::deaf_to_signals(|| {
             std::thread::Builder::new()
                 .name("log".into())
                 .spawn(move || write_all(&messages, sink, &counter))
@@ -55,7 +55,7 @@ impl LogQueue {
     }
 
     /// One more writer to the same sink.
-    pub fn writer(&self) -> LogWriter {
+    pub(crate) fn writer(&self) -> LogWriter {
         LogWriter {
             queue: self.queue.clone(),
             lost: Arc::clone(&self.lost),
@@ -63,7 +63,7 @@ impl LogQueue {
     }
 
     /// Waits until what was logged so far is written, or `limit` has passed.
-    pub fn flush(&self, limit: Duration) {
+    pub(crate) fn flush(&self, limit: Duration) {
         let (done, wait) = sync_channel(1);
         if self.queue.try_send(Message::Flush(done)).is_ok() {
             let _ = wait.recv_timeout(limit);

@@ -4,7 +4,7 @@
 //! the indexes, and answer what is asked of the mount: it opens nothing else, starts no program,
 //! connects to nobody, and reaches no other process. Each protection holds by itself, and where the
 //! kernel has none of a kind, or lets us use none, the others hold all the same; which ones do is
-//! part of the mount's [`Status`](super::Status).
+//! part of the mount's [`Status`](modeloci::mount::Status).
 //!
 //! - `no_new_privs`: no setuid program gives back what was given up.
 //! - No capabilities, not even in the bounding set. Only for an image-layout directory whose files
@@ -25,13 +25,12 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, Ruleset,
     RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use modeloci::mount::Protections;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-
-use super::status::Protections;
-use crate::files::{beneath, calls};
 
 /// The newest version of Landlock that is asked for; kernels without it do what they can.
 const LANDLOCK: ABI = ABI::V7;
@@ -42,20 +41,20 @@ const COREDUMP_FILTER: &str = "/proc/self/coredump_filter";
 
 /// What a process may still open.
 #[derive(Debug, Default)]
-pub(super) struct Needs<'a> {
+pub(crate) struct Needs<'a> {
     /// Files, and directories with all that is in them, to be read.
-    pub(super) read: Vec<BorrowedFd<'a>>,
+    pub(crate) read: Vec<BorrowedFd<'a>>,
     /// Directories to be listed.
-    pub(super) list: Vec<BorrowedFd<'a>>,
+    pub(crate) list: Vec<BorrowedFd<'a>>,
     /// Directories in which files are made, written, renamed and removed.
-    pub(super) write: Vec<BorrowedFd<'a>>,
+    pub(crate) write: Vec<BorrowedFd<'a>>,
     /// The one capability that is kept: to read what others have closed to root.
-    pub(super) read_all: bool,
+    pub(crate) read_all: bool,
 }
 
 /// Gives up what is not among the needs. Must be called before the process has other threads, which
 /// would keep it.
-pub(super) fn enter(needs: &Needs<'_>) -> Protections {
+pub(crate) fn enter(needs: &Needs<'_>) -> Protections {
     // Landlock and the filter may be refused to whoever could still gain privileges.
     let no_new_privs = rustix::thread::set_no_new_privs(true).is_ok();
     let no_core_dump = leave_no_core_dump();
@@ -70,7 +69,7 @@ pub(super) fn enter(needs: &Needs<'_>) -> Protections {
 }
 
 /// What the keeper of root needs never: the rights of a program that it might start.
-pub(super) fn enter_as_keeper() {
+pub(crate) fn enter_as_keeper() {
     leave_no_core_dump();
     // For other users a setuid program mounts, and unmounts at the end.
     if rustix::process::geteuid().is_root()
@@ -222,7 +221,7 @@ fn filter_system_calls() -> bool {
         let numbers = REFUSED.iter().copied().chain(other_numbers());
         // Without conditions.
         let rules: BTreeMap<_, _> = numbers.map(|number| (number, Vec::new())).collect();
-        let refuse = SeccompAction::Errno(libc::EPERM as u32);
+        let refuse = SeccompAction::Errno(Errno::PERM.raw_os_error() as u32);
         let arch = std::env::consts::ARCH.try_into().ok()?;
         SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)
             .ok()?
@@ -230,90 +229,4 @@ fn filter_system_calls() -> bool {
             .ok()
     };
     program().is_some_and(|program| seccompiler::apply_filter(&program).is_ok())
-}
-
-/// True for a layout directory of which root could not read some file without the capability for
-/// that; an archive is open already.
-pub(super) fn is_closed_to_root(archive: BorrowedFd<'_>) -> bool {
-    rustix::process::geteuid().is_root() && is_directory(archive) && !is_open_to_us(archive, LEVELS)
-}
-
-/// `blobs`, the algorithms in it, and their blobs.
-const LEVELS: u32 = 3;
-
-/// True for a directory that can be read with `levels` of an image layout in it.
-fn is_open_to_us(dir: BorrowedFd<'_>, levels: u32) -> bool {
-    let may = |stat: &Stat| {
-        let group = rustix::process::getegid().as_raw();
-        let shift = match stat {
-            _ if stat.st_uid == rustix::process::geteuid().as_raw() => 6,
-            _ if stat.st_gid == group => 3,
-            _ => 0,
-        };
-        let needed = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => 0o5,
-            _ => 0o4,
-        };
-        (stat.st_mode >> shift) & needed == needed
-    };
-    if !calls::fstat(dir).is_ok_and(|stat| may(&stat)) {
-        return false;
-    }
-    if levels == 0 {
-        return true;
-    }
-    let Ok(names) = calls::names(dir) else {
-        return false;
-    };
-    names.iter().all(|name| {
-        let Ok(stat) = calls::statat(dir, name.as_c_str()) else {
-            return true; // gone
-        };
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory if levels == LEVELS && name.as_c_str() != c"blobs" => true,
-            FileType::Directory => {
-                let inner = calls::openat(dir, name.as_c_str(), beneath::DIRECTORY, Mode::empty());
-                inner.is_ok_and(|inner| is_open_to_us(inner.as_fd(), levels - 1))
-            }
-            FileType::RegularFile => may(&stat),
-            _ => true, // refused in any case
-        }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::{PermissionsExt as _, chown};
-
-    use super::*;
-
-    #[test]
-    fn e18_files_that_root_reads_only_by_its_capability_are_found() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: only root has the capability");
-            return;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let blobs = dir.path().join("blobs/sha256");
-        fs::create_dir_all(&blobs).unwrap();
-        let blob = blobs.join("00");
-        fs::write(&blob, "").unwrap();
-        let closed = || {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let dir = rustix::fs::open(dir.path(), flags, Mode::empty()).unwrap();
-            is_closed_to_root(dir.as_fd())
-        };
-        fs::set_permissions(&blob, Permissions::from_mode(0o600)).unwrap();
-        assert!(!closed());
-        chown(&blob, Some(65534), Some(65534)).unwrap();
-        assert!(closed());
-        fs::set_permissions(&blob, Permissions::from_mode(0o604)).unwrap();
-        assert!(!closed());
-        chown(&blobs, Some(65534), Some(65534)).unwrap();
-        fs::set_permissions(&blobs, Permissions::from_mode(0o700)).unwrap();
-        assert!(closed());
-    }
 }

@@ -1,0 +1,149 @@
+//! The process that a mount leaves behind: a fresh execution of this program, not a fork, so that no
+//! thread or lock of the starter can be half copied. The starter waits on a pipe for "ready" or the
+//! error, and returns it as its own.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use modeloci::mount::parts;
+use modeloci::{Error, Result};
+
+use super::options::Options;
+use super::{process, ready};
+
+/// Starts a process that serves in its foreground, and waits until it reports.
+pub(crate) fn start(options: &Options) -> Result<()> {
+    let mut options = options.clone();
+    options.mount.archive = absolute(&options.mount.archive)?;
+    let spot = parts::spot(&options.mount.mountpoint)?;
+    let path = spot.path();
+    options.mount.mountpoint =
+        path.map_err(Error::io("use the mount point", &options.mount.mountpoint))?;
+    for path in [&mut options.log_file, &mut options.mount.index_dir]
+        .into_iter()
+        .flatten()
+    {
+        *path = absolute(path)?;
+    }
+    let pipe_error = |e: rustix::io::Errno| Error::io("create", "a pipe")(e.into());
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(pipe_error)?;
+    // Both sides mean the same directory by the mount point, whatever its path leads to by now.
+    let (report_fd, spot_fd) = (writer.as_raw_fd(), spot.parent().as_raw_fd());
+    let mut kept = vec![report_fd, spot_fd];
+    kept.extend(named_descriptors(&options));
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .args(to_args(&options, report_fd, spot_fd))
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    std::os::unix::process::CommandExt::arg0(&mut command, "modeloci");
+    let mut child = process::on_its_own(&mut command, kept)
+        .spawn()
+        .map_err(Error::io("start", "the background process"))?;
+    drop(writer);
+    if let Some(report) = ready::receive(std::fs::File::from(reader)) {
+        return report;
+    }
+    let end = child.wait().map(|status| status.to_string());
+    // m10: it may have died at any moment.
+    parts::clear_after_death(&spot)?;
+    Err(Error::environment(
+        "the background process",
+        format!(
+            "ended before the mount answered: {}",
+            end.unwrap_or_else(|error| error.to_string())
+        ),
+    ))
+}
+
+/// The inherited descriptors that options name, as in `/dev/fd/7`.
+fn named_descriptors(options: &Options) -> impl Iterator<Item = RawFd> {
+    let paths = [Some(&options.mount.archive), options.log_file.as_ref()];
+    paths.into_iter().flatten().filter_map(|path| {
+        let number = path
+            .strip_prefix("/dev/fd")
+            .or_else(|_| path.strip_prefix("/proc/self/fd"));
+        number.ok()?.to_str()?.parse().ok()
+    })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(Error::io("use", path))
+}
+
+/// The arguments of a process that serves this mount in its foreground, reports to `ready_fd`,
+/// and finds the mount point in the directory `mountpoint_fd`. The paths must be absolute: the
+/// process runs in `/`.
+fn to_args(options: &Options, ready_fd: i32, mountpoint_fd: i32) -> Vec<OsString> {
+    let mount = &options.mount;
+    let mut args: Vec<OsString> = vec!["mount".into(), "--foreground".into()];
+    let mut option = |name: &str, value: &OsStr| {
+        args.push(name.into());
+        args.push(value.into());
+    };
+    option("--ready-fd", OsStr::new(&ready_fd.to_string()));
+    option("--mountpoint-fd", OsStr::new(&mountpoint_fd.to_string()));
+    option("--cache-size", OsStr::new(&mount.cache_bytes.to_string()));
+    if let Some(digest) = &mount.digest {
+        option("--digest", OsStr::new(&digest.to_string()));
+    }
+    if let Some(file) = &options.log_file {
+        option("--log-file", file.as_os_str());
+    }
+    if let Some(dir) = &mount.index_dir {
+        option("--index-dir", dir.as_os_str());
+    }
+    if let Some(uid) = mount.uid {
+        option("--uid", OsStr::new(&uid.to_string()));
+    }
+    if let Some(gid) = mount.gid {
+        option("--gid", OsStr::new(&gid.to_string()));
+    }
+    option("-o", OsStr::new(&list(options)));
+    if let Some(name) = &mount.reference {
+        // In one word, as it may begin like an option.
+        args.push(format!("--ref={name}").into());
+    }
+    if options.log_file.is_none() {
+        args.push("--system-log".into());
+    }
+    if mount.index_dir.is_none() {
+        args.push("--no-index".into());
+    }
+    if options.no_sandbox {
+        args.push("--no-sandbox".into());
+    }
+    args.extend(options.extra_args.iter().cloned());
+    args.push("--".into());
+    args.push(mount.archive.clone().into());
+    args.push(mount.mountpoint.clone().into());
+    args
+}
+
+/// What has no option of its own.
+fn list(options: &Options) -> String {
+    let mount = &options.mount;
+    let mut list = format!(
+        "ro,threads={},max_readahead={},stall_timeout={}",
+        mount.threads,
+        mount.max_readahead,
+        mount.stall_timeout.as_secs()
+    );
+    for (on, name) in [
+        (mount.noexec, "noexec"),
+        (mount.nonempty, "nonempty"),
+        (mount.allow_other, "allow_other"),
+        (options.prefetch, "prefetch"),
+    ] {
+        if on {
+            list.push(',');
+            list.push_str(name);
+        }
+    }
+    list
+}
