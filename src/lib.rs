@@ -40,6 +40,7 @@ pub use codec::Compression;
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, ErrorKind, Result};
 pub use model::Model;
+pub use mount::mount;
 pub use oci::{OciConfig, OciManifest};
 pub use pack::{ModelLayer, ModelPackager};
 pub use unpack::ModelUnpackager;

@@ -1,9 +1,11 @@
 //! The FUSE mount: the only part that knows `fuser` and errno.
 //!
-//! [`parts`] are what a program makes a mount of; [`unmount`] ends what any process has mounted,
-//! [`status`] asks a mount what it has done. All of it:
+//! [`mount`] serves a [`Model`](crate::Model) at a directory, from threads of the calling process;
+//! [`unmount`] ends what any process has mounted, [`status`] asks a mount what it has done. The parts,
+//! each usable and tested alone:
 //!
 //! ```text
+//! mounted     a model mounted and served by the calling process
 //! parts       what a program takes that puts a mount together itself
 //! served      a model that is served over a connection
 //! session     the event loops of fuser, and how they end
@@ -25,6 +27,7 @@ mod address_space;
 mod ask;
 mod at;
 mod defaults;
+mod mounted;
 mod options;
 pub mod parts;
 mod prefetch;
@@ -44,5 +47,6 @@ mod status;
 
 pub use ask::{mountpoints, status};
 pub use at::unmount::unmount;
+pub use mounted::{Mounted, mount};
 pub use options::MountOptions;
 pub use status::{Failure, Protections, Status};

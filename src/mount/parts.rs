@@ -1,5 +1,5 @@
 //! The parts of a mount, for a program that puts them together itself: that mounts in one process and
-//! serves in another, or has signals to wait for.
+//! serves in another, or has signals to wait for. [`mount`](super::mount) is these parts in a row.
 //!
 //! 1. [`Place::prepare`] checks the mount point and holds it.
 //! 2. [`connect`] makes the mount: a connection to the kernel, and something to attach.

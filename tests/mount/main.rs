@@ -15,6 +15,7 @@
 mod documented;
 mod faults;
 mod harness;
+mod in_process;
 mod lifecycle;
 #[path = "../support/meanwhile.rs"]
 mod meanwhile;
