@@ -61,6 +61,7 @@ fn code(args: &StatusArgs, answers: &[Status]) -> ExitCode {
     }
 }
 
+/// Longer than other functions because it is a list: one entry for each line, in their order.
 fn report(status: &Status) -> String {
     let mut text = String::new();
     let mut line = |label: &str, value: String| {

@@ -26,16 +26,7 @@ const FUSE_CONF: &str = "/etc/fuse.conf";
 /// it sends the descriptor over the socket that `_FUSE_COMMFD` names).
 pub(super) fn mount(mountpoint: &Path, source: &str, options: &MountOptions) -> Result<OwnedFd> {
     if options.allow_other {
-        let conf = std::fs::read_to_string(FUSE_CONF).unwrap_or_default();
-        if !conf_allows_other(&conf) {
-            return Err(Error::environment(
-                "--allow-other",
-                format!(
-                    "{FUSE_CONF} does not let users do that; root can allow it with a line \
-                     \"user_allow_other\" there"
-                ),
-            ));
-        }
+        check_others_are_allowed()?;
     }
     if !Path::new(DEVICE).exists() {
         return Err(no_device(Errno::NOENT));
@@ -91,6 +82,21 @@ pub(super) fn mount(mountpoint: &Path, source: &str, options: &MountOptions) -> 
                 },
             ))
         }
+    }
+}
+
+/// m4: only root says whether users may do that.
+fn check_others_are_allowed() -> Result<()> {
+    let conf = std::fs::read_to_string(FUSE_CONF).unwrap_or_default();
+    match conf_allows_other(&conf) {
+        true => Ok(()),
+        false => Err(Error::environment(
+            "--allow-other",
+            format!(
+                "{FUSE_CONF} does not let users do that; root can allow it with a line \
+                 \"user_allow_other\" there"
+            ),
+        )),
     }
 }
 
