@@ -1,7 +1,7 @@
 //! Writes an outer archive in one pass: blobs whose digest is known only at their end, documents,
 //! the end of the archive.
 //!
-//! Guarantees: regular entries only, mode 0644, owner 0, one time; each blob once, however often it
+//! Guarantees: regular entries but for links to blobs, mode 0644, owner 0, one time; each blob once, however often it
 //! is added. In a file a blob's header is filled in when the blob is complete; to a stream a blob
 //! goes by way of an unlinked temporary file.
 
@@ -146,6 +146,15 @@ impl Archive {
         entry.extend_from_slice(bytes);
         entry.resize(entry.len() + write::padding(size), 0);
         self.append(&entry)
+    }
+
+    /// Adds a second name for a blob that the archive holds: a hard link, or where that cannot be said, a
+    /// copy of its `bytes`.
+    pub(super) fn link(&mut self, path: &str, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        match write::link_header(path, &digest.blob_path(), MODE, self.mtime) {
+            Some(header) => self.append(&header),
+            None => self.document(path, bytes),
+        }
     }
 
     /// Ends the archive. Returns its length in bytes.

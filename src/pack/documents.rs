@@ -71,7 +71,8 @@ pub(super) fn write(
     archive.document("oci-layout", OCI_LAYOUT.as_bytes())?;
     archive.document("index.json", &index.to_bytes())?;
     archive.document("config.json", config)?;
-    archive.document("manifest.json", &bytes)?;
+    // A link: to containerd, a file of this name would be a list of images.
+    archive.link("manifest.json", &manifest_digest, &bytes)?;
     Ok(Written {
         manifest_digest,
         warnings,

@@ -76,14 +76,29 @@ fn entries(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut archive = ::tar::Archive::new(bytes);
     let entries = archive.entries().unwrap().map(|entry| {
         let mut entry = entry.unwrap();
-        assert_eq!(entry.header().entry_type(), ::tar::EntryType::Regular);
         assert_eq!(entry.header().uid().unwrap(), 0);
         let path = String::from_utf8(entry.path_bytes().to_vec()).unwrap();
         let mut content = Vec::new();
         entry.read_to_end(&mut content).unwrap();
-        (path, content)
+        let link = entry.link_name_bytes().map(|link| link.to_vec());
+        assert_eq!(link.is_some(), path == "manifest.json", "{path}");
+        let kind = match link {
+            Some(_) => ::tar::EntryType::Link,
+            None => ::tar::EntryType::Regular,
+        };
+        assert_eq!(entry.header().entry_type(), kind);
+        (path, content, link)
     });
-    entries.collect()
+    let entries: Vec<_> = entries.collect();
+    let blob = |link: &[u8]| {
+        let found = entries.iter().find(|(path, ..)| path.as_bytes() == link);
+        found.unwrap().1.clone()
+    };
+    let resolved = entries.iter().map(|(path, content, link)| match link {
+        Some(link) => (path.clone(), blob(link)),
+        None => (path.clone(), content.clone()),
+    });
+    resolved.collect()
 }
 
 /// An archive that was written, with what its documents say checked.

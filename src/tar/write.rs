@@ -34,6 +34,19 @@ pub fn file_header(path: &str, size: u64, mode: u32, mtime: u64) -> Vec<u8> {
     out
 }
 
+/// The header block of a hard link to an earlier entry, or nothing when one of the paths does not fit
+/// the fields that every reader knows.
+pub fn link_header(path: &str, target: &str, mode: u32, mtime: u64) -> Option<Vec<u8>> {
+    let (prefix, name) = split(path.as_bytes())?;
+    let target = target.as_bytes();
+    (target.len() <= NAME_LEN).then(|| {
+        let mut block = block(prefix, name, b'1', 0, mode, mtime);
+        block[157..157 + target.len()].copy_from_slice(target);
+        seal(&mut block);
+        block.to_vec()
+    })
+}
+
 /// Zero bytes that pad `size` bytes of data to a whole block.
 pub fn padding(size: u64) -> usize {
     ((BLOCK - size % BLOCK) % BLOCK) as usize
@@ -92,16 +105,21 @@ fn block(
     number(&mut block[116..124], 0);
     number(&mut block[124..136], size);
     number(&mut block[136..148], mtime);
-    block[148..156].fill(b' ');
     block[156] = kind;
     block[257..265].copy_from_slice(b"ustar\x0000");
     number(&mut block[329..337], 0);
     number(&mut block[337..345], 0);
     block[345..345 + prefix.len()].copy_from_slice(prefix);
+    seal(&mut block);
+    block
+}
+
+/// Puts the checksum into a block.
+fn seal(block: &mut [u8; BLOCK_LEN]) {
+    block[148..156].fill(b' ');
     let sum: u64 = block.iter().map(|&b| u64::from(b)).sum();
     // Six digits, NUL, space: what every reader expects of a checksum.
     number(&mut block[148..155], sum);
-    block
 }
 
 /// A number as octal digits and a NUL, or big-endian with the first bit set where they do not fit
@@ -126,6 +144,20 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn links_are_what_other_readers_see() {
+        let target = format!("blobs/sha256/{}", "0".repeat(64));
+        let header = link_header("manifest.json", &target, 0o644, 7).unwrap();
+        let mut archive = ::tar::Archive::new(&header[..]);
+        let entry = archive.entries().unwrap().next().unwrap().unwrap();
+        assert_eq!(entry.header().entry_type(), ::tar::EntryType::Link);
+        assert_eq!(&*entry.path_bytes(), b"manifest.json");
+        assert_eq!(&*entry.link_name_bytes().unwrap(), target.as_bytes());
+        assert_eq!((entry.size(), entry.header().mtime().unwrap()), (0, 7));
+        assert!(crate::tar::is_header(header.first_chunk().unwrap()));
+        assert_eq!(link_header("m", &"x".repeat(101), 0o644, 0), None);
+    }
 
     #[test]
     fn pads_to_whole_blocks() {

@@ -1,6 +1,7 @@
 //! Forges archives byte by byte: what no honest writer writes.
 
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 
 use modeloci::Digest;
 use serde_json::{Value, json};
@@ -231,6 +232,12 @@ impl Layout {
             let name = entry.path().unwrap().to_str().unwrap().to_string();
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).unwrap();
+            if let Some(target) = entry.link_name().unwrap() {
+                let mut blobs = entries.iter();
+                let blob = blobs.find(|(name, _)| target == Path::new(name));
+                let (_, blob): &(String, Vec<u8>) = blob.unwrap();
+                bytes.clone_from(blob);
+            }
             entries.push((name, bytes));
         }
         Layout { entries }
