@@ -67,7 +67,7 @@ impl ChunkKind {
 /// What `--compression` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
-    /// Per chunk: stored, literal-only or generic deflate, whichever MEASURED best (`auto`).
+    /// Per chunk: stored, literal-only or generic deflate, whichever `docs/compression.md` found best (`auto`).
     #[default]
     Auto,
     /// Generic deflate at a level from 1 to 9.

@@ -46,7 +46,11 @@ pub(crate) fn damaged(what: &str, layout: &Layout) {
 
     let run = sandbox.run_bounded(&["inspect", "bad.tar"]).sober();
     assert!(matches!(run.code, Some(1 | 3)), "{what}: {run:?}");
-    let first = run.stderr.lines().next().unwrap_or_default();
+    let mut errors = run
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("error: "));
+    let first = errors.next().unwrap_or_default();
     assert!(words.iter().all(|w| first.contains(w)), "{what}: {run:?}");
     let run = sandbox.run_bounded(&["unpack", "bad.tar", "out"]);
     assert!(matches!(run.code, Some(1 | 3)), "{what}: {run:?}");

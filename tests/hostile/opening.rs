@@ -128,7 +128,7 @@ fn r16_an_index_of_many_large_manifests() {
     }
     layout.edit_index(|index| index["manifests"] = Value::Array(manifests));
     layout.remove("manifest.json");
-    keeps_the_promise("manifests", &layout, 3);
+    keeps_the_promise("manifests", &layout, 2);
 }
 
 #[test]

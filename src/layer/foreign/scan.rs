@@ -257,7 +257,7 @@ fn accept(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Result<
     }))
 }
 
-/// The base name of a member must be that of the path in the manifest (FORMATS rule 3).
+/// The base name of a member must be that of the path in the manifest (`docs/systems.md`).
 fn check_name(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Result<()> {
     let base = entry.path.rsplit(|byte| *byte == b'/').next();
     if base == Some(spec.path.file_name().as_bytes()) {

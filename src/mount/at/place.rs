@@ -41,8 +41,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Checks the mount point (HOSTILE m2, m3), and clears a dead mount of ours on it. With `parent` it
-    /// is a name in that directory. What lies `apart` (what it is, and where) must not be below it.
+    /// Checks the mount point (m2, m3 of `docs/bad-inputs.md`), and clears a dead mount of ours on it.
+    /// With `parent` it is a name in that directory. What lies `apart` (what it is, and where) must not be below it.
     ///
     /// # Errors
     /// [`ErrorKind::Environment`](crate::ErrorKind::Environment), naming the mount point.
