@@ -331,9 +331,9 @@ pub(crate) struct MountArgs {
 /// `umount`
 #[derive(Debug, Args)]
 pub(crate) struct UmountArgs {
-    /// Where the model is mounted
-    #[arg(value_name = "MOUNTPOINT")]
-    pub(crate) mountpoint: PathBuf,
+    /// Where models are mounted
+    #[arg(value_name = "MOUNTPOINT", required = true)]
+    pub(crate) mountpoints: Vec<PathBuf>,
     /// Detach now, finish when the last file is closed
     #[arg(short, long)]
     pub(crate) lazy: bool,

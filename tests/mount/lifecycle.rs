@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::documented;
 use crate::harness::{
-    BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, kill, lives, mounts_at, shell,
-    until,
+    BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, kill, lives, mounts_at,
+    needs_root, shell, until,
 };
 use crate::meanwhile::meanwhile;
 use crate::support;
@@ -329,6 +329,39 @@ fn busy(scene: Scene) {
     assert!(lives(pid));
     drop(file);
     until("the process ends", || !lives(pid));
+}
+
+#[test]
+fn r12_what_is_mounted_below_is_named() {
+    if !needs_root("to mount a tmpfs") {
+        return;
+    }
+    let scene = Scene::new();
+    let mount = scene.mount(&[]);
+    let below = mount.path("nested");
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("none", &below, "tmpfs", flags, None).unwrap();
+    let message = format!("is busy: {} is mounted below it", below.display());
+    mount.umount(&[]).fails(5, &message);
+    rustix::mount::unmount(&below, rustix::mount::UnmountFlags::empty()).unwrap();
+    mount.unmount();
+}
+
+#[test]
+fn r12_several_are_unmounted_whatever_becomes_of_one() {
+    let scene = Scene::new();
+    let mount = scene.mount(&[]);
+    fs::create_dir(scene.path("other")).unwrap();
+    scene.run(&["mount", "m.tar", "other"]).ok();
+    let other = Mounted(scene.path("other"));
+    // A look at a mount makes it busy for a moment.
+    until("they are unmounted", || {
+        let done = scene.run(&["umount", "mnt", "missing", "other"]);
+        assert_eq!(done.code, Some(5));
+        assert!(done.err.contains("missing: does not exist"), "{}", done.err);
+        mounts_at(&mount.0) + mounts_at(&other.0) == 0
+    });
+    scene.run(&["umount"]).fails(2, "MOUNTPOINT");
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use super::detach;
+use super::mountinfo::{self, Mount};
 use super::place::{self, PAUSE, mounted};
 use super::spot::Detached;
-use super::{detach, mountinfo};
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 
@@ -32,12 +33,25 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
     }
     match outcome {
         Detached::Done => Ok(()),
-        Detached::Busy => Err(Error::environment(
-            printable_path(&path),
-            "is busy: a process has a file open or its working directory there; end it, or use \
-             --lazy",
-        )),
+        Detached::Busy => Err(Error::environment(printable_path(&path), busy(&path))),
         Detached::NotOurs => Err(place::not_mounted(&path, &[])),
+    }
+}
+
+/// Why a mount is busy, and what to do.
+fn busy(path: &Path) -> String {
+    let mounts = mountinfo::read().unwrap_or_default();
+    let below = |mount: &&Mount| mount.mount_point != path && mount.mount_point.starts_with(path);
+    match mounts.iter().find(below) {
+        Some(nested) => format!(
+            "is busy: {} is mounted below it; unmount that first, or use --lazy",
+            printable_path(&nested.mount_point)
+        ),
+        None => {
+            "is busy: a process has a file open or its working directory there; end it, or use \
+                 --lazy"
+                .into()
+        }
     }
 }
 
