@@ -164,8 +164,8 @@ pub(crate) struct EncodeArgs {
     after_help = "\
 Examples:
   modeloci pack ./llama --name llama --version 1.0.0
-  modeloci pack ./llama --name llama --version 1.0.0 --metadata '{\"license\":\"mit\"}'
-  modeloci pack ./llama --name llama --version 1.0.0 -o - | ssh host 'cat >llama.tar'
+  modeloci pack ./llama -n llama --version 1.0.0 --metadata '{\"task\":\"chat\"}'
+  modeloci pack ./llama -n llama --version 1.0.0 -o - | ssh host 'cat >m.tar'
 
 Left out by default: .git __pycache__ .DS_Store ._* *.swp *.swo *~ .#* and
 .cache/huggingface. A GLOB is a pattern of gitignore(5); a file
@@ -188,18 +188,29 @@ pub(crate) struct PackArgs {
     /// Version of the model; also its reference name
     #[arg(id = "model_version", long = "version", value_name = "VERSION")]
     pub(crate) version: String,
-    /// Framework that loads the model
-    #[arg(long, value_name = "F", default_value = "pytorch")]
-    pub(crate) framework: String,
-    /// Architecture of the model
-    #[arg(long, value_name = "A", default_value = "transformer")]
-    pub(crate) architecture: String,
-    /// Anything else about the model: a JSON object
-    #[arg(long, value_name = "JSON", default_value = "{}")]
+    /// What loads it [default: as its files tell, or pytorch]
+    #[arg(long, value_name = "F")]
+    pub(crate) framework: Option<String>,
+    /// [default: as its files tell, or transformer]
+    #[arg(long, value_name = "A")]
+    pub(crate) architecture: Option<String>,
+    /// Anything else: a JSON object, or @FILE
+    #[arg(
+        long,
+        value_name = "JSON",
+        default_value = "{}",
+        hide_default_value = true
+    )]
     pub(crate) metadata: String,
+    /// For the manifest; repeatable
+    #[arg(long = "annotation", value_name = "K=V", value_parser = parse_annotation)]
+    pub(crate) annotations: Vec<(String, String)>,
     /// - for stdout [default: NAME-VERSION.tar beside DIR]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Write the manifest's digest there, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) digestfile: Option<PathBuf>,
     /// Leave out what matches; repeatable
     #[arg(long, value_name = "GLOB", help_heading = "What is packed")]
     pub(crate) exclude: Vec<String>,
@@ -285,7 +296,7 @@ pub(crate) struct MountArgs {
     /// Owner of all files [default: the user who mounts]
     #[arg(long, value_name = "N", value_parser = parse_id)]
     pub(crate) uid: Option<u32>,
-    /// Group of all files [default: that of the user who mounts]
+    /// Group of all files [default: the one of that user]
     #[arg(long, value_name = "N", value_parser = parse_id)]
     pub(crate) gid: Option<u32>,
     /// Mount options, as mount(8) takes them; repeatable
@@ -522,6 +533,13 @@ fn parse_compression(text: &str) -> Result<Compression, String> {
 
 fn parse_digest(text: &str) -> Result<Digest, String> {
     text.parse().map_err(|e: modeloci::Error| e.to_string())
+}
+
+fn parse_annotation(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) => Ok((key.into(), value.into())),
+        None => Err("is not KEY=VALUE".into()),
+    }
 }
 
 fn parse_id(text: &str) -> Result<u32, String> {

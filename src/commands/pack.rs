@@ -1,30 +1,38 @@
 //! `modeloci pack`
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use modeloci::byte_size::format_size;
-use modeloci::entry_path::printable;
+use modeloci::entry_path::{printable, printable_path};
 use modeloci::model::OpenOptions;
 use modeloci::oci::OciConfig;
 use modeloci::oci::config::parse_metadata;
-use modeloci::pack::{LeftOut, LeftOutBy, Output, PackOptions, Packed};
-use modeloci::{Error, Model};
+use modeloci::pack::{Found, LeftOut, LeftOutBy, Output, PackOptions, Packed};
+use modeloci::{Digest, Error, Model, limits};
 use serde_json::{Map, Value, json};
+use tempfile::NamedTempFile;
 
 use super::progress::Progress;
 use super::{document, interrupt, output};
 use crate::cli::{EncodeArgs, PackArgs, Profile, Verbosity};
+
+/// What the original tool says of a model of which nothing is said.
+const FRAMEWORK: &str = "pytorch";
+const ARCHITECTURE: &str = "transformer";
 
 pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
     let Profile::Default = args.profile;
     let config = OciConfig {
         model_name: args.name.clone(),
         version: args.version.clone(),
-        framework: args.framework.clone(),
-        architecture: args.architecture.clone(),
+        framework: args.framework.as_deref().unwrap_or(FRAMEWORK).into(),
+        architecture: args.architecture.as_deref().unwrap_or(ARCHITECTURE).into(),
         metadata: metadata(&args.metadata)?,
     };
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
@@ -44,11 +52,20 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         dereference: args.dereference,
         allow_incomplete: args.allow_incomplete,
         allow_secrets: args.allow_secrets,
+        annotations: annotations(&args.annotations)?,
+        find_framework: args.framework.is_none(),
+        find_architecture: args.architecture.is_none(),
         // What goes to a stream leaves nothing to clean up, and may wait for its reader for long.
         cancel: (!to_stdout).then(interrupt::catch),
         ..options(&args.encode)
     };
 
+    // Whether it can be written is found out before the work.
+    let digestfile = args
+        .digestfile
+        .as_deref()
+        .map(DigestFile::create)
+        .transpose()?;
     let bar = Progress::new("packing", verbosity);
     let result = modeloci::pack::pack(
         args.model_dir(),
@@ -61,6 +78,9 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     );
     drop(bar);
     let packed = result?;
+    if let Some(file) = digestfile {
+        file.write(&packed.manifest_digest)?;
+    }
 
     for warning in &packed.warnings {
         output::report_line(&format!("warning: {warning}"));
@@ -68,7 +88,7 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     let archive = match &output {
         Output::File(path) => path.as_path(),
         Output::Stdout => {
-            for line in report("-", args, &packed).lines() {
+            for line in report("-", &config, &packed).lines() {
                 output::report_line(line);
             }
             return Ok(ExitCode::SUCCESS);
@@ -77,26 +97,52 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     if args.json {
         let mut document = document(archive, &packed)?;
         let left_out: Vec<Value> = packed.left_out.iter().map(left_out_document).collect();
-        document::extend(&mut document, json!({ "left_out": left_out }));
+        let found: Vec<Value> = packed.found.iter().map(found_document).collect();
+        let more = json!({ "left_out": left_out, "found": found });
+        document::extend(&mut document, more);
         output::print_json(&document)?;
     } else {
-        output::print(&report(&output::absolute(archive), args, &packed))?;
+        output::print(&report(&output::absolute(archive), &config, &packed))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The lines of the original tool, then what it did not know.
-fn report(archive: &str, args: &PackArgs, packed: &Packed) -> String {
+fn report(archive: &str, config: &OciConfig, packed: &Packed) -> String {
+    let config = packed.config.as_ref().unwrap_or(config);
     let mut text = format!("Packaged model: {archive}\n");
     for (label, value) in [
-        ("Name", &*args.name),
-        ("Version", &*args.version),
-        ("Framework", &*args.framework),
+        ("Name", &*config.model_name),
+        ("Version", &*config.version),
+        ("Framework", &*config.framework),
         ("Archive", archive),
     ] {
         let _ = writeln!(text, "  {label:<12}: {}", printable(value));
     }
-    text + &written(packed) + &left_out(&packed.left_out)
+    text + &written(packed) + &found(&packed.found) + &left_out(&packed.left_out)
+}
+
+/// One line, if the files have told something: what, and which.
+fn found(all: &[Found]) -> String {
+    if all.is_empty() {
+        return String::new();
+    }
+    let parts = all.iter().map(|found| {
+        let Found {
+            what, value, path, ..
+        } = found;
+        let what = what.rsplit('.').next().unwrap_or(what);
+        format!("{what} {value} ({path})")
+    });
+    output::line("Found", &parts.collect::<Vec<_>>().join(", "))
+}
+
+fn found_document(found: &Found) -> Value {
+    json!({
+        "what": found.what,
+        "value": found.value,
+        "path": found.path,
+    })
 }
 
 /// How many patterns of one origin the report lists.
@@ -161,14 +207,105 @@ pub(crate) fn options(args: &EncodeArgs) -> PackOptions {
     }
 }
 
+/// The object that was given, or the one in `@FILE`.
 fn metadata(text: &str) -> anyhow::Result<Map<String, Value>> {
+    let from_file = match text.strip_prefix('@') {
+        Some(path) => Some((path, read(Path::new(path))?)),
+        None => None,
+    };
+    let text = from_file.as_ref().map_or(text, |(_, text)| text);
     parse_metadata(text).map_err(|error| {
-        output::hint(
-            // The library's word for it, and the option's name.
-            Error::usage(format!("--{error}")),
-            "write --metadata '{\"license\":\"mit\"}'",
-        )
+        // The library's word for it, and the option's name.
+        let error = Error::usage(format!("--{error}"));
+        match &from_file {
+            Some((path, _)) => anyhow::Error::new(error).context(printable(path)),
+            None => output::hint(error, "write --metadata '{\"license\":\"mit\"}'"),
+        }
     })
+}
+
+/// A document that the user names.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the user names the file; opened once"
+)]
+fn read(path: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| {
+        // One byte more than fits into a config.
+        let most = limits::MAX_CONFIG_BYTES + 1;
+        file.take(most).read_to_string(&mut text)
+    });
+    match read {
+        Ok(bytes) if bytes as u64 > limits::MAX_CONFIG_BYTES => {
+            let (path, limit) = (printable_path(path), limits::MAX_CONFIG_BYTES);
+            Err(Error::usage(format!("{path} has more than {limit} bytes")).into())
+        }
+        Ok(_) => Ok(text),
+        Err(error) => Err(Error::io("read", path)(error).into()),
+    }
+}
+
+/// A key has one value.
+fn annotations(all: &[(String, String)]) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut annotations = BTreeMap::new();
+    for (key, value) in all {
+        if annotations.insert(key.clone(), value.clone()).is_some() {
+            let key = printable(key);
+            return Err(Error::usage(format!("annotation \"{key}\" is given twice")).into());
+        }
+    }
+    Ok(annotations)
+}
+
+/// Where the digest goes: a file that appears when all is done, or whatever else has that name, such
+/// as a descriptor in /dev/fd.
+enum DigestFile<'a> {
+    New(NamedTempFile, &'a Path),
+    There(File, &'a Path),
+}
+
+impl DigestFile<'_> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the user names the file; opened once"
+    )]
+    fn create(path: &Path) -> Result<DigestFile<'_>, Error> {
+        let cannot = "write the digest to";
+        if path.metadata().is_ok_and(|meta| !meta.is_file()) {
+            let file = File::options().write(true).open(path);
+            return Ok(DigestFile::There(
+                file.map_err(Error::io(cannot, path))?,
+                path,
+            ));
+        }
+        let parent = path.parent().filter(|parent| *parent != Path::new(""));
+        // The user's mask narrows it.
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        let file = tempfile::Builder::new()
+            .prefix(".modeloci-")
+            .suffix(".tmp")
+            .permissions(permissions)
+            .tempfile_in(parent.unwrap_or(Path::new(".")));
+        Ok(DigestFile::New(
+            file.map_err(Error::io(cannot, path))?,
+            path,
+        ))
+    }
+
+    /// Without a line end, as other tools write it.
+    fn write(self, digest: &Digest) -> Result<(), Error> {
+        let text = digest.to_string();
+        let (result, path) = match self {
+            DigestFile::New(mut file, path) => {
+                let written = file.write_all(text.as_bytes());
+                let kept = written.and_then(|()| file.persist(path).map_err(|e| e.error));
+                (kept.map(drop), path)
+            }
+            DigestFile::There(mut file, path) => (file.write_all(text.as_bytes()), path),
+        };
+        result.map_err(Error::io("write the digest to", path))
+    }
 }
 
 /// `NAME-VERSION.tar` beside the model directory; of a name with slashes its last part.

@@ -8,6 +8,10 @@ pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// Creation time, RFC 3339.
 pub const CREATED: &str = "org.opencontainers.image.created";
+/// Licences, an SPDX expression (OCI image specification, "Annotations").
+pub const LICENSES: &str = "org.opencontainers.image.licenses";
+/// Tags of the model, separated by commas, of the manifest.
+pub const TAGS: &str = "io.modeloci.tags";
 /// Path of a layer's file (CNCF ModelPack).
 pub const MODELPACK_FILEPATH: &str = "org.cncf.model.filepath";
 /// Path of a layer's file (ModelPack up to 0.0.6).

@@ -286,6 +286,8 @@ impl OldArchive<'_> {
         let config = &self.documents.config_bytes;
         let written = documents::write(out, &manifest, config, &self.reference, tables)?;
         Ok(Packed {
+            config: None,
+            found: Vec::new(),
             manifest_digest: written.manifest_digest,
             files: manifest.layers.len() as u64,
             file_bytes: manifest.layers.iter().map(file_size).sum(),

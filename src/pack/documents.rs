@@ -1,5 +1,7 @@
 //! The documents behind the layers: config, manifest, referrer, index, layout.
 
+use std::collections::BTreeMap;
+
 use super::archive::Archive;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -10,9 +12,15 @@ use crate::oci::{
 };
 
 /// The manifest of a model; `created` is when it was made, in seconds since the epoch, or 0.
-pub(super) fn manifest(config: &OciConfig, layers: Vec<Descriptor>, created: u64) -> OciManifest {
+pub(super) fn manifest(
+    config: &OciConfig,
+    layers: Vec<Descriptor>,
+    more: BTreeMap<String, String>,
+    created: u64,
+) -> OciManifest {
     let config = Descriptor::of(media_type::MODEL_CONFIG, &config.to_bytes());
     let mut manifest = OciManifest::new(config, layers);
+    manifest.annotations.extend(more);
     if created > 0 {
         // What readers of a chunk table show: they do not look at the headers of layers.
         let created = time::format(created);

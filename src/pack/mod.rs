@@ -4,6 +4,7 @@
 //! select    what is left out
 //! hub       how far links of a download cache may lead
 //! walk      the files of a directory, in path order, each with what it was when it was seen
+//! describe  what the model is: by its user's word, or by its files (weights, card)
 //! content   what of them is unfinished or a secret, and refused
 //! pipeline  reader -> workers -> composer -> writer: segments in order, whatever the threads do
 //! layer     segments -> one blob with its framing, its chunk table and its descriptor
@@ -18,6 +19,7 @@
 //! (but those of a snapshot into its repository), names that are no
 //! [`EntryPath`](crate::entry_path::EntryPath), files that change meanwhile.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -31,6 +33,7 @@ use crate::oci::config::is_tag;
 use crate::oci::{Descriptor, OciConfig, media_type};
 
 use self::archive::Archive;
+use self::describe::Description;
 use self::output::OutputPlace;
 use self::plan::Settings;
 use self::select::Selection;
@@ -39,7 +42,9 @@ use self::walk::{Input, Skip};
 
 mod add_layer;
 mod archive;
+mod card;
 mod content;
+mod describe;
 mod documents;
 mod hub;
 mod layer;
@@ -50,6 +55,7 @@ mod plan;
 mod select;
 mod tree;
 mod walk;
+mod weights;
 
 #[cfg(test)]
 mod tests;
@@ -91,6 +97,12 @@ pub struct PackOptions {
     pub allow_incomplete: bool,
     /// Pack what looks like a secret.
     pub allow_secrets: bool,
+    /// Annotations of the manifest, beside those that packing writes itself.
+    pub annotations: BTreeMap<String, String>,
+    /// Where the files tell it, the framework is theirs, not the config's.
+    pub find_framework: bool,
+    /// Where the files tell it, the architecture is theirs, not the config's.
+    pub find_architecture: bool,
     /// Stops when it becomes true; nothing is left behind then.
     pub cancel: Option<&'static AtomicBool>,
 }
@@ -109,6 +121,9 @@ impl Default for PackOptions {
             dereference: false,
             allow_incomplete: false,
             allow_secrets: false,
+            annotations: BTreeMap::new(),
+            find_framework: false,
+            find_architecture: false,
             cancel: None,
         }
     }
@@ -123,9 +138,30 @@ pub enum Output {
     Stdout,
 }
 
+/// Something that the files of a model tell about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// `framework`, `architecture`, or the key of an annotation.
+    pub what: &'static str,
+    /// What it is.
+    pub value: String,
+    /// The file that tells it.
+    pub path: String,
+}
+
+impl Found {
+    fn new(what: &'static str, value: String, path: String) -> Found {
+        Found { what, value, path }
+    }
+}
+
 /// What was packed.
 #[derive(Debug, Clone)]
 pub struct Packed {
+    /// The model's config, as it was written; `None` when a layer was added.
+    pub config: Option<OciConfig>,
+    /// What of it, and of the annotations, the files tell.
+    pub found: Vec<Found>,
     /// Digest of the manifest: what `--digest` pins.
     pub manifest_digest: Digest,
     /// Layer descriptors, in path order.
@@ -153,7 +189,7 @@ const ONE_TIME: &str = "SOURCE_DATE_EPOCH sets the time of all files: versions t
 ///
 /// # Errors
 /// - [`ErrorKind::Usage`](crate::ErrorKind::Usage): the directory or the output's directory does
-///   not exist, an option, the config or `SOURCE_DATE_EPOCH` is no valid value, standard output is
+///   not exist, an option, an annotation, the config or `SOURCE_DATE_EPOCH` is no valid value, standard output is
 ///   a terminal.
 /// - [`ErrorKind::Refused`](crate::ErrorKind::Refused): the output exists and `force` is not set;
 ///   the directory holds something that cannot be packed faithfully, or that `options` would have
@@ -176,10 +212,11 @@ pub fn pack(
     match output {
         Output::File(path) => {
             let place = OutputPlace::check(path, options.force)?;
-            let (tree, left_out) = find(input, model_dir, &place.skip()?, options, &settings)?;
+            let (mut tree, left_out) = find(input, model_dir, &place.skip()?, options, &settings)?;
+            let about = describe::describe(&mut tree, config, options)?;
             let file = place.create(FILE_MODE)?;
             let archive = Archive::in_file(file.handle()?, path, settings.mtime);
-            let packed = write(tree, config, archive, &settings, progress)?;
+            let packed = write(tree, about, archive, &settings, progress)?;
             settings.check_cancelled(path)?;
             file.commit()?;
             Ok(Packed { left_out, ..packed })
@@ -195,13 +232,15 @@ pub fn pack(
                 .as_fd()
                 .try_clone_to_owned()
                 .map_err(Error::io("write", "standard output"))?;
-            let (tree, left_out) = find(input, model_dir, &Skip::default(), options, &settings)?;
+            let (mut tree, left_out) =
+                find(input, model_dir, &Skip::default(), options, &settings)?;
+            let about = describe::describe(&mut tree, config, options)?;
             let archive = Archive::to_stream(
                 Box::new(std::fs::File::from(stdout)),
                 Path::new("standard output"),
                 settings.mtime,
             )?;
-            let packed = write(tree, config, archive, &settings, progress)?;
+            let packed = write(tree, about, archive, &settings, progress)?;
             Ok(Packed { left_out, ..packed })
         }
     }
@@ -235,11 +274,16 @@ fn find(
 /// Writes the whole archive: layers, then documents.
 fn write(
     tree: Tree,
-    config: &OciConfig,
+    about: Description,
     mut archive: Archive,
     settings: &Settings,
     progress: Progress<'_>,
 ) -> Result<Packed> {
+    let Description {
+        config,
+        annotations,
+        found,
+    } = about;
     let (files, file_bytes) = (tree.files.len() as u64, tree.bytes());
     let layers = pipeline::write_layers(&tree, settings, &mut archive, progress)?;
     let mut tables = Vec::new();
@@ -250,7 +294,7 @@ fn write(
         }
         descriptors.push(layer.descriptor);
     }
-    let manifest = documents::manifest(config, descriptors, settings.mtime);
+    let manifest = documents::manifest(&config, descriptors, annotations, settings.mtime);
     let written = documents::write(
         &mut archive,
         &manifest,
@@ -271,6 +315,8 @@ fn write(
         ));
     }
     Ok(Packed {
+        config: Some(config),
+        found,
         manifest_digest: written.manifest_digest,
         layers: manifest.layers,
         files,

@@ -161,6 +161,7 @@ impl ModelPackager {
         documents::manifest(
             config,
             layers.into_iter().map(Descriptor::from).collect(),
+            Default::default(),
             0,
         )
     }

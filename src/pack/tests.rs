@@ -33,6 +33,14 @@ fn config() -> OciConfig {
     .unwrap()
 }
 
+fn about() -> Description {
+    Description {
+        config: config(),
+        annotations: Default::default(),
+        found: Vec::new(),
+    }
+}
+
 /// Small chunks, so that small files have several.
 fn options() -> PackOptions {
     PackOptions {

@@ -2,6 +2,8 @@
 
 use super::*;
 
+/// No tensors, in the format of safetensors.
+const EMPTY: &[u8] = b"\x02\0\0\0\0\0\0\0{}";
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 5000000000\n";
 const INDEX: &[u8] = br#"{"metadata": {"total_size": 8}, "weight_map": {
     "a": "m-1-of-2.safetensors", "b": "m-2-of-2.safetensors", "c": "m-1-of-2.safetensors"}}"#;
@@ -68,7 +70,7 @@ fn k16_a_git_lfs_pointer_in_the_place_of_a_file() {
 fn k16_a_shard_that_an_index_names_and_that_is_missing() {
     let index = "sub/m.safetensors.index.json";
     refused(
-        &[(index, INDEX), ("sub/m-1-of-2.safetensors", b"1")],
+        &[(index, INDEX), ("sub/m-1-of-2.safetensors", EMPTY)],
         "--allow-incomplete",
         "\"sub/m-2-of-2.safetensors\" is missing, which \"sub/m.safetensors.index.json\" names",
     );
@@ -79,8 +81,8 @@ fn k16_a_shard_that_an_index_names_and_that_is_missing() {
     );
     let complete = scratch(&[
         (index, INDEX),
-        ("sub/m-1-of-2.safetensors", b"1"),
-        ("sub/m-2-of-2.safetensors", b"2"),
+        ("sub/m-1-of-2.safetensors", EMPTY),
+        ("sub/m-2-of-2.safetensors", EMPTY),
         ("dot.index.json", br#"{"weight_map":{"a":"./dot"}}"#),
         ("dot", b""),
         // Not an index of shards, whatever it is called.
