@@ -168,8 +168,7 @@ Examples:
   modeloci pack ./llama -n llama --version 1.0.0 -o - | ssh host 'cat >m.tar'
 
 Left out by default: .git __pycache__ .DS_Store ._* *.swp *.swo *~ .#* and
-.cache/huggingface. A GLOB is a pattern of gitignore(5); a file
-.modelociignore in DIR may hold more."
+.cache/huggingface. A GLOB is one of gitignore(5), as in DIR/.modelociignore."
 )]
 pub(crate) struct PackArgs {
     /// The model directory, or a single file
@@ -202,6 +201,9 @@ pub(crate) struct PackArgs {
         hide_default_value = true
     )]
     pub(crate) metadata: String,
+    /// JSON Schema that all of this must keep
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config_schema: Option<PathBuf>,
     /// For the manifest; repeatable
     #[arg(long = "annotation", value_name = "K=V", value_parser = parse_annotation)]
     pub(crate) annotations: Vec<(String, String)>,

@@ -55,6 +55,7 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         annotations: annotations(&args.annotations)?,
         find_framework: args.framework.is_none(),
         find_architecture: args.architecture.is_none(),
+        config_schema: args.config_schema.as_deref().map(schema).transpose()?,
         // What goes to a stream leaves nothing to clean up, and may wait for its reader for long.
         cancel: (!to_stdout).then(interrupt::catch),
         ..options(&args.encode)
@@ -221,6 +222,15 @@ fn metadata(text: &str) -> anyhow::Result<Map<String, Value>> {
             Some((path, _)) => anyhow::Error::new(error).context(printable(path)),
             None => output::hint(error, "write --metadata '{\"license\":\"mit\"}'"),
         }
+    })
+}
+
+/// A JSON Schema.
+fn schema(path: &Path) -> anyhow::Result<Value> {
+    let text = read(path)?;
+    serde_json::from_str(&text).map_err(|error| {
+        let path = printable_path(path);
+        Error::usage(format!("--config-schema {path} is invalid JSON: {error}")).into()
     })
 }
 

@@ -36,7 +36,7 @@ pub(super) struct Description {
 ///
 /// # Errors
 /// Those of reading; [`ErrorKind::Usage`](crate::ErrorKind::Usage) for annotations that cannot be
-/// set.
+/// set, and for a config that breaks its schema.
 pub(super) fn describe(
     tree: &mut Tree,
     config: &OciConfig,
@@ -65,6 +65,9 @@ pub(super) fn describe(
         found.push(Found::new("architecture", value, path));
     }
     let config = plan::check_config(&config)?;
+    if let Some(schema) = &options.config_schema {
+        super::schema::check(&config, schema)?;
+    }
 
     let mut all = BTreeMap::new();
     if let Some(readme) = file(tree, "README.md")

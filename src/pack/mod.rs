@@ -4,7 +4,7 @@
 //! select    what is left out
 //! hub       how far links of a download cache may lead
 //! walk      the files of a directory, in path order, each with what it was when it was seen
-//! describe  what the model is: by its user's word, or by its files (weights, card)
+//! describe  what the model is: by its user's word, or by its files (weights, card), or by a schema
 //! content   what of them is unfinished or a secret, and refused
 //! pipeline  reader -> workers -> composer -> writer: segments in order, whatever the threads do
 //! layer     segments -> one blob with its framing, its chunk table and its descriptor
@@ -52,6 +52,7 @@ mod output;
 mod packager;
 mod pipeline;
 mod plan;
+mod schema;
 mod select;
 mod tree;
 mod walk;
@@ -103,6 +104,8 @@ pub struct PackOptions {
     pub find_framework: bool,
     /// Where the files tell it, the architecture is theirs, not the config's.
     pub find_architecture: bool,
+    /// A JSON Schema that the config has to keep.
+    pub config_schema: Option<serde_json::Value>,
     /// Stops when it becomes true; nothing is left behind then.
     pub cancel: Option<&'static AtomicBool>,
 }
@@ -124,6 +127,7 @@ impl Default for PackOptions {
             annotations: BTreeMap::new(),
             find_framework: false,
             find_architecture: false,
+            config_schema: None,
             cancel: None,
         }
     }
@@ -189,7 +193,7 @@ const ONE_TIME: &str = "SOURCE_DATE_EPOCH sets the time of all files: versions t
 ///
 /// # Errors
 /// - [`ErrorKind::Usage`](crate::ErrorKind::Usage): the directory or the output's directory does
-///   not exist, an option, an annotation, the config or `SOURCE_DATE_EPOCH` is no valid value, standard output is
+///   not exist, the config breaks its schema, an option, an annotation, the config or `SOURCE_DATE_EPOCH` is no valid value, standard output is
 ///   a terminal.
 /// - [`ErrorKind::Refused`](crate::ErrorKind::Refused): the output exists and `force` is not set;
 ///   the directory holds something that cannot be packed faithfully, or that `options` would have

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs)]
 
+mod contract;
 mod describe;
 #[path = "../support/documented.rs"]
 mod documented;
