@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use modeloci::entry_path::printable_path;
 use modeloci::model::verify::{LayerReport, verify};
@@ -49,7 +49,9 @@ pub(crate) fn verified(
     let interrupted = || Error::refused(printable_path(archive), "interrupted");
     let bar = Arc::new(Progress::new("verifying", verbosity));
     let (read, total) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let ended = Arc::new(AtomicBool::new(false));
     let watch = {
+        let ended = Arc::clone(&ended);
         let (bar, read, total) = (Arc::clone(&bar), Arc::clone(&read), Arc::clone(&total));
         move |bytes: u64| {
             let read = read.fetch_add(bytes, Ordering::Relaxed);
@@ -57,7 +59,7 @@ pub(crate) fn verified(
             if total > 0 {
                 bar.update(read.saturating_add(bytes).min(total), total);
             }
-            match cancel.load(Ordering::Relaxed) {
+            match cancel.load(Ordering::Relaxed) && !ended.load(Ordering::Relaxed) {
                 true => Err(Error::refused("verification", "interrupted")),
                 false => Ok(()),
             }
@@ -70,7 +72,11 @@ pub(crate) fn verified(
         return Err(interrupted().into());
     }
     let model = opened.map_err(|error| output::about(archive, error))?;
-    let manifest = model.documents()?.manifest;
+    let documents = model.documents();
+    if cancel.load(Ordering::Relaxed) {
+        return Err(interrupted().into());
+    }
+    let manifest = documents?.manifest;
     // A blob is read once, however many layers name it.
     let mut blobs: Vec<_> = document::layers(&manifest)
         .iter()
@@ -89,6 +95,7 @@ pub(crate) fn verified(
     if cancel.load(Ordering::Relaxed) {
         return Err(interrupted().into());
     }
+    ended.store(true, Ordering::Relaxed);
     Ok(Verified { model, reports })
 }
 
