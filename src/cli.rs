@@ -267,13 +267,15 @@ Examples:
   modeloci mount llama-1.0.0.tar /mnt/llama --digest sha256:... --prefetch
   mount -t modeloci llama-1.0.0.tar /mnt/llama -o ro,allow_other
 
-Options for -o: allow_other, cache_size=, digest=, gid=, index_dir=, log_file=, no_index, prefetch,
-ref=, uid= as above; noexec; nonempty: hide what is in the directory; threads=8: requests served side by
-side; max_readahead=16MiB: of the kernel, for root; stall_timeout=60: seconds in which nothing that a
-read waits for gets on, until the read is an error.
+Options for -o: allow_other, cache_size=, digest=, gid=, index_dir=, log_file=,
+no_index, prefetch, ref=, uid= as above; noexec; nonempty: hide what is in the
+directory; threads=8: requests served side by side; max_readahead=16MiB: of the
+kernel, for root; stall_timeout=60: seconds in which nothing that a read waits
+for gets on, until the read is an error.
 
-Returns as soon as the mount answers and leaves a process behind; `modeloci umount`, SIGTERM, SIGINT
-or SIGHUP end it, SIGUSR1 logs its status. MODELOCI_LOG=debug in the environment logs more.")]
+Returns as soon as the mount answers and leaves a process behind, which
+`modeloci umount`, SIGTERM, SIGINT or SIGHUP end; SIGUSR1 logs its status.
+MODELOCI_LOG=debug in the environment logs more.")]
 pub(crate) struct MountArgs {
     /// The archive, or an image-layout directory
     #[arg(value_name = "ARCHIVE")]

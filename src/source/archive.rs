@@ -7,8 +7,8 @@
 //! file; anything below `blobs/` that is not named by a digest; and, after the rules of
 //! [`tar`], every archive that two readers could take differently.
 //!
-//! Two things that other writers do are accepted: a nameless directory entry (the original Python
-//! tool's root), and a root `manifest.json` that is a hard link to a blob in front of it, which is
+//! Three things that other writers do are accepted: a nameless directory entry (the original Python
+//! tool's root), what a desktop left below `blobs/` (`._x`, `.DS_Store`), and a root `manifest.json` that is a hard link to a blob in front of it, which is
 //! then served as the document.
 
 use std::fs::File;
@@ -203,6 +203,9 @@ impl Index {
                 .ok()
                 .and_then(Digest::from_blob_path);
             let Some(digest) = digest else {
+                if is_left_by_a_desktop(path) {
+                    return Ok(());
+                }
                 return refuse("below blobs/ only files named by a digest are allowed".into());
             };
             if entry.kind != EntryKind::File {
@@ -229,6 +232,12 @@ impl Index {
         }
         Ok(())
     }
+}
+
+/// True for what desktops put beside files, and into tars that are made there: nobody asks for it.
+fn is_left_by_a_desktop(path: &[u8]) -> bool {
+    let name = path.rsplit(|&b| b == b'/').next().unwrap_or_default();
+    name == b".DS_Store" || name.starts_with(b"._")
 }
 
 /// The blob that a hard link leads to. It must stand in front of the link, as extraction needs.

@@ -135,6 +135,29 @@ fn t7_two_entries_for_one_thing() {
     }
 }
 
+/// As in a directory, where only what is asked for is looked at.
+#[test]
+fn what_a_desktop_left_among_the_blobs_is_passed_over() {
+    let blob = blob_path();
+    let mut tar = RawTar::new().file(&blob, DATA).file("index.json", b"{}");
+    for name in [
+        "blobs/._sha256",
+        "blobs/.DS_Store",
+        "blobs/sha256/.DS_Store",
+    ] {
+        tar = tar.file(name, b"Mac OS X");
+    }
+    let beside = blob.replace("256/", "256/._");
+    let source = open(tar.file(&beside, b"Mac OS X"));
+    assert_eq!(source.blobs().len(), 1);
+    refused_for(
+        RawTar::new()
+            .file(&blob, DATA)
+            .file("blobs/sha256/.other", b"x"),
+        "only files named by a digest",
+    );
+}
+
 #[test]
 fn t7_paths_that_land_on_another_entry() {
     let blob = blob_path();
