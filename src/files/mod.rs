@@ -17,3 +17,7 @@ pub(crate) mod remove;
 pub(crate) mod scratch;
 pub(crate) mod temporary;
 pub(crate) mod trusted;
+
+#[cfg(test)]
+#[path = "../../tests/support/meanwhile.rs"]
+pub(crate) mod meanwhile;

@@ -52,7 +52,6 @@ pub(super) fn files(layers: Vec<Layer>, system: &dyn System) -> Result<Vec<FileL
         })?;
         let reading = system.reading(&stated, &path);
         let path = system.path(&path).map_err(|e| e.within(subject()))?;
-        let stated = Arc::new(stated);
         check_reading(&mut readings, &stated)
             .map_err(|e| e.within(name_of(number, None, &stated.digest)))?;
         files.push(FileLayer {

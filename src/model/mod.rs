@@ -166,14 +166,18 @@ struct File {
 impl File {
     /// The time that its layer states.
     fn stated_time(&self) -> Option<Duration> {
-        let stated = self.info.layer.metadata.mtime.map(NonZeroU64::get);
+        let metadata = self.info.layer.metadata.as_ref();
+        let stated = metadata
+            .and_then(|metadata| metadata.mtime)
+            .map(NonZeroU64::get);
         let mtime = stated.unwrap_or(self.attr.mtime);
         (mtime > 0).then(|| Duration::from_secs(mtime))
     }
 
     /// Whether it is executable.
     fn executable(&self) -> bool {
-        let stated = self.info.layer.metadata.executable;
+        let metadata = self.info.layer.metadata.as_ref();
+        let stated = metadata.and_then(|metadata| metadata.executable);
         stated.unwrap_or(self.attr.executable)
     }
 

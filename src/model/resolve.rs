@@ -10,6 +10,7 @@
 //! than its limit, and nothing is ever fetched.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::digest::Digest;
@@ -62,7 +63,8 @@ pub(super) struct Layer {
     pub(super) number: usize,
     /// The name of its file, as stated.
     pub(super) path: Option<Box<str>>,
-    pub(super) stated: Stated,
+    /// Shared with who opens it: of many layers a list of these would be held twice while it grows.
+    pub(super) stated: Arc<Stated>,
 }
 
 /// Which of the manifests of a source is wanted.
@@ -112,7 +114,7 @@ pub fn resolve<'a>(source: &dyn BlobSource, wanted: impl Into<Wanted<'a>>) -> Re
         layers.push(Layer {
             number,
             path,
-            stated,
+            stated: Arc::new(stated),
         });
         Ok(())
     })?;

@@ -31,8 +31,9 @@ pub struct Stated {
     pub chunks: Option<StatedTable>,
     /// Whether the layer is a directory (`io.deis.oras.content.unpack`).
     pub unpack: bool,
-    /// What ModelPack states of the file, which goes before what a tar says.
-    pub metadata: FileMetadata,
+    /// What ModelPack states of the file, which goes before what a tar says; few layers have it, and
+    /// there may be many layers.
+    pub metadata: Option<Box<FileMetadata>>,
 }
 
 /// What ModelPack states of a file (`org.cncf.model.file.metadata+json`).
@@ -109,14 +110,14 @@ impl Stated {
 }
 
 impl FileMetadata {
-    fn of(descriptor: &Descriptor) -> Result<FileMetadata> {
+    fn of(descriptor: &Descriptor) -> Result<Option<Box<FileMetadata>>> {
         let [old, older] = annotations::MODELPACK_OLD_METADATA;
         let keys = [annotations::MODELPACK_METADATA, old, older];
         let found = keys
             .into_iter()
             .find_map(|key| Some((key, descriptor.annotation(key)?)));
         let Some((key, text)) = found else {
-            return Ok(FileMetadata::default());
+            return Ok(None);
         };
         let subject = format!("annotation {key}");
         let value = json::parse(text.as_bytes(), &subject)?;
@@ -140,7 +141,7 @@ impl FileMetadata {
                 None => return refuse("mtime", "is no time of RFC 3339"),
             },
         };
-        Ok(FileMetadata { executable, mtime })
+        Ok(Some(Box::new(FileMetadata { executable, mtime })))
     }
 }
 
@@ -292,7 +293,7 @@ mod tests {
 
     #[test]
     fn the_metadata_of_modelpack_gives_mode_and_time() {
-        let read = |key, text| stated(&[(key, text)]).map(|stated| stated.metadata);
+        let read = |key, text| stated(&[(key, text)]).map(|stated| *stated.metadata.unwrap());
         let text =
             r#"{"name":"run.sh","mode":493,"uid":0,"size":4,"mtime":"2023-11-14T22:13:20Z"}"#;
         for key in [

@@ -15,8 +15,6 @@ mod content;
 mod faults;
 mod formats;
 mod hub;
-#[path = "../../tests/support/meanwhile.rs"]
-mod meanwhile;
 mod names;
 mod races;
 mod reproducible;

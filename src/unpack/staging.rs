@@ -65,6 +65,18 @@ struct Held {
 }
 
 impl Held {
+    /// Makes a directory and opens it. Nothing when another has its name by then: what is not empty is
+    /// not the one that was made, and what is in it is somebody's.
+    fn make(parent: impl AsFd, name: &CStr, mode: u32) -> rustix::io::Result<Option<Held>> {
+        calls::mkdir(&parent, name, Mode::from_raw_mode(mode))?;
+        let held = Held::open(&parent, name);
+        held.and_then(|held| Ok(calls::names(&held.dir)?.is_empty().then_some(held)))
+            .inspect_err(|_| {
+                // Nothing but an empty directory can be lost by this.
+                let _ = calls::rmdir(&parent, name);
+            })
+    }
+
     fn open(parent: impl AsFd, name: &CStr) -> rustix::io::Result<Held> {
         let dir = calls::openat(parent, name, DIRECTORY, Mode::empty())?;
         let node = node(&calls::fstat(&dir)?);
@@ -121,13 +133,10 @@ impl Staging {
             parents,
         };
         let dir = &staging.private.dir;
-        let tree = calls::mkdir(dir, TREE, Mode::from_raw_mode(0o777))
-            .and_then(|()| Held::open(dir, TREE))
-            .inspect_err(|_| {
-                let _ = calls::rmdir(dir, TREE);
-            })
-            .map_err(failed)?;
-        staging.tree = Some(tree);
+        match Held::make(dir, TREE, 0o777).map_err(failed)? {
+            Some(tree) => staging.tree = Some(tree),
+            None => return Err(staging.meddled()),
+        }
         Ok(staging)
     }
 
@@ -338,22 +347,10 @@ impl Drop for Staging {
 fn private(base: &OwnedFd) -> rustix::io::Result<(CString, Held)> {
     for _ in 0..128 {
         let name = temporary_name();
-        match calls::mkdir(base, &*name, Mode::from_raw_mode(0o700)) {
-            Err(Errno::EXIST) => continue,
-            result => result?,
-        }
-        let opened = Held::open(base, &name).and_then(|held| {
-            // Put there in its place, by someone else: theirs.
-            Ok((is_empty(&held.dir, None)?, held))
-        });
-        match opened {
-            Ok((true, held)) => return Ok((name, held)),
-            Ok((false, _)) => {}
-            Err(errno) => {
-                // Nothing but an empty directory can be lost by this.
-                let _ = calls::rmdir(base, &*name);
-                return Err(errno);
-            }
+        match Held::make(base, &name, 0o700) {
+            Ok(Some(held)) => return Ok((name, held)),
+            Ok(None) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
         }
     }
     Err(Errno::EXIST)
@@ -401,4 +398,46 @@ fn refused(output: &Path, problem: &str) -> Error {
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> Error {
     let error = Error::io(action, path);
     move |errno| error(errno.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::files::meanwhile::meanwhile;
+
+    /// Between the making of a directory and its opening another may take its name; what is in that
+    /// one was written over, and removed in the end.
+    #[test]
+    fn u4_a_directory_that_was_made_is_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir(at("victim")).unwrap();
+        std::fs::write(at("victim/secret"), "secret").unwrap();
+        let base: OwnedFd = std::fs::File::open(dir.path()).unwrap().into();
+        let victim = Held::open(&base, c"victim").unwrap().node;
+        let exchange = || {
+            let flags = RenameFlags::EXCHANGE;
+            let _ = calls::rename_between(&base, c"made", &base, c"victim", flags);
+        };
+        meanwhile([exchange], || {
+            for _ in 0..5_000 {
+                match Held::make(&base, c"made", 0o700) {
+                    Ok(Some(held)) => assert_ne!(held.node, victim),
+                    Ok(None) | Err(Errno::EXIST) => {}
+                    Err(errno) => panic!("{errno}"),
+                }
+                for name in [c"made", c"victim"] {
+                    let _ = calls::rmdir(&base, name);
+                }
+                let flags = RenameFlags::NOREPLACE;
+                let _ = calls::rename_between(&base, c"made", &base, c"victim", flags);
+            }
+        });
+        let names = calls::names(&base).unwrap();
+        let secrets = names
+            .iter()
+            .map(|name| at(name.to_str().unwrap()).join("secret"));
+        assert_eq!(secrets.filter(|path| path.exists()).count(), 1);
+    }
 }

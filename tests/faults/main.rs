@@ -136,7 +136,8 @@ fn foreign(dir: &Path, files: &Files, layer: impl Fn(Vec<u8>) -> Vec<u8>) {
         tar.append_data(&mut header, name, &bytes[..]).unwrap();
         (name.to_string(), layer(tar.into_inner().unwrap()))
     });
-    support::write_layers(&dir.join("m.tar"), "application/x", layers);
+    let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+    support::write_layers(&dir.join("m.tar"), media_type, layers);
 }
 
 fn gzip(bytes: Vec<u8>) -> Vec<u8> {

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags};
 
-use super::meanwhile::meanwhile;
 use super::*;
 use crate::files::faults::{Fault, Op, Plan, Reach};
+use crate::files::meanwhile::meanwhile;
 
 /// How many runs, of which `few` suffice every day.
 fn runs(few: u64) -> u64 {
