@@ -23,7 +23,7 @@ const MAX_LINES: usize = 800;
 
 /// Folders and files in which files still import each other in a circle. The list gets shorter, never
 /// longer.
-const CIRCLES: [&str; 11] = [
+const CIRCLES: [&str; 10] = [
     "cli.rs",
     "codec/",
     "digest.rs",
@@ -32,7 +32,6 @@ const CIRCLES: [&str; 11] = [
     "oci/",
     "pack/",
     "source/",
-    "systems/",
     "tar/",
     "unpack/",
 ];

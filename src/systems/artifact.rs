@@ -3,7 +3,7 @@
 //! ORAS gives every file the type of a plain tar unless it is told another, so that type alone opens
 //! nothing: a data set that is a tar must come out as the tar that was pushed.
 
-use super::{Head, System};
+use super::system::{Head, System};
 use crate::layer::Reading;
 use crate::oci::{Stated, media_type};
 

@@ -1,6 +1,6 @@
 //! Container images: every layer is a tar, whatever its type says of compression.
 
-use super::{Head, System};
+use super::system::{Head, System};
 use crate::oci::media_type;
 
 /// Images whose layers hold files.

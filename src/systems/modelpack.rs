@@ -1,6 +1,6 @@
 //! CNCF ModelPack, also as older versions spell it: types say `raw`, `tar`, `tar+gzip`, `tar+zstd`.
 
-use super::{Head, System};
+use super::system::{Head, System};
 
 /// The vendors' prefixes of its media types, new and old.
 const VENDORS: [&str; 2] = ["application/vnd.cncf.model.", "application/vnd.cnai.model."];

@@ -1,6 +1,6 @@
 //! The original Python tool: the only manifest is the root document, in snake case.
 
-use super::{Head, System};
+use super::system::{Head, System};
 use crate::entry_path::EntryPath;
 use crate::error::Result;
 

@@ -1,6 +1,6 @@
 //! Our own: every layer is a tar, of one file.
 
-use super::{Head, System};
+use super::system::{Head, System};
 use crate::oci::media_type;
 
 /// Archives that `pack` writes.

@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::layer::Reading;
 use crate::oci::stated::MediaTypes;
-use crate::oci::{Descriptor, annotations};
+use crate::oci::{Descriptor, Stated, annotations, media_type};
 
 fn head<'a>(artifact_type: Option<&'a str>, config_type: &'a str) -> Head<'a> {
     Head {

@@ -11,7 +11,7 @@
 //! - a file whose name ends in `/`, a directory to some;
 //! - bytes where some readers see a ustar prefix and others do not;
 //! - sparse files, multi-volume archives, unknown entry types;
-//! - pax and GNU extensions that are malformed, empty, repeated, mixed or belong to no entry
+//! - pax and GNU extensions that are malformed, empty, repeated, mixed or belong to no entry,
 //!   or whose header is of a version in which some readers see a plain file;
 //! - a single zero block with a header behind it: some readers stop there.
 //!

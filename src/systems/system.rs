@@ -1,0 +1,56 @@
+//! What a system has to know, and be asked.
+
+use std::fmt;
+
+use crate::entry_path::EntryPath;
+use crate::error::Result;
+use crate::layer::Reading;
+use crate::oci::{Stated, media_type};
+
+/// What a manifest says of itself, before its layers.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// Its artifact type.
+    pub artifact_type: Option<&'a str>,
+    /// The media type of its config.
+    pub config_type: &'a str,
+    /// It stands alone, without an index, in the spelling of the original Python tool.
+    pub original_spelling: bool,
+}
+
+/// A system that ships models.
+pub trait System: Sync {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// True for manifests that it wrote.
+    fn recognises(&self, head: &Head<'_>) -> bool;
+
+    /// How a layer is read. `path` is what its annotations call its file.
+    fn reading(&self, stated: &Stated, path: &str) -> Reading {
+        let _ = path;
+        match media_type::names_tar(&stated.media_type) {
+            true => Reading::Archive,
+            false => Reading::File,
+        }
+    }
+
+    /// The path of a file, as the manifest states it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when it is none.
+    fn path(&self, stated: &str) -> Result<EntryPath> {
+        EntryPath::new(stated)
+    }
+
+    /// Links that lead nowhere are left out with a note, instead of being refused.
+    fn leaves_out_dead_links(&self) -> bool {
+        false
+    }
+}
+
+impl fmt::Debug for dyn System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
