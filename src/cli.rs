@@ -280,7 +280,7 @@ pub(crate) struct MountArgs {
     /// The archive, or an image-layout directory
     #[arg(value_name = "ARCHIVE")]
     pub(crate) archive: PathBuf,
-    /// An empty directory
+    /// An empty directory, or /dev/fd/N: a FUSE connection that is mounted already
     #[arg(value_name = "MOUNTPOINT")]
     pub(crate) mountpoint: PathBuf,
     #[command(flatten)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use modeloci::entry_path::printable_path;
+use modeloci::mount::parts;
 use modeloci::{Error, ErrorKind};
 
 use super::daemon::keeper::{self, Side};
@@ -28,8 +29,8 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         return Ok(ExitCode::SUCCESS);
     }
     if !options.foreground {
+        // Said here, where somebody reads it, and not by the background process.
         if let Some(file) = &options.log_file {
-            // Said here, where somebody reads it, and not by the background process.
             open_log(file)?;
         }
         background::start(&options).map_err(|error| advise(error, &args.archive))?;
@@ -79,7 +80,8 @@ fn remark(args: &MountArgs, options: &Options, verbosity: Verbosity) {
         output::report_line(&format!("warning: {mountpoint} is mounted read-only"));
     }
     let of_root = rustix::process::geteuid().is_root() && !options.mount.allow_other;
-    if of_root && !verbosity.quiet {
+    let given = parts::descriptor_name(&args.mountpoint).is_some();
+    if of_root && !given && !verbosity.quiet {
         output::report_line("hint: only root can read it; --allow-other lets other users in");
     }
 }

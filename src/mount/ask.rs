@@ -24,9 +24,10 @@ pub fn mountpoints() -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when no model is mounted there, or
-/// its process does not answer this user.
+/// its process does not answer this user. A mount that another program has made is asked, too: it may
+/// have given its connection to a process of ours.
 pub fn status(mountpoint: &Path) -> Result<Status> {
-    let (_, held) = place::mounted(mountpoint)?;
+    let (held, foreign) = place::perhaps_mounted(mountpoint)?;
     let path = held.path().map_err(Error::io("ask", mountpoint))?;
     let fail = |problem: &str| Error::environment(printable_path(&path), problem);
     let mut buf = vec![0u8; 64 << 10];
@@ -38,6 +39,7 @@ pub fn status(mountpoint: &Path) -> Result<Status> {
             Errno::ACCESS | Errno::PERM => {
                 fail("was mounted by another user without --allow-other")
             }
+            _ if foreign => fail("is a FUSE mount of another program, and no model of ours"),
             Errno::NODATA | Errno::OPNOTSUPP => fail("its process keeps no status"),
             e => Error::io("ask", &path)(e.into()),
         })?;

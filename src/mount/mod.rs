@@ -47,6 +47,6 @@ mod status;
 
 pub use ask::{mountpoints, status};
 pub use at::unmount::unmount;
-pub use mounted::{Mounted, mount};
+pub use mounted::{Mounted, mount, serve_connection};
 pub use options::MountOptions;
 pub use status::{Failure, Protections, Status};

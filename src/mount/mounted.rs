@@ -7,14 +7,17 @@
 //! A process must not read from a mount that it serves itself where it may be killed meanwhile: a
 //! thread that waits for its own answer keeps the connection, and both stay for ever.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use super::address_space;
 use super::at::attach::{self, Attached};
-use super::at::place::Place;
+use super::at::given;
+use super::at::place::{self, Place};
 use super::at::spot::Detached;
+use super::at::target::Target;
 use super::options::MountOptions;
 use super::resident;
 use super::serve::filesystem::Process;
@@ -26,7 +29,8 @@ use crate::model::Model;
 /// How long readers may go on after the mount was asked to end.
 const DRAIN: Duration = Duration::from_millis(4500);
 
-/// A mount that this process serves. Dropping it unmounts it, and waits for nobody.
+/// A mount that this process serves. Dropping it unmounts it, and waits for nobody; one that somebody
+/// else has made is served until they unmount it.
 pub struct Mounted {
     // Dropped first, so that nobody reads any more when the rest goes.
     attached: Attached,
@@ -40,13 +44,40 @@ pub struct Mounted {
 /// Those of [`Model::open`], and [`ErrorKind::Environment`](crate::ErrorKind::Environment) when the
 /// mount point or the system does not allow the mount. Nothing stays mounted then.
 pub fn mount(options: &MountOptions) -> Result<Mounted> {
+    if given::descriptor(&options.mountpoint)?.is_some() {
+        return Err(Error::usage(format!(
+            "{}: is a FUSE connection; take it over, and give it to mount::serve_connection",
+            place::mount_point(&options.mountpoint)
+        )));
+    }
     address_space::check(options)?;
-    let place = Place::prepare(options, None, &[])?;
-    let mountpoint = place.path().to_path_buf();
+    start(Target::Place(Place::prepare(options, None, &[])?), options)
+}
+
+/// Serves a model over a connection that somebody else has mounted: an open `/dev/fuse`, whose number
+/// mount(2) was told. Returns when it answers. `options.mountpoint` only says where that is.
+///
+/// # Errors
+/// Those of [`Model::open`]; [`ErrorKind::Usage`](crate::ErrorKind::Usage) for options that only whoever
+/// mounts can set, and [`ErrorKind::Environment`](crate::ErrorKind::Environment) when the connection is
+/// not mounted, or was served before.
+pub fn serve_connection(connection: OwnedFd, options: &MountOptions) -> Result<Mounted> {
+    address_space::check(options)?;
+    start(
+        Target::prepare(options, Some(connection), None, &[])?,
+        options,
+    )
+}
+
+fn start(target: Target, options: &MountOptions) -> Result<Mounted> {
+    let mountpoint = target.path().to_path_buf();
     let others = resident::anonymous();
-    let model = Model::open(&options.archive, &options.open_options())?;
+    let mut open = options.open_options();
+    // How far the kernel reads ahead is up to whoever mounts.
+    open.readahead |= matches!(target, Target::Given(_));
+    let model = Model::open(&options.archive, &open)?;
     let served = Served::new(model, mountpoint, Process::default(), others, options)?;
-    let (connection, mountable) = attach::connect(place, options)?;
+    let (connection, mountable) = attach::connect(target, options)?;
     let ours = connection.try_clone();
     let ours = ours.map_err(Error::io("use", "the FUSE connection"))?;
     let (ended, end) = channel();
@@ -86,8 +117,15 @@ impl Mounted {
     /// after a few seconds: they are served as long as this process lives.
     ///
     /// # Errors
-    /// When it cannot be unmounted, or serving has failed.
+    /// When it cannot be unmounted, because somebody else has made it or the system refuses, or serving
+    /// has failed.
     pub fn unmount(mut self) -> Result<bool> {
+        if !self.attached.is_ours() {
+            return Err(Error::environment(
+                "the mount",
+                "was made by somebody else, who unmounts it",
+            ));
+        }
         if self.attached.detach()? == Detached::Busy {
             return Err(Error::environment("the mount", "is busy"));
         }

@@ -1,6 +1,6 @@
 //! How to mount.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::digest::Digest;
@@ -12,7 +12,7 @@ use crate::model::OpenOptions;
 pub struct MountOptions {
     /// The archive, or an image-layout directory.
     pub archive: PathBuf,
-    /// Where to mount: an empty directory.
+    /// Where to mount: an empty directory. For a connection that is mounted already, what it is called.
     pub mountpoint: PathBuf,
     /// The digest that the manifest must have.
     pub digest: Option<Digest>,
@@ -50,6 +50,15 @@ const DEFAULT_READAHEAD: u32 = 16 << 20;
 /// How long what a read waits for may stand still when nothing else is asked for.
 const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What a path of the form `/dev/fd/N` calls a descriptor; `/proc/self/fd` is the same.
+pub fn descriptor_name(path: &Path) -> Option<&str> {
+    let name = path
+        .strip_prefix("/dev/fd")
+        .or_else(|_| path.strip_prefix("/proc/self/fd"));
+    let name = name.ok()?.to_str()?;
+    (!name.is_empty() && !name.contains('/') && name != "..").then_some(name)
+}
+
 impl MountOptions {
     /// Mounts `archive` at `mountpoint` with every default.
     pub fn new(archive: impl Into<PathBuf>, mountpoint: impl Into<PathBuf>) -> MountOptions {
@@ -78,8 +87,10 @@ impl MountOptions {
             reference: self.reference.clone(),
             cache_bytes: self.cache_bytes,
             index_dir: self.index_dir.clone(),
-            // For root the kernel reads far enough ahead; for others it may not, and we do.
-            readahead: !rustix::process::geteuid().is_root(),
+            // For root the kernel reads far enough ahead; for others, and on what others have mounted,
+            // it may not, and we do.
+            readahead: !rustix::process::geteuid().is_root()
+                || descriptor_name(&self.mountpoint).is_some(),
             served_by: Some(self.threads),
         }
     }

@@ -1,7 +1,7 @@
 //! The parts of a mount, for a program that puts them together itself: that mounts in one process and
 //! serves in another, or has signals to wait for. [`mount`](super::mount) is these parts in a row.
 //!
-//! 1. [`Place::prepare`] checks the mount point and holds it.
+//! 1. [`Target::prepare`] checks the mount point and holds it; or a connection that others have mounted.
 //! 2. [`connect`] makes the mount: a connection to the kernel, and something to attach.
 //! 3. [`Served::new`] gets an open model ready, [`Served::start`] serves it over the connection.
 //! 4. [`Mountable::attach`] gives the mount its place. From then on readers see it.
@@ -11,8 +11,11 @@
 
 pub use super::address_space::check as check_address_space;
 pub use super::at::attach::{Attached, Mountable, connect};
+pub use super::at::given::{Given, descriptor as given_descriptor};
 pub use super::at::place::{Place, clear_after_death, spot};
 pub use super::at::spot::{Detached, Spot};
+pub use super::at::target::Target;
+pub use super::options::descriptor_name;
 pub use super::prefetch::filler::{Filler, follow_orders};
 pub use super::prefetch::work::Prefetch;
 pub use super::serve::filesystem::Process;

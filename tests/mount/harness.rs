@@ -157,6 +157,7 @@ impl Scene {
             .args(args)
             .current_dir(self.dir.path())
             .env("XDG_CACHE_HOME", self.dir.path().join("cache"))
+            .env("XDG_STATE_HOME", self.dir.path().join("state"))
             .env("TMPDIR", self.dir.path().join("tmp"))
             .env_remove("NOTIFY_SOCKET")
             .env_remove("MODELOCI_LOG")
@@ -305,15 +306,18 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it and waits until the mount answers.
     pub(crate) fn start(mut command: Command, mountpoint: PathBuf) -> Server {
-        let child = command.spawn().unwrap();
-        let server = Server {
-            child,
-            mount: Mounted(mountpoint),
-        };
+        let server = Server::of(command.spawn().unwrap(), mountpoint);
         until("the mount answers", || {
             mounts_at(&server.mount.0) == 1 && fs::read_dir(&server.mount.0).is_ok()
         });
         server
+    }
+
+    pub(crate) fn of(child: Child, mountpoint: PathBuf) -> Server {
+        Server {
+            child,
+            mount: Mounted(mountpoint),
+        }
     }
 
     pub(crate) fn signal(&self, signal: i32) {

@@ -14,6 +14,7 @@
 #[path = "../support/documented.rs"]
 mod documented;
 mod faults;
+mod given;
 mod harness;
 mod in_process;
 mod lifecycle;

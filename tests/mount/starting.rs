@@ -127,7 +127,7 @@ fn m8_of_several_that_mount_at_once_one_wins() {
 }
 
 /// Has a child find a file under this number, as long as `command` lives.
-fn with_descriptor(command: &mut Command, file: impl AsFd, number: RawFd) {
+pub(crate) fn with_descriptor(command: &mut Command, file: impl AsFd, number: RawFd) {
     // Out of the way of the numbers that children are given.
     let copy = rustix::io::fcntl_dupfd_cloexec(file, 500).unwrap();
     // SAFETY: dup2 is a system call, and nothing else runs between fork and exec.

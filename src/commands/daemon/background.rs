@@ -3,7 +3,7 @@
 //! error, and returns it as its own.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -17,10 +17,21 @@ use super::{process, ready};
 pub(crate) fn start(options: &Options) -> Result<()> {
     let mut options = options.clone();
     options.mount.archive = absolute(&options.mount.archive)?;
-    let spot = parts::spot(&options.mount.mountpoint)?;
-    let path = spot.path();
-    options.mount.mountpoint =
-        path.map_err(Error::io("use the mount point", &options.mount.mountpoint))?;
+    // What is mounted already is another's: there is no place to look for what a dead process leaves.
+    let connection = options.inherited()?.connection;
+    let spot = match &connection {
+        Some(connection) => {
+            parts::Given::check(connection.as_fd(), &options.mount)?;
+            None
+        }
+        None => {
+            let mountpoint = &mut options.mount.mountpoint;
+            let spot = parts::spot(mountpoint)?;
+            let path = spot.path();
+            *mountpoint = path.map_err(Error::io("use the mount point", &*mountpoint))?;
+            Some(spot)
+        }
+    };
     for path in [&mut options.log_file, &mut options.mount.index_dir]
         .into_iter()
         .flatten()
@@ -31,8 +42,10 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(pipe_error)?;
     // Both sides mean the same directory by the mount point, whatever its path leads to by now.
-    let (report_fd, spot_fd) = (writer.as_raw_fd(), spot.parent().as_raw_fd());
-    let mut kept = vec![report_fd, spot_fd];
+    let report_fd = writer.as_raw_fd();
+    let spot_fd = spot.as_ref().map(|spot| spot.parent().as_raw_fd());
+    let mut kept = vec![report_fd];
+    kept.extend(spot_fd);
     kept.extend(named_descriptors(&options));
     let mut command = Command::new("/proc/self/exe");
     command
@@ -45,13 +58,15 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     let mut child = process::on_its_own(&mut command, kept)
         .spawn()
         .map_err(Error::io("start", "the background process"))?;
-    drop(writer);
+    drop((writer, connection));
     if let Some(report) = ready::receive(std::fs::File::from(reader)) {
         return report;
     }
     let end = child.wait().map(|status| status.to_string());
     // m10: it may have died at any moment.
-    parts::clear_after_death(&spot)?;
+    if let Some(spot) = &spot {
+        parts::clear_after_death(spot)?;
+    }
     Err(Error::environment(
         "the background process",
         format!(
@@ -63,13 +78,14 @@ pub(crate) fn start(options: &Options) -> Result<()> {
 
 /// The inherited descriptors that options name, as in `/dev/fd/7`.
 fn named_descriptors(options: &Options) -> impl Iterator<Item = RawFd> {
-    let paths = [Some(&options.mount.archive), options.log_file.as_ref()];
-    paths.into_iter().flatten().filter_map(|path| {
-        let number = path
-            .strip_prefix("/dev/fd")
-            .or_else(|_| path.strip_prefix("/proc/self/fd"));
-        number.ok()?.to_str()?.parse().ok()
-    })
+    let mount = &options.mount;
+    let paths = [
+        Some(&mount.archive),
+        Some(&mount.mountpoint),
+        options.log_file.as_ref(),
+    ];
+    let names = paths.into_iter().flatten();
+    names.filter_map(|path| parts::descriptor_name(path)?.parse().ok())
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
@@ -77,9 +93,9 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 /// The arguments of a process that serves this mount in its foreground, reports to `ready_fd`,
-/// and finds the mount point in the directory `mountpoint_fd`. The paths must be absolute: the
+/// and finds the mount point in the directory `mountpoint_fd`, if it has a place. The paths must be absolute: the
 /// process runs in `/`.
-fn to_args(options: &Options, ready_fd: i32, mountpoint_fd: i32) -> Vec<OsString> {
+fn to_args(options: &Options, ready_fd: i32, mountpoint_fd: Option<i32>) -> Vec<OsString> {
     let mount = &options.mount;
     let mut args: Vec<OsString> = vec!["mount".into(), "--foreground".into()];
     let mut option = |name: &str, value: &OsStr| {
@@ -87,7 +103,9 @@ fn to_args(options: &Options, ready_fd: i32, mountpoint_fd: i32) -> Vec<OsString
         args.push(value.into());
     };
     option("--ready-fd", OsStr::new(&ready_fd.to_string()));
-    option("--mountpoint-fd", OsStr::new(&mountpoint_fd.to_string()));
+    if let Some(fd) = mountpoint_fd {
+        option("--mountpoint-fd", OsStr::new(&fd.to_string()));
+    }
     option("--cache-size", OsStr::new(&mount.cache_bytes.to_string()));
     if let Some(digest) = &mount.digest {
         option("--digest", OsStr::new(&digest.to_string()));

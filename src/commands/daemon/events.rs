@@ -103,6 +103,11 @@ pub(crate) fn run<P>(
         match event {
             Event::Signal(libc::SIGUSR1) => events.log_counters(),
             Event::Signal(_) | Event::Asked => {
+                if !attached.is_ours() {
+                    // Who reads it now gets an error: it cannot be taken out of sight first.
+                    notifier.send("STOPPING=1");
+                    return Ok(());
+                }
                 notifier.send("STOPPING=1\nSTATUS=draining");
                 let by_us = matches!(event, Event::Signal(_));
                 return drain(events, attached, mountpoint, by_us);

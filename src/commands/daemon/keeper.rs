@@ -17,7 +17,7 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use modeloci::mount::parts::{self, Place};
+use modeloci::mount::parts;
 use modeloci::{Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -26,7 +26,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpi
 use super::events::{self, Event, Events, SIGNALS};
 use super::log_queue::LogWriter;
 use super::notify::Notifier;
-use super::options::Options;
+use super::options::{Inherited, Options};
 use super::prefetcher::{self, Ends, Process};
 use super::process::{self, Forked};
 use super::ready::Reporter;
@@ -52,8 +52,8 @@ pub(crate) enum Side {
 /// The process that keeps a mount.
 pub(crate) struct Keeper {
     reporter: Reporter,
-    /// The directory of the mount point, when it was inherited.
-    parent: Option<OwnedFd>,
+    /// By what the mount point is named; taken once.
+    inherited: Option<Inherited>,
     pair: Pair,
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn part(options: &Options) -> Result<Side> {
     let start = || {
         allocator::fit_into_limits();
         parts::check_address_space(&options.mount)?;
-        let parent = options.inherited()?;
+        let inherited = options.inherited()?;
         let signals = SignalSet::block(&SIGNALS);
         let signals = signals.map_err(Error::io("block", "signals"))?;
         let (ours, theirs) = Wire::pair()?;
@@ -95,14 +95,14 @@ pub(crate) fn part(options: &Options) -> Result<Side> {
         sandbox::enter_as_keeper();
         let us = rustix::process::getpid();
         let forked = process::fork().map_err(Error::io("start", "the process that serves"))?;
-        Ok((parent, signals, ours, theirs, waiting, us, forked))
+        Ok((inherited, signals, ours, theirs, waiting, us, forked))
     };
-    let (parent, signals, ours, theirs, waiting, us, forked) =
+    let (inherited, signals, ours, theirs, waiting, us, forked) =
         start().inspect_err(|error| reporter.failed(error))?;
     Ok(match forked {
         Forked::Parent(pid) => Side::Keeper(Keeper {
             reporter,
-            parent,
+            inherited: Some(inherited),
             pair: Pair {
                 wire: ours,
                 signals: waiting,
@@ -132,10 +132,10 @@ impl Keeper {
         self.pair.log = Some(log);
         let Keeper {
             reporter,
-            parent,
+            inherited,
             pair,
         } = &mut self;
-        let result = keep(options, reporter, parent.take(), pair);
+        let result = keep(options, reporter, inherited.take(), pair);
         let result = result.inspect_err(|error| reporter.failed(error));
         self.pair.end();
         result
@@ -145,19 +145,19 @@ impl Keeper {
 fn keep(
     options: &Options,
     reporter: &mut Reporter,
-    parent: Option<OwnedFd>,
+    inherited: Option<Inherited>,
     pair: &mut Pair,
 ) -> Result<()> {
     let notifier = Notifier::from_environment();
-    let place = Place::prepare(&options.mount, parent, &options.apart())?;
-    let mountpoint = place.path().to_path_buf();
+    let target = options.target(inherited)?;
+    let mountpoint = target.path().to_path_buf();
     // The server can make no directory.
     let index_dir = options.mount.index_dir.as_deref();
     let made = index_dir.and_then(parts::make_index_dir);
     let opened = pair
         .order(&Order::Begin(mountpoint.clone()))
         .and_then(|()| pair.until(|report| matches!(report, Report::Opened)))
-        .and_then(|()| parts::connect(place, &options.mount));
+        .and_then(|()| parts::connect(target, &options.mount));
     let (fd, mountable) = opened.inspect_err(|_| {
         if let Some(made) = made {
             made.undo();

@@ -5,9 +5,18 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use modeloci::mount::MountOptions;
+use modeloci::mount::parts;
 use modeloci::{Error, Result};
 
 use super::process;
+
+/// What a starter has left open for the mount.
+pub(crate) struct Inherited {
+    /// The directory that holds the mount point.
+    pub(crate) parent: Option<OwnedFd>,
+    /// A connection that is mounted already.
+    pub(crate) connection: Option<OwnedFd>,
+}
 
 /// How to mount, and in which processes. Everything has a default but the two paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,14 +76,44 @@ impl Options {
         Ok(None)
     }
 
-    /// Takes over the directory of the mount point, where there is a descriptor for it.
-    pub(crate) fn inherited(&self) -> Result<Option<OwnedFd>> {
-        let Some(fd) = self.mountpoint_fd else {
-            return Ok(None);
+    /// Takes over what the mount point is named by. Must be called before this process opens files of
+    /// its own, and once.
+    pub(crate) fn inherited(&self) -> Result<Inherited> {
+        let parent = self.mountpoint_fd.map(|fd| {
+            process::inherit_fd(fd).map_err(|_| {
+                Error::usage(format!("--mountpoint-fd {fd}: is not an open descriptor"))
+            })
+        });
+        let mountpoint = &self.mount.mountpoint;
+        let connection = match parent {
+            Some(_) => None,
+            None => parts::given_descriptor(mountpoint)?,
         };
-        process::inherit_fd(fd)
-            .map(Some)
-            .map_err(|_| Error::usage(format!("--mountpoint-fd {fd}: is not an open descriptor")))
+        if self.ready_fd.is_some() && connection == self.ready_fd {
+            return Err(Error::usage("--ready-fd is the descriptor of the mount"));
+        }
+        let connection = connection.map(|fd| {
+            process::inherit_fd(fd).map_err(Error::io("use the mount point", mountpoint))
+        });
+        let inherited = Inherited {
+            parent: parent.transpose()?,
+            connection: connection.transpose()?,
+        };
+        if inherited.connection.is_some() && self.prefetch {
+            return Err(Error::usage(
+                "prefetch needs a mount of modeloci's own: where this one is, it does not know",
+            ));
+        }
+        Ok(inherited)
+    }
+
+    /// Checks what is to be mounted on.
+    pub(crate) fn target(&self, inherited: Option<Inherited>) -> Result<parts::Target> {
+        let (connection, parent) = match inherited {
+            Some(Inherited { connection, parent }) => (connection, parent),
+            None => (None, None),
+        };
+        parts::Target::prepare(&self.mount, connection, parent, &self.apart())
     }
 
     /// Files of ours that the mount must not hide.

@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
-use modeloci::mount::parts::{self, Place, Prefetch, Process, Served};
+use modeloci::mount::parts::{self, Prefetch, Process, Served};
 use modeloci::{Error, Model, Result};
 
 use super::allocator::{self, AT_START};
@@ -54,6 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn serve(options: &Options, reporter: &mut Reporter) -> Result<()> {
     allocator::fit_into_limits();
     parts::check_address_space(&options.mount)?;
+    let inherited = options.inherited()?;
     // Before any thread starts, so that every thread inherits the mask.
     let signals = SignalSet::block(&SIGNALS).map_err(Error::io("block", "signals"))?;
     let (sender, inbox) = channel();
@@ -61,14 +62,14 @@ fn serve(options: &Options, reporter: &mut Reporter) -> Result<()> {
     panics::report_dead_loops(options.mount.threads, sender.clone());
 
     let notifier = Notifier::from_environment();
-    let place = Place::prepare(&options.mount, options.inherited()?, &options.apart())?;
-    let mountpoint = place.path().to_path_buf();
+    let target = options.target(Some(inherited))?;
+    let mountpoint = target.path().to_path_buf();
     let model = Model::open(&options.mount.archive, &options.mount.open_options())?;
     // What is not there yet is counted from what was found out while opening.
     allocator::trim();
     let process = Process::default();
     let served = Served::new(model, mountpoint.clone(), process, AT_START, &options.mount)?;
-    let (fd, mountable) = parts::connect(place, &options.mount)?;
+    let (fd, mountable) = parts::connect(target, &options.mount)?;
     let connection = fd.try_clone();
     let connection = connection.map_err(Error::io("use", "the FUSE connection"))?;
     served.start(fd, &options.mount, move |result| {
@@ -98,7 +99,7 @@ fn serve(options: &Options, reporter: &mut Reporter) -> Result<()> {
 /// # Errors
 /// Those of [`run`] that do not come from the mounting itself.
 pub(crate) fn check(options: &Options) -> Result<()> {
-    Place::prepare(&options.mount, options.inherited()?, &options.apart())?;
+    options.target(Some(options.inherited()?))?;
     Model::open(&options.mount.archive, &options.mount.open_options()).map(drop)
 }
 

@@ -31,6 +31,7 @@ use super::device::{no_device, open_device, source};
 use super::mountinfo::{self, FS_TYPE, Mount, SUBTYPE};
 use super::place::{self, Place};
 use super::spot::{self, Detached, Found, Held, Spot};
+use super::target::Target;
 use super::{detach, device, helper};
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
@@ -51,12 +52,23 @@ enum Kind {
     /// Nowhere yet. It ends when this is dropped.
     Floating(OwnedFd, Place),
     /// In its place already: by `fusermount3`, or by a kernel without the newer calls.
-    Placed(Attached),
+    Placed(Placed),
+    /// Mounted by somebody else.
+    Given,
+}
+
+/// A mount that is served.
+#[derive(Debug)]
+pub enum Attached {
+    /// Ours, in its place. Dropping it detaches it.
+    Placed(Placed),
+    /// Somebody else's, and a duplicate of its connection until that is abandoned.
+    Given(Option<OwnedFd>),
 }
 
 /// A mount of ours in its place. Dropping it detaches it.
 #[derive(Debug)]
-pub struct Attached {
+pub struct Placed {
     place: Place,
     /// What a look-up finds as long as it is there.
     found: Found,
@@ -66,11 +78,15 @@ pub struct Attached {
     detached: bool,
 }
 
-/// Makes a mount for a place; returns the connection to serve.
+/// Makes a mount for a place, or takes the one that is given; returns the connection to serve.
 ///
 /// # Errors
 /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when the system does not allow it.
-pub fn connect(place: Place, options: &MountOptions) -> Result<(OwnedFd, Mountable)> {
+pub fn connect(target: Target, options: &MountOptions) -> Result<(OwnedFd, Mountable)> {
+    let place = match target {
+        Target::Given(given) => return Ok((given.connection, Mountable(Kind::Given))),
+        Target::Place(place) => place,
+    };
     let source = source(&options.archive);
     if !rustix::process::geteuid().is_root() {
         return by_path(place, &source, |place| {
@@ -86,13 +102,14 @@ pub fn connect(place: Place, options: &MountOptions) -> Result<(OwnedFd, Mountab
 }
 
 impl Mountable {
-    /// `major:minor` of the mount's device.
-    fn device(&self) -> Result<String> {
+    /// `major:minor` of the mount's device, where that is known.
+    fn device(&self) -> Result<Option<String>> {
         match &self.0 {
             Kind::Floating(mount, place) => spot::found_by(mount.as_fd())
-                .map(|found| found.device)
+                .map(|found| Some(found.device))
                 .map_err(Error::io("use the mount on", &place.path)),
-            Kind::Placed(attached) => Ok(attached.found.device.clone()),
+            Kind::Placed(placed) => Ok(Some(placed.found.device.clone())),
+            Kind::Given => Ok(None),
         }
     }
 
@@ -101,7 +118,9 @@ impl Mountable {
     /// # Errors
     /// When the mount cannot be looked at.
     pub fn raise_readahead(&self, options: &MountOptions) -> Result<()> {
-        device::raise_readahead(&self.device()?, options.max_readahead);
+        if let Some(device) = self.device()? {
+            device::raise_readahead(&device, options.max_readahead);
+        }
         Ok(())
     }
 
@@ -111,8 +130,9 @@ impl Mountable {
     /// When the mount point is not what it was when it was checked, or the system refuses.
     pub fn attach(self, connection: OwnedFd) -> Result<Attached> {
         match self.0 {
-            Kind::Placed(attached) => Ok(attached),
-            Kind::Floating(mount, place) => settle(mount, place, connection),
+            Kind::Placed(placed) => Ok(Attached::Placed(placed)),
+            Kind::Floating(mount, place) => settle(mount, place, connection).map(Attached::Placed),
+            Kind::Given => Ok(Attached::Given(Some(connection))),
         }
     }
 }
@@ -120,11 +140,11 @@ impl Mountable {
 /// Moves a floating mount onto the directory that was checked, and makes sure that it came to stand
 /// there and is found there. It is held until that is known, so that it can be taken away again
 /// whatever has happened around it.
-fn settle(mount: OwnedFd, place: Place, connection: OwnedFd) -> Result<Attached> {
+fn settle(mount: OwnedFd, place: Place, connection: OwnedFd) -> Result<Placed> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&mount, c"", &place.dir, c"", flags).map_err(|e| cannot_mount(e, &place.path))?;
     match settled(&mount, &place) {
-        Ok(found) => Ok(Attached {
+        Ok(found) => Ok(Placed {
             place,
             found,
             connection: Some(connection),
@@ -200,13 +220,13 @@ fn by_path(
     let placed = connection.and_then(|connection| Ok((placed(&before, &place)?, connection)));
     match placed {
         Ok((found, connection)) => {
-            let attached = Attached {
+            let placed = Placed {
                 place,
                 found,
                 connection: Some(connection),
                 detached: false,
             };
-            Ok((fd, Mountable(Kind::Placed(attached))))
+            Ok((fd, Mountable(Kind::Placed(placed))))
         }
         Err(error) => {
             drop(fd);
@@ -302,11 +322,47 @@ fn remove_dead(before: &[Mount], source: &str) {
 }
 
 impl Attached {
+    /// False for one that somebody else has made, and unmounts.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Attached::Placed(_))
+    }
+
     /// The mount's device, as `stat` gives it.
     ///
     /// # Errors
-    /// When it has none.
+    /// When it is not known.
     pub fn device_number(&self) -> Result<u64> {
+        match self {
+            Attached::Placed(placed) => placed.device_number(),
+            Attached::Given(_) => Err(Error::environment(
+                "the mount",
+                "was made by somebody else, and its device is not known",
+            )),
+        }
+    }
+
+    /// Takes it out of sight. It goes for good when its last user does. One that is not ours stays.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn detach(&mut self) -> Result<Detached> {
+        match self {
+            Attached::Placed(placed) => placed.detach(),
+            Attached::Given(_) => Ok(Detached::NotOurs),
+        }
+    }
+
+    /// Ends the connection, which nobody serves any more: readers get an error, and wait no longer.
+    pub fn abandon(&mut self) {
+        match self {
+            Attached::Placed(placed) => placed.connection = None,
+            Attached::Given(connection) => *connection = None,
+        }
+    }
+}
+
+impl Placed {
+    fn device_number(&self) -> Result<u64> {
         let numbers = self.found.device.split_once(':');
         numbers
             .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
@@ -314,11 +370,7 @@ impl Attached {
             .ok_or_else(|| Error::environment(printable_path(&self.place.path), "has no device"))
     }
 
-    /// Takes it out of sight. It goes for good when its last user does.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn detach(&mut self) -> Result<Detached> {
+    fn detach(&mut self) -> Result<Detached> {
         if self.detached {
             return Ok(Detached::NotOurs);
         }
@@ -363,11 +415,6 @@ impl Attached {
         }
     }
 
-    /// Ends the connection, which nobody serves any more: readers get an error, and wait no longer.
-    pub fn abandon(&mut self) {
-        self.connection = None;
-    }
-
     /// False once the connection has ended.
     fn connected(&self) -> bool {
         let Some(connection) = &self.connection else {
@@ -379,7 +426,7 @@ impl Attached {
     }
 }
 
-impl Drop for Attached {
+impl Drop for Placed {
     fn drop(&mut self) {
         if let Err(error) = self.detach() {
             log::error!("{error}");
@@ -445,17 +492,22 @@ fn mount_on(place: &Place, source: &str, options: &MountOptions) -> Result<Owned
     if options.noexec {
         flags |= MountFlags::NOEXEC;
     }
+    let data = CString::new(data(&connection, options)).unwrap_or_default();
+    rustix::mount::mount(source, place.dir.through(), FS_TYPE, flags, data.as_c_str())
+        .map_err(|error| cannot_mount(error, &place.path))?;
+    Ok(connection)
+}
+
+/// The options of mount(2) that are the file system's.
+fn data(connection: &OwnedFd, options: &MountOptions) -> String {
     let mut data = "default_permissions".to_string();
-    for (name, value) in values(&connection) {
+    for (name, value) in values(connection) {
         data.push_str(&format!(",{name}={value}"));
     }
     if options.allow_other {
         data.push_str(",allow_other");
     }
-    let data = CString::new(data).unwrap_or_default();
-    rustix::mount::mount(source, place.dir.through(), FS_TYPE, flags, data.as_c_str())
-        .map_err(|error| cannot_mount(error, &place.path))?;
-    Ok(connection)
+    data
 }
 
 fn cannot_mount(error: Errno, path: &Path) -> Error {

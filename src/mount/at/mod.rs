@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! unmount    a model at a path
+//! target     what is mounted on: a place, or what is given
 //! attach     a connection gets a mount, the mount its place; detaching again
 //! place      what a mount point may be; stale mounts
 //! detach     a mount that is held is taken away
 //! helper     fusermount3, for users other than root
 //! device     /dev/fuse, and what the kernel reads ahead
+//! given      a connection that somebody else has mounted
 //! mountinfo  the mount table
 //! spot       mount points that are held, and not named
 //! ```
@@ -22,6 +24,11 @@ mod detach;
     reason = "/dev and /sys, which name nothing that others could change"
 )]
 pub(super) mod device;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc, which names nothing that others could change"
+)]
+pub(super) mod given;
 #[expect(
     clippy::disallowed_methods,
     reason = "programs and their configuration are found by path"
@@ -42,4 +49,5 @@ pub(super) mod place;
     reason = "the mount point is opened here, once, and is reached by its descriptor"
 )]
 pub(super) mod spot;
+pub(super) mod target;
 pub(super) mod unmount;

@@ -32,6 +32,13 @@ pub(in crate::mount) struct Mount {
     pub(in crate::mount) source: OsString,
 }
 
+impl Mount {
+    /// True for any program's FUSE mount.
+    pub(in crate::mount) fn is_fuse(&self) -> bool {
+        self.fs_type == "fuse" || self.fs_type.starts_with("fuse.")
+    }
+}
+
 /// All mounts that this process can reach.
 pub(in crate::mount) fn read() -> Result<Vec<Mount>> {
     const PATH: &str = "/proc/self/mountinfo";

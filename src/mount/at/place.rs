@@ -120,13 +120,38 @@ fn is_empty(dir: &Held) -> std::io::Result<bool> {
 
 /// Holds the model that is mounted at a path.
 pub(in crate::mount) fn mounted(path: &Path) -> Result<(Spot, Held)> {
+    mounted_as(path, |mounts, held, shown| {
+        find(mounts, held, shown).map(drop)
+    })
+}
+
+/// Holds what may be a model that is mounted at a path: also a FUSE mount that another program has made,
+/// whose connection it may have given to a process of ours. Returns true for such a one.
+pub(in crate::mount) fn perhaps_mounted(path: &Path) -> Result<(Held, bool)> {
+    let mut foreign = false;
+    let (_, held) = mounted_as(path, |mounts, held, shown| {
+        let found = held.found().map_err(Error::io("use", shown))?;
+        let mount = root_of(mounts, &found, shown);
+        foreign = mount.is_some_and(|mount| mount.fs_type != FS_TYPE && mount.is_fuse());
+        match foreign {
+            true => Ok(()),
+            false => model(mounts, mount, shown).map(drop),
+        }
+    })?;
+    Ok((held, foreign))
+}
+
+fn mounted_as(
+    path: &Path,
+    mut check: impl FnMut(&[Mount], &Held, &Path) -> Result<()>,
+) -> Result<(Spot, Held)> {
     let Some(spot) = resolve(path, "does not exist")? else {
         return Err(not_mounted(path, &mountinfo::read()?));
     };
     let fail = |error| Error::io("use the mount point", path)(error);
     let held = spot.open().map_err(|error| fail(error.into()))?;
     let shown = held.path().map_err(fail)?;
-    find(&mountinfo::read()?, &held, &shown)?;
+    check(&mountinfo::read()?, &held, &shown)?;
     Ok((spot, held))
 }
 
@@ -185,6 +210,13 @@ fn root_of<'a>(mounts: &'a [Mount], found: &Found, path: &Path) -> Option<&'a Mo
 fn model<'a>(mounts: &'a [Mount], mount: Option<&'a Mount>, path: &Path) -> Result<&'a Mount> {
     match mount {
         Some(mount) if mount.fs_type == FS_TYPE => Ok(mount),
+        Some(mount) if mount.is_fuse() => Err(Error::environment(
+            printable_path(path),
+            format!(
+                "is a mount of type {} that another program has made, which unmounts it",
+                mount.fs_type
+            ),
+        )),
         Some(mount) => Err(Error::environment(
             printable_path(path),
             format!("is a mount of type {}, not a model", mount.fs_type),

@@ -33,14 +33,16 @@ fn mounts_below(dir: &tempfile::TempDir) -> Vec<u32> {
     below.map(|mount| mount.id).collect()
 }
 
-fn connected(place: Place, options: &MountOptions) -> Result<(OwnedFd, Attached)> {
-    let (fd, mountable) = connect(place, options)?;
+fn connected(place: Place, options: &MountOptions) -> Result<(OwnedFd, Placed)> {
+    let (fd, mountable) = connect(Target::Place(place), options)?;
     assert!(
         matches!(mountable.0, Kind::Floating(..)),
         "on a kernel of today"
     );
-    let attached = mountable.attach(fd.try_clone().unwrap())?;
-    Ok((fd, attached))
+    let Attached::Placed(placed) = mountable.attach(fd.try_clone().unwrap())? else {
+        panic!("a mount of ours");
+    };
+    Ok((fd, placed))
 }
 
 /// The same by mount(2), as where there is nothing newer.
@@ -48,13 +50,15 @@ fn the_old_way(
     place: Place,
     options: &MountOptions,
     before: impl FnOnce(),
-) -> Result<(OwnedFd, Attached)> {
+) -> Result<(OwnedFd, Placed)> {
     let (fd, mountable) = by_path(place, "/archive.tar", |place| {
         before();
         mount_on(place, "/archive.tar", options)
     })?;
-    let attached = mountable.attach(fd.try_clone().unwrap())?;
-    Ok((fd, attached))
+    let Attached::Placed(placed) = mountable.attach(fd.try_clone().unwrap())? else {
+        panic!("a mount of ours");
+    };
+    Ok((fd, placed))
 }
 
 #[test]
@@ -202,7 +206,7 @@ fn m10_a_mount_without_a_place_ends_with_its_owner_and_a_dead_one_is_cleared() {
     let Some((dir, options, place)) = scene() else {
         return;
     };
-    let (fd, mountable) = connect(place, &options).unwrap();
+    let (fd, mountable) = connect(Target::Place(place), &options).unwrap();
     assert_eq!(mounts_below(&dir), [0; 0]);
     drop((fd, mountable));
 
@@ -212,7 +216,7 @@ fn m10_a_mount_without_a_place_ends_with_its_owner_and_a_dead_one_is_cleared() {
     // As if it had been killed.
     drop(fd);
     let mut attached = std::mem::ManuallyDrop::new(attached);
-    attached.abandon();
+    attached.connection = None;
     place::clear_after_death(&spot).unwrap();
     assert_eq!(mounts_below(&dir), [0; 0]);
 }
