@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use modeloci::byte_size::parse_size;
+use modeloci::mount::Labels;
 use modeloci::{Error, Result};
 
 use super::daemon::options::Options;
@@ -40,14 +41,14 @@ const MAX_THREADS: usize = 256;
 const MAX_STALL_TIMEOUT: u64 = 86_400;
 
 /// Applies a list of `-o` options as mount(8) spells them: separated by commas, a backslash
-/// makes the next character an ordinary one. A mount is always `ro`, `nosuid` and `nodev`.
+/// makes the next character an ordinary one, and so do double quotes around a value. A mount is always `ro`, `nosuid` and `nodev`.
 /// What concerns only fstab and service managers is ignored. `sloppy` ignores unknown options
 /// too (mount(8), `-s`).
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](modeloci::ErrorKind::Usage), naming the option.
 pub(crate) fn apply(options: &mut Options, list: &str, sloppy: bool) -> Result<()> {
-    for option in split(list) {
+    for option in split(list)? {
         apply_one(options, &option, sloppy)?;
     }
     Ok(())
@@ -89,6 +90,7 @@ fn apply_one(options: &mut Options, option: &str, sloppy: bool) -> Result<()> {
             options.mount.cache_bytes = size(option, value)?;
             options.cache_stated = true;
         }
+        (name, Some(label)) if Labels::is_option(name) => options.mount.labels.set(name, label)?,
         ("index_dir", Some(value)) => options.mount.index_dir = Some(path(option, value)?),
         ("log_file", Some(value)) => options.log_file = Some(path(option, value)?),
         ("max_readahead", Some(value)) => match u32::try_from(size(option, value)?) {
@@ -116,7 +118,7 @@ fn apply_one(options: &mut Options, option: &str, sloppy: bool) -> Result<()> {
         _ if name.starts_with("x-") || name.starts_with("X-") => {}
         _ if sloppy => {}
         _ if FLAGS.contains(&name) => return refuse("takes no value"),
-        _ if VALUED.contains(&name) => {
+        _ if VALUED.contains(&name) || Labels::is_option(name) => {
             return refuse(&format!("needs a value, as in {name}=..."));
         }
         _ => {
@@ -154,23 +156,33 @@ fn path(option: &str, value: &str) -> Result<PathBuf> {
     Ok(Path::new(value).to_path_buf())
 }
 
-fn split(list: &str) -> Vec<String> {
-    let mut options = vec![String::new()];
-    let mut chars = list.chars();
+/// The options of a list. A value that begins with a double quote ends with the next one, behind which
+/// the option ends.
+fn split(list: &str) -> Result<Vec<String>> {
+    let mut options = Vec::new();
+    let mut option = String::new();
+    let mut chars = list.chars().peekable();
     while let Some(c) = chars.next() {
-        let plain = match c {
-            ',' => {
-                options.push(String::new());
-                continue;
+        match c {
+            ',' => options.push(std::mem::take(&mut option)),
+            '\\' => option.push(chars.next().unwrap_or('\\')),
+            '"' if option.ends_with('=') && option.matches('=').count() == 1 => {
+                loop {
+                    match chars.next() {
+                        Some('"') => break,
+                        Some(c) => option.push(c),
+                        None => return Err(bad_value(&option, "has no closing quote")),
+                    }
+                }
+                if chars.peek().is_some_and(|next| *next != ',') {
+                    return Err(bad_value(&option, "goes on behind its closing quote"));
+                }
             }
-            '\\' => chars.next().unwrap_or('\\'),
-            c => c,
-        };
-        if let Some(last) = options.last_mut() {
-            last.push(plain);
+            c => option.push(c),
         }
     }
-    options
+    options.push(option);
+    Ok(options)
 }
 
 #[cfg(test)]
@@ -207,6 +219,31 @@ mod tests {
             options("index_dir=/x,no_index").unwrap().mount.index_dir,
             None
         );
+    }
+
+    #[test]
+    fn m12_labels_of_selinux_are_taken_as_mount_8_quotes_them() {
+        let label = "system_u:object_r:tmp_t:s0:c127,c456";
+        let list = format!(
+            "context=\"{label}\",noexec,rootcontext=u:r:t:s0,index_dir=\"/a,b\\c\",log_file=/l\"1"
+        );
+        let o = options(&list).unwrap();
+        let labels: Vec<_> = o.mount.labels.iter().collect();
+        assert_eq!(labels, [("context", label), ("rootcontext", "u:r:t:s0")]);
+        assert!(o.mount.noexec);
+        assert_eq!(o.mount.index_dir, Some("/a,b\\c".into()));
+        assert_eq!(o.log_file, Some("/l\"1".into()), "only around a value");
+        for (bad, why) in [
+            ("context=\"a:b,noexec", "has no closing quote"),
+            ("context=\"a\"b", "goes on behind its closing quote"),
+            ("context=\"\"", "is empty"),
+            ("context=a\"b", "has a quote"),
+            ("fscontext", "needs a value, as in fscontext=..."),
+        ] {
+            let error = options(bad).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage, "{bad}");
+            assert!(error.to_string().contains(why), "{error}");
+        }
     }
 
     #[test]

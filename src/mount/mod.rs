@@ -12,6 +12,7 @@
 //! serve       the operations of FUSE, what they answer, and where reads run and wait
 //! at          mount points, what is mounted on them, unmounting
 //! prefetch    fills the kernel's page cache while nobody reads, with a process of its own
+//! labels      labels of SELinux
 //! ask         asking a mount, whose answer is a status
 //! ```
 //!
@@ -27,6 +28,7 @@ mod address_space;
 mod ask;
 mod at;
 mod defaults;
+mod labels;
 mod mounted;
 mod options;
 pub mod parts;
@@ -47,6 +49,7 @@ mod status;
 
 pub use ask::{mountpoints, status};
 pub use at::unmount::unmount;
+pub use labels::Labels;
 pub use mounted::{Mounted, mount, serve_connection};
 pub use options::MountOptions;
 pub use status::{Failure, Protections, Status};

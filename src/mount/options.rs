@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::labels::Labels;
 use crate::digest::Digest;
 use crate::limits;
 use crate::model::OpenOptions;
@@ -32,6 +33,8 @@ pub struct MountOptions {
     pub noexec: bool,
     /// Mount over a directory that is not empty.
     pub nonempty: bool,
+    /// Labels of SELinux, which only root can set.
+    pub labels: Labels,
     /// Event loops, which answer requests side by side.
     pub threads: usize,
     /// What the kernel may read ahead of a reader, in bytes.
@@ -74,6 +77,7 @@ impl MountOptions {
             gid: None,
             noexec: false,
             nonempty: false,
+            labels: Labels::default(),
             threads: DEFAULT_THREADS,
             max_readahead: DEFAULT_READAHEAD,
             stall_timeout: DEFAULT_STALL_TIMEOUT,

@@ -163,5 +163,25 @@ fn list(options: &Options) -> String {
             list.push_str(name);
         }
     }
+    list.push_str(&mount.labels.to_list());
     list
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::commands::mount_list;
+
+    #[test]
+    fn m12_the_background_process_is_told_the_labels() {
+        let mut options = Options::new("a.tar", "/mnt");
+        let given = "noexec,context=\"u:r:t:s0:c1,c2\",defcontext=u:r:d:s0";
+        mount_list::apply(&mut options, given, false).unwrap();
+        let mut told = Options::new("a.tar", "/mnt");
+        mount_list::apply(&mut told, &list(&options), false).unwrap();
+        assert_eq!(told.mount, options.mount);
+        assert_eq!(told.mount.labels.iter().count(), 2);
+    }
 }

@@ -35,6 +35,7 @@ use super::target::Target;
 use super::{detach, device, helper};
 use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
+use crate::mount::labels::Labels;
 use crate::mount::options::{MAX_REQUEST_BYTES, MountOptions};
 
 /// How long another process of ours is waited for that mounts on the same directory.
@@ -142,7 +143,8 @@ impl Mountable {
 /// whatever has happened around it.
 fn settle(mount: OwnedFd, place: Place, connection: OwnedFd) -> Result<Placed> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(&mount, c"", &place.dir, c"", flags).map_err(|e| cannot_mount(e, &place.path))?;
+    move_mount(&mount, c"", &place.dir, c"", flags)
+        .map_err(|e| cannot_mount(e, &place.path, &Labels::default()))?;
     match settled(&mount, &place) {
         Ok(found) => Ok(Placed {
             place,
@@ -451,6 +453,9 @@ fn float(source: &str, options: &MountOptions) -> Result<Option<(OwnedFd, OwnedF
         for (name, value) in values(&connection) {
             fsconfig_set_string(context, name, value.as_str())?;
         }
+        for (name, label) in options.labels.iter() {
+            fsconfig_set_string(context, name, label)?;
+        }
         fsconfig_set_flag(context, "ro")?;
         fsconfig_set_flag(context, "default_permissions")?;
         if options.allow_other {
@@ -469,7 +474,7 @@ fn float(source: &str, options: &MountOptions) -> Result<Option<(OwnedFd, OwnedF
         Ok(mount) => Ok(Some((connection, mount))),
         // Filters of system calls refuse some of these where they allow mount(2).
         Err(Errno::NOSYS | Errno::PERM) => Ok(None),
-        Err(error) => Err(cannot_mount(error, &options.mountpoint)),
+        Err(error) => Err(cannot_mount(error, &options.mountpoint, &options.labels)),
     }
 }
 
@@ -494,7 +499,7 @@ fn mount_on(place: &Place, source: &str, options: &MountOptions) -> Result<Owned
     }
     let data = CString::new(data(&connection, options)).unwrap_or_default();
     rustix::mount::mount(source, place.dir.through(), FS_TYPE, flags, data.as_c_str())
-        .map_err(|error| cannot_mount(error, &place.path))?;
+        .map_err(|error| cannot_mount(error, &place.path, &options.labels))?;
     Ok(connection)
 }
 
@@ -507,11 +512,19 @@ fn data(connection: &OwnedFd, options: &MountOptions) -> String {
     if options.allow_other {
         data.push_str(",allow_other");
     }
+    data.push_str(&options.labels.to_list());
     data
 }
 
-fn cannot_mount(error: Errno, path: &Path) -> Error {
+fn cannot_mount(error: Errno, path: &Path, labels: &Labels) -> Error {
     match error {
+        Errno::INVAL if labels.iter().next().is_some() => Error::environment(
+            format!("cannot mount on {}", printable_path(path)),
+            format!(
+                "the kernel does not take {}: SELinux is not enabled, or knows no such label",
+                labels.to_list().trim_start_matches(',')
+            ),
+        ),
         Errno::PERM => Error::environment(
             format!("cannot mount on {}", printable_path(path)),
             "not permitted: mounting needs CAP_SYS_ADMIN (in a container: --cap-add SYS_ADMIN \

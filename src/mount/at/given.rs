@@ -91,7 +91,10 @@ impl Given {
             (options.allow_other, "allow_other"),
             (options.noexec, "noexec"),
             (options.nonempty, "nonempty"),
-        ] {
+        ]
+        .into_iter()
+        .chain(options.labels.iter().map(|(option, _)| (true, option)))
+        {
             if asked {
                 return Err(Error::usage(format!(
                     "mount option \"{option}\": is for whoever mounts, and {name} is mounted already"

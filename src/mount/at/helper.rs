@@ -28,6 +28,12 @@ pub(super) fn mount(mountpoint: &Path, source: &str, options: &MountOptions) -> 
     if options.allow_other {
         check_others_are_allowed()?;
     }
+    if let Some((option, _)) = options.labels.iter().next() {
+        return Err(Error::environment(
+            format!("mount option \"{option}\""),
+            "fusermount3 takes no labels of SELinux: only root can set them",
+        ));
+    }
     if !Path::new(DEVICE).exists() {
         return Err(no_device(Errno::NOENT));
     }

@@ -220,3 +220,42 @@ fn m10_a_mount_without_a_place_ends_with_its_owner_and_a_dead_one_is_cleared() {
     place::clear_after_death(&spot).unwrap();
     assert_eq!(mounts_below(&dir), [0; 0]);
 }
+
+/// mount(2) splits its options at commas that do not stand in quotes.
+#[test]
+fn m12_labels_stand_quoted_in_the_options_of_mount_2() {
+    let connection = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    let mut options = MountOptions::new("/archive.tar", "/mnt");
+    options.allow_other = true;
+    for (name, label) in [
+        ("context", "system_u:object_r:tmp_t:s0:c127,c456"),
+        ("rootcontext", "system_u:object_r:root_t:s0"),
+    ] {
+        options.labels.set(name, label).unwrap();
+    }
+    let text = data(&connection, &options);
+    let labels = ",allow_other,context=\"system_u:object_r:tmp_t:s0:c127,c456\",\
+                  rootcontext=\"system_u:object_r:root_t:s0\"";
+    assert!(text.starts_with("default_permissions,fd="), "{text}");
+    assert!(text.ends_with(labels), "{text}");
+}
+
+/// Here is no SELinux: what would take the labels says so.
+#[test]
+fn m12_a_kernel_that_takes_no_labels_is_named() {
+    let Some((dir, mut options, place)) = scene() else {
+        return;
+    };
+    if std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        return;
+    }
+    let label = "system_u:object_r:tmp_t:s0:c127,c456";
+    options.labels.set("context", label).unwrap();
+    let error = mount_on(&place, "/archive.tar", &options).unwrap_err();
+    let new = connect(Target::Place(place), &options).unwrap_err();
+    for error in [error, new] {
+        let why = format!("the kernel does not take context=\"{label}\": SELinux is not enabled");
+        assert!(error.to_string().contains(&why), "{error}");
+    }
+    assert_eq!(mounts_below(&dir), [0; 0]);
+}
