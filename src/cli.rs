@@ -312,7 +312,7 @@ pub(crate) struct MountArgs {
         value_delimiter = ','
     )]
     pub(crate) options: Vec<String>,
-    /// Append messages to a file [default: the system log; with --foreground, stderr]
+    /// Append messages to a file [default: system log, else /var/log/modeloci.log; with --foreground, stderr]
     #[arg(long, value_name = "FILE", help_heading = "Messages")]
     pub(crate) log_file: Option<PathBuf>,
     /// How the background process is started: messages go to the system log.

@@ -32,6 +32,11 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         // Said here, where somebody reads it, and not by the background process.
         if let Some(file) = &options.log_file {
             open_log(file)?;
+        } else if let Err(error) = SystemLog::check() {
+            output::report_line(&format!(
+                "warning: there is no system log, and {error}: messages of this mount are lost; \
+                 --log-file names a file for them"
+            ));
         }
         background::start(&options).map_err(|error| advise(error, &args.archive))?;
         remark(&args, &options, verbosity);

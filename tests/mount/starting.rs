@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
+use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::harness::{
     BINARY, Done, Mounted, Scene, Server, kill, lives, mounts_at, needs_root, shell, until,
@@ -173,6 +174,64 @@ fn m9_nothing_of_the_starter_is_kept() {
     let proc = Path::new("/proc").join(mount.pid().to_string());
     assert_eq!(fs::read_link(proc.join("cwd")).unwrap(), Path::new("/"));
     mount.unmount();
+}
+
+/// A mount outlives whoever has started it, and the file systems that those were in.
+#[test]
+fn m9_no_working_directory_of_the_starter_is_kept() {
+    if !needs_root("mount a file system to start from") {
+        return;
+    }
+    let scene = Scene::new();
+    let from = scene.path("from");
+    fs::create_dir(&from).unwrap();
+    rustix::mount::mount("none", &from, "tmpfs", MountFlags::empty(), None).unwrap();
+    for options in [&[][..], &["--prefetch"], &["--no-sandbox"]] {
+        // Relative paths mean what they meant to the starter.
+        let mut command = scene.command(&["mount", "../m.tar", "../mnt", "--no-index"]);
+        Done::of(command.args(options).current_dir(&from)).ok();
+        let mount = Mounted(scene.path("mnt"));
+        for pid in [mount.pid(), mount.server()] {
+            let cwd = fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+            assert_eq!(cwd, Path::new("/"), "{options:?}");
+        }
+        // Nor does anything else keep it.
+        rustix::mount::unmount(&from, UnmountFlags::empty()).unwrap();
+        rustix::mount::mount("none", &from, "tmpfs", MountFlags::empty(), None).unwrap();
+        mount.unmount();
+    }
+    rustix::mount::unmount(&from, UnmountFlags::DETACH).unwrap();
+}
+
+#[test]
+fn m9_an_interrupt_that_the_starter_ignores_is_ignored_in_the_background_too() {
+    let scene = Scene::new();
+    let script = "cd \"$1\" && trap '' INT HUP && exec \"$2\" mount m.tar mnt --no-index";
+    for ignored in [true, false] {
+        let script = match ignored {
+            true => script.to_string(),
+            false => script.replace("trap '' INT HUP && ", ""),
+        };
+        let dir = scene.path("mnt").parent().unwrap().to_path_buf();
+        shell(&script, &[dir.as_os_str(), BINARY.as_ref()]).ok();
+        let mount = Mounted(scene.path("mnt"));
+        let (keeper, server) = (mount.pid(), mount.server());
+        for signal in [libc::SIGINT, libc::SIGHUP] {
+            if ignored {
+                kill(keeper, signal);
+                kill(server, signal);
+            }
+        }
+        if ignored {
+            thread::sleep(Duration::from_millis(200));
+            assert!(fs::read(mount.path("config.json")).is_ok());
+            kill(keeper, libc::SIGTERM);
+        } else {
+            kill(keeper, libc::SIGINT);
+        }
+        until("it is gone", || mounts_at(&mount.0) == 0);
+        until("the process ends", || !lives(keeper));
+    }
 }
 
 /// What the options name is needed, and stays.

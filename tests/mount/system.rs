@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use crate::harness::{BINARY, Done, Scene, needs_root, shell};
+use crate::harness::{BINARY, Done, Scene, needs_root, shell, until};
 
 /// Runs a script in a mount namespace of its own: `$1` is the scene's directory, where it starts,
 /// and `$2` the binary.
@@ -63,6 +63,50 @@ fn a_mount_in_the_background_speaks_to_the_system_log() {
     assert!(mounted.contains("]: info: mounted "), "{mounted}");
     let ended = receive();
     assert!(ended.contains("0 bytes served in 0 reads"), "{ended}");
+}
+
+/// As in a container: `/dev` has no logger, and there is no journal.
+#[test]
+fn a_mount_in_the_background_without_a_system_log_speaks_to_a_file() {
+    if !needs_root("hide the system's logger") {
+        return;
+    }
+    let scene = Scene::new();
+    let hidden = "mkdir -p dev none log
+        mount -t tmpfs none dev
+        for name in null zero urandom fuse; do
+            : >dev/$name
+            mount --bind /dev/$name dev/$name
+        done
+        mount --rbind dev /dev
+        [ ! -d /run/systemd ] || mount --bind none /run/systemd
+        mount --bind log /var/log\n";
+    let mount = "\"$2\" mount m.tar mnt --no-index
+        \"$2\" umount mnt\n";
+    for (own, file) in [
+        (
+            "export XDG_STATE_HOME=\"$1/state\"\n",
+            "state/modeloci/mount.log",
+        ),
+        ("unset XDG_STATE_HOME\n", "log/modeloci.log"),
+    ] {
+        let done = own_namespace(&format!("{hidden}{own}{mount}"), &scene).ok();
+        assert!(!done.err.contains("warning"), "{}", done.err);
+        let told = || fs::read_to_string(scene.path(file)).unwrap_or_default();
+        until("the end is told", || {
+            told().contains("0 bytes served in 0 reads")
+        });
+        let first = told().lines().next().unwrap().to_string();
+        assert!(first.contains("Z modeloci["), "{first}");
+        assert!(first.contains("]: info: mounted "), "{first}");
+    }
+    // Where nothing can be written, that is said.
+    let nowhere = "export XDG_STATE_HOME=/dev/null\n";
+    let done = own_namespace(&format!("{hidden}{nowhere}{mount}"), &scene).ok();
+    let warning =
+        "warning: there is no system log, and cannot append to /dev/null/modeloci/mount.log";
+    assert!(done.err.contains(warning), "{}", done.err);
+    assert!(done.err.contains("--log-file names a file"), "{}", done.err);
 }
 
 #[test]

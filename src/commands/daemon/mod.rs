@@ -14,6 +14,7 @@
 //! notify      how it tells a service manager
 //! log_queue   log lines, written by a thread of their own
 //! system_log  where they go in the background
+//! local_log   where they go when there is no system log
 //! panics      the panic hook
 //! allocator   what the allocator keeps for itself
 //! signals     signals that are blocked and waited for
@@ -31,6 +32,11 @@ pub(crate) mod background;
 mod escape;
 mod events;
 pub(crate) mod keeper;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the directory is opened once, and held; the file is a name in it"
+)]
+mod local_log;
 pub(crate) mod log_queue;
 mod notify;
 pub(crate) mod options;

@@ -2,18 +2,22 @@
 //! file.
 //!
 //! One datagram for each message, in the form of RFC 3164 as local senders use it (without time and
-//! host, which the receiver adds). A receiver that is missing, gone or slow costs messages, and
-//! never holds up more than the thread that writes them.
+//! host, which the receiver adds). A receiver that is gone or slow costs messages, and never holds up
+//! more than the thread that writes them. Where none is there at the start, messages go to a
+//! [file](super::local_log) until there is one.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use modeloci::Result;
 use modeloci::entry_path::printable_bytes;
 
-/// Where the system's logger listens (syslog(3)).
-const SOCKET: &str = "/dev/log";
+use super::local_log::LocalLog;
+
+/// Where the system's logger listens: syslog(3), and systemd's journal where `/dev` has no link to it.
+const SOCKETS: [&str; 2] = ["/dev/log", "/run/systemd/journal/dev-log"];
 /// RFC 3164, section 4.1.1: system daemons.
 const FACILITY_DAEMON: u8 = 3;
 /// Longest message, in bytes: room for two long paths, and what common loggers keep.
@@ -25,21 +29,53 @@ const FULL_PAUSE: Duration = Duration::from_millis(10);
 /// Sends each line that is written to it. Expects whole lines, `warning: …`, one for each call;
 /// never fails.
 pub(crate) struct SystemLog {
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     socket: Option<UnixDatagram>,
+    /// For what nobody receives.
+    local: Option<LocalLog>,
 }
 
 impl SystemLog {
-    /// The log of this system. It need not exist yet.
+    /// The log of this system, or a file until there is one.
     pub(crate) fn new() -> SystemLog {
-        SystemLog::at(Path::new(SOCKET))
+        let mut log = SystemLog::at(SOCKETS.map(Path::new).as_slice());
+        log.socket = log.connect().ok();
+        if log.socket.is_none() {
+            log.local = LocalLog::open().ok();
+        }
+        log
     }
 
-    fn at(path: &Path) -> SystemLog {
-        SystemLog {
-            path: path.to_path_buf(),
-            socket: None,
+    /// Checks that messages will reach somebody.
+    ///
+    /// # Errors
+    /// Why there is no file where there is no system log.
+    pub(crate) fn check() -> Result<()> {
+        match SystemLog::at(SOCKETS.map(Path::new).as_slice()).connect() {
+            Ok(_) => Ok(()),
+            Err(_) => LocalLog::open().map(drop),
         }
+    }
+
+    fn at(paths: &[&Path]) -> SystemLog {
+        SystemLog {
+            paths: paths.iter().map(|path| path.to_path_buf()).collect(),
+            socket: None,
+            local: None,
+        }
+    }
+
+    fn connect(&self) -> io::Result<UnixDatagram> {
+        let mut failed = io::ErrorKind::NotFound.into();
+        for path in &self.paths {
+            let socket = UnixDatagram::unbound()?;
+            socket.set_nonblocking(true)?;
+            match socket.connect(path) {
+                Ok(()) => return Ok(socket),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
     }
 
     /// Sends over the socket of the message before, or over a new one: a logger that was started
@@ -51,9 +87,7 @@ impl SystemLog {
             return Ok(());
         }
         self.socket = None;
-        let socket = UnixDatagram::unbound()?;
-        socket.set_nonblocking(true)?;
-        socket.connect(&self.path)?;
+        let socket = self.connect()?;
         send_soon(&socket, datagram)?;
         self.socket = Some(socket);
         Ok(())
@@ -68,8 +102,12 @@ impl Default for SystemLog {
 
 impl Write for SystemLog {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // There is no place to report that the log cannot be reached.
-        let _ = self.send(&datagram(line.trim_ascii()));
+        // There is no place to report that neither can be reached.
+        if self.send(&datagram(line.trim_ascii())).is_err()
+            && let Some(local) = &self.local
+        {
+            let _ = local.append(line);
+        }
         Ok(line.len())
     }
 
@@ -140,7 +178,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let server = UnixDatagram::bind(&path).unwrap();
-        let mut log = SystemLog::at(&path);
+        let mut log = SystemLog::at(&[&path]);
         for (line, priority) in [
             ("error: layer a is corrupt", 27),
             ("warning: w", 28),
@@ -170,7 +208,7 @@ mod tests {
     fn a_logger_that_comes_late_or_again_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = SystemLog::at(&path);
+        let mut log = SystemLog::at(&[&path]);
         log.write_all(b"info: to nobody\n").unwrap();
         for round in ["first", "second"] {
             let server = UnixDatagram::bind(&path).unwrap();
@@ -188,7 +226,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let server = UnixDatagram::bind(&path).unwrap();
-        let mut log = SystemLog::at(&path);
+        let mut log = SystemLog::at(&[&path]);
         let mut sent = 0;
         // The queue of a socket is some ten to some hundred messages long.
         while send_soon_once(&mut log, sent) {

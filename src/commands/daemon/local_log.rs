@@ -1,0 +1,196 @@
+//! A file for messages of mounts in the background where there is no system log, as in most containers:
+//! `/var/log/modeloci.log` of root, `modeloci/mount.log` below the user's directory for state.
+//!
+//! All mounts of a user append to it, line by line, each with its time and process. It is opened for each
+//! line, below a directory that is held, so that it can be renamed or removed at any time; one that has
+//! become large is renamed, in the place of the one before. A link, a pipe or a file of several names is
+//! not written to.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use modeloci::oci::time;
+use modeloci::{Error, Result};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+
+/// From this size on, in bytes, the file is renamed: at most twice as much is kept.
+const MAX_BYTES: i64 = 1 << 20;
+/// What the file before is called.
+const OLD: &str = ".old";
+/// As of a log that may name paths of the user.
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// The file. It need not exist.
+pub(crate) struct LocalLog {
+    dir: OwnedFd,
+    name: &'static str,
+}
+
+impl LocalLog {
+    /// The file of this user, in a directory that is made where it is missing.
+    ///
+    /// # Errors
+    /// When this user has no directory for it, or nothing can be appended there.
+    pub(crate) fn open() -> Result<LocalLog> {
+        let (dir, name) = place(
+            |name| std::env::var_os(name).map(PathBuf::from),
+            rustix::process::geteuid().is_root(),
+        )
+        .ok_or_else(|| Error::environment("HOME", "is not set"))?;
+        LocalLog::at(&dir, name)
+    }
+
+    fn at(dir: &Path, name: &'static str) -> Result<LocalLog> {
+        let open = || -> io::Result<LocalLog> {
+            std::fs::create_dir_all(dir)?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let log = LocalLog {
+                dir: rustix::fs::openat(CWD, dir, flags, Mode::empty())?,
+                name,
+            };
+            log.file()?;
+            Ok(log)
+        };
+        open().map_err(Error::io("append to", dir.join(name)))
+    }
+
+    /// Appends a line.
+    pub(crate) fn append(&self, line: &[u8]) -> io::Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = time::format(now.map_or(0, |now| now.as_secs()));
+        let mut text = format!("{now} modeloci[{}]: ", std::process::id()).into_bytes();
+        text.extend_from_slice(line.trim_ascii_end());
+        text.push(b'\n');
+        let (mut file, size) = self.file()?;
+        if size >= MAX_BYTES {
+            let old = format!("{}{OLD}", self.name);
+            rustix::fs::renameat(&self.dir, self.name, &self.dir, old)?;
+            (file, _) = self.file()?;
+        }
+        // In one piece, so that lines of several processes do not mix.
+        file.write_all(&text)
+    }
+
+    /// The file, and its size.
+    fn file(&self) -> io::Result<(File, i64)> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
+        // A pipe is not waited for.
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.dir, self.name, flags, MODE)?;
+        let stat = rustix::fs::fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink > 1 {
+            return Err(io::Error::other("is not a regular file with one name"));
+        }
+        Ok((File::from(file), stat.st_size))
+    }
+}
+
+/// The directory and the name in it: below `$XDG_STATE_HOME` where that is set, else in `/var/log` for
+/// root, else in the user's home. The XDG specification says that a relative path is to be ignored.
+fn place(
+    variable: impl Fn(&str) -> Option<PathBuf>,
+    is_root: bool,
+) -> Option<(PathBuf, &'static str)> {
+    let absolute = |name| variable(name).filter(|dir| dir.is_absolute());
+    if let Some(state) = absolute("XDG_STATE_HOME") {
+        return Some((state.join("modeloci"), "mount.log"));
+    }
+    if is_root {
+        return Some(("/var/log".into(), "modeloci.log"));
+    }
+    Some((absolute("HOME")?.join(".local/state/modeloci"), "mount.log"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn root_and_users_have_a_place_for_messages() {
+        let of = |set: &[(&str, &str)], is_root| {
+            let variable = |name: &str| {
+                let value = set.iter().find(|(key, _)| *key == name);
+                value.map(|(_, value)| PathBuf::from(value))
+            };
+            place(variable, is_root).map(|(dir, name)| dir.join(name))
+        };
+        let home = ("HOME", "/home/u");
+        let state = ("XDG_STATE_HOME", "/state");
+        let of_home = PathBuf::from("/home/u/.local/state/modeloci/mount.log");
+        assert_eq!(
+            of(&[home], true).unwrap(),
+            Path::new("/var/log/modeloci.log")
+        );
+        assert_eq!(of(&[home], false).unwrap(), of_home);
+        assert_eq!(
+            of(&[home, ("XDG_STATE_HOME", "state")], false).unwrap(),
+            of_home
+        );
+        for is_root in [true, false] {
+            let path = of(&[home, state], is_root).unwrap();
+            assert_eq!(path, Path::new("/state/modeloci/mount.log"));
+        }
+        assert_eq!(of(&[], false), None);
+    }
+
+    #[test]
+    fn r13_a_log_of_ones_own_has_whole_lines_and_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state/modeloci/mount.log");
+        let log = LocalLog::at(path.parent().unwrap(), "mount.log").unwrap();
+        log.append(b"info: first\n").unwrap();
+        log.append(b"error: second\n").unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let pid = format!("modeloci[{}]: ", std::process::id());
+        let lines: Vec<_> = text
+            .lines()
+            .map(|l| l.split_once(&pid).unwrap().1)
+            .collect();
+        assert_eq!(lines, ["info: first", "error: second"]);
+        assert!(
+            text.starts_with("20") && text.contains("Z modeloci["),
+            "{text}"
+        );
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let line = [&[b'x'; 100_000][..], b"\n"].concat();
+        for _ in 0..40 {
+            log.append(&line).unwrap();
+        }
+        let size = |path: &Path| fs::metadata(path).unwrap().len();
+        let most = MAX_BYTES as u64 + 200_000;
+        let old = path.with_extension("log.old");
+        assert!(size(&path) < most && size(&old) < most);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 2);
+        // Whoever takes it away gets a new one.
+        fs::remove_file(&path).unwrap();
+        log.append(b"info: again\n").unwrap();
+        assert!(size(&path) < 100);
+    }
+
+    #[test]
+    fn r13_no_link_or_pipe_is_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("victim"), "victim").unwrap();
+        symlink("victim", at("link")).unwrap();
+        fs::hard_link(at("victim"), at("hard")).unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(at("pipe"))
+            .status();
+        assert!(made.unwrap().success());
+        for name in ["link", "hard", "pipe"] {
+            assert!(LocalLog::at(dir.path(), name).is_err(), "{name}");
+        }
+        assert!(LocalLog::at(&at("victim"), "mount.log").is_err());
+        assert_eq!(fs::read_to_string(at("victim")).unwrap(), "victim");
+    }
+}
