@@ -12,7 +12,7 @@
 //! source/                      where blobs are                             3
 //! oci/  tar/  codec/  memory/  parsers of untrusted bytes                  2
 //! digest  entry_path  limits       vocabulary                              1
-//! error  progress  byte_size  files/
+//! error  work  byte_size  files/
 //! ```
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::unwrap_used))]
@@ -30,11 +30,11 @@ pub mod model;
 pub mod mount;
 pub mod oci;
 pub mod pack;
-pub mod progress;
 pub mod source;
 pub mod systems;
 pub mod tar;
 pub mod unpack;
+pub mod work;
 
 pub use codec::Compression;
 pub use digest::{Algorithm, Digest};

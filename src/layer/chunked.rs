@@ -10,21 +10,21 @@ use super::file_digests::FileDigests;
 use super::foreign::ForeignFile;
 use super::readahead::Readahead;
 use super::table::{self, ChunkTable, Framing, GZIP_HEADER, Row};
-use super::{
-    Context, FileAttr, FileReader, LayerSpec, Stats, Wait, Within, can_wait_in, cores, foreign,
-    is_part_of_a_stream,
-};
+use super::{FileAttr, FileReader, LayerSpec, Wait, Within, foreign};
 use crate::codec::{ChunkKind, Decoder, stored};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::memory::cache::ChunkKey;
+use crate::memory::context::{Context, Stats};
 use crate::memory::flight::Flight;
 use crate::memory::limiter::{Term, Unit};
 use crate::memory::tables::Forget;
+use crate::memory::units::{can_wait_in, is_part_of_a_stream};
 use crate::oci::stated::TablePlace;
 use crate::source::ReadAt;
 use crate::tar::{EntryKind, Members};
+use crate::work::cores;
 
 mod verify;
 

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::effort::Effort;
 use super::file_digests::FileDigests;
 use super::{FileReader, LayerSpec};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::effort::Effort;
 use crate::source::ReadAt;
 
 /// Bytes that are hashed at a time.

@@ -9,9 +9,10 @@ use std::sync::{Arc, OnceLock};
 use super::chunked::{ChunkedFile, Pinned};
 use super::damaged::{self, DamagedFile};
 use super::foreign::{self, ForeignFile};
-use super::{Context, FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
+use super::{FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::memory::context::Context;
 use crate::source::ReadAt;
 
 /// What decides how a blob is read: descriptors that agree about it share one [`OpenLayer`].

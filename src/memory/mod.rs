@@ -5,6 +5,8 @@
 pub(crate) mod admission;
 pub(crate) mod buffers;
 pub mod cache;
+pub mod context;
+pub mod effort;
 pub mod flight;
 pub mod limiter;
 mod pages;
@@ -15,4 +17,5 @@ pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 pub(crate) mod turns;
+pub(crate) mod units;
 pub(crate) mod windows;

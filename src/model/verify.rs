@@ -11,7 +11,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::oci::Stated;
-use crate::progress::Progress;
+use crate::work::Progress;
 
 /// What verification found about one file and the layer that holds it.
 #[derive(Debug, Clone)]

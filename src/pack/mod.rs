@@ -65,7 +65,7 @@ pub use add_layer::add_layer;
 pub use packager::{ModelLayer, ModelPackager};
 pub use select::{DEFAULT_EXCLUDES, LeftOut, LeftOutBy};
 
-pub use crate::progress::Progress;
+pub use crate::work::Progress;
 
 /// Permissions of a new archive, which the user's mask narrows.
 const FILE_MODE: u32 = 0o666;

@@ -29,7 +29,7 @@ pub use unpackager::ModelUnpackager;
 
 use crate::error::Result;
 use crate::model::{FileInfo, Model};
-use crate::progress::Progress;
+use crate::work::Progress;
 
 /// How to unpack.
 #[derive(Debug, Clone, Default)]

@@ -21,7 +21,7 @@ use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::files::{beneath, calls, faults};
 use crate::model::{FileInfo, Model, verify};
-use crate::progress::Progress;
+use crate::work::Progress;
 
 /// Bytes that one thread writes of a file before it looks for other work.
 const RANGE_BYTES: u64 = 8 << 20;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use modeloci::entry_path::EntryPath;
-use modeloci::layer::{Context, FileAttr, FileReader, LayerSpec, Reading};
+use modeloci::layer::{FileAttr, FileReader, LayerSpec, Reading};
 use modeloci::memory::cache::LruChunkCache;
+use modeloci::memory::context::Context;
 use modeloci::oci::stated::MediaTypes;
 use modeloci::oci::{Descriptor, Stated};
 use modeloci::source::memory::MemoryBlob;

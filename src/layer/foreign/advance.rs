@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::error::Result;
-use crate::layer::Context;
+use crate::memory::context::Context;
 use crate::source::ReadAt;
 
 /// A blob whose reads are counted.

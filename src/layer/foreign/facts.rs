@@ -20,9 +20,9 @@ use std::sync::Arc;
 use super::scan::{self, Content, Look};
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
-use crate::layer::effort::Effort;
 use crate::layer::{FileAttr, LayerSpec, LinkTarget};
 use crate::limits;
+use crate::memory::effort::Effort;
 use crate::source::ReadAt;
 
 /// Bytes that are read at once.

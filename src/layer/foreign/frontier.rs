@@ -37,9 +37,9 @@ use crate::codec::gzip::{Gunzip, Member};
 use crate::codec::inflate::{SLOP, WINDOW};
 use crate::codec::seek::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::Stats;
 use crate::memory::admission;
 use crate::memory::cache::ChunkKey;
+use crate::memory::context::Stats;
 use crate::memory::limiter::{Grant, Term};
 
 /// What a pass, or the index of an earlier one, found out.

@@ -26,19 +26,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::file_digests::{FileDigests, FileHasher};
-use super::{
-    Context, FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading, Stats, Wait, Within,
-    can_wait_in, cores, is_part_of_a_stream,
-};
+use super::{FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading, Wait, Within};
 use crate::codec::inflate::{SLOP, WINDOW};
 use crate::digest::Algorithm;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::cache::ChunkKey;
+use crate::memory::context::{Context, Stats};
 use crate::memory::flight::Flight;
 use crate::memory::limiter::Term;
+use crate::memory::units::{can_wait_in, is_part_of_a_stream};
 use crate::memory::windows::Windows;
 use crate::oci::media_type;
 use crate::source::ReadAt;
+use crate::work::cores;
 
 mod advance;
 mod facts;

@@ -20,8 +20,9 @@ use super::spans::{BlockHasher, Blocks, Recorder, Spans, Tuning, distance, lift}
 use super::verified::Digests;
 use crate::codec::seek::Record;
 use crate::error::{Error, Result};
+use crate::layer::LayerSpec;
 use crate::layer::file_digests::{FileDigests, FileHasher};
-use crate::layer::{Context, LayerSpec};
+use crate::memory::context::Context;
 use crate::memory::limiter::{Term, Unit};
 use crate::memory::turns::{Turn, Turns};
 use crate::memory::windows::{Decoder, Windows};

@@ -11,9 +11,9 @@ use crate::codec::gzip::Gunzip;
 use crate::codec::seek::Record;
 use crate::entry_path::printable_bytes;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::effort::Effort;
 use crate::layer::{FileAttr, LayerSpec, LinkTarget, Reading};
 use crate::limits;
+use crate::memory::effort::Effort;
 use crate::source::ReadAt;
 use crate::tar::{EntryKind, Members};
 

@@ -8,7 +8,7 @@ use std::thread::{Builder, Scope};
 use super::layer::Layer;
 use super::spans::Blocks;
 use crate::error::{Error, Result};
-use crate::layer::Stats;
+use crate::memory::context::Stats;
 
 /// The digests of a blob's blocks: all of them, or those that a hash under way has passed.
 pub(super) struct Digests {

@@ -1,0 +1,13 @@
+//! Long-running work: how it tells how far it is, and on how many processors it may be done.
+
+use std::sync::OnceLock;
+use std::thread;
+
+/// Called with (bytes done, bytes in total) while work goes on, from any thread.
+pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
+
+/// Processors that this process may use.
+pub(crate) fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
+}
