@@ -1,13 +1,13 @@
-//! What a layer's own bytes say of its file: a [`Guess`] before the blob's digest was found to be the
-//! manifest's, a [`Fact`] after.
+//! What is taken for true of a blob: a [`Guess`] before its digest was found to be the manifest's, a
+//! [`Fact`] after.
 //!
-//! The tree of a model is built from guesses, because mounting must not cost the data: a layer's first
-//! kilobytes give the file's packaging, size, mode and time. Nothing more rests on them than plans:
-//! how to decode, how far apart seek points are. Whoever answers a reader, be it with a byte, with the
-//! end of the file or with nothing else than that the file is empty, needs the fact, and that is had
-//! in one way: [`prove`] hashes the blob and looks at the bytes that it hashes, as they were looked at
-//! when the layer was opened, and [`Proof::confirm`] compares. A difference is the error of the layer,
-//! for good: its attributes were given out, and cannot be taken back.
+//! The tree of a model is built from guesses, because mounting must not cost the data: a blob's first
+//! kilobytes tell how it is packed, and where in its stream there is a file of which size, mode and
+//! time. Nothing more rests on them than plans: how to decode, how far apart seek points are. Whoever
+//! answers a reader, be it with a byte, with the end of the file or with nothing else than that the
+//! file is empty, needs the fact, and that is had in one way: [`prove`] hashes the blob and has the
+//! bytes that it hashes looked at as they were looked at when the blob was opened. A difference is the
+//! error of the blob, for good: its attributes were given out, and cannot be taken back.
 //!
 //! What would decide the tree itself is never a guess. A layer that holds a link, or a file of no
 //! bytes (which no kernel ever asks for), is proven before the model is open. A reader of layers whose
@@ -17,12 +17,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::scan::{self, Content, Look};
-use crate::digest::Hasher;
+use super::packing::Packing;
+use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
-use crate::layer::{FileAttr, LayerSpec, LinkTarget};
 use crate::limits;
-use crate::memory::effort::Effort;
 use crate::source::ReadAt;
 
 /// Bytes that are read at once.
@@ -31,79 +29,52 @@ pub(super) const BUFFER: usize = 1 << 20;
 // What the first bytes say is found in one buffer.
 const _: () = assert!(BUFFER as u64 >= limits::MAX_HEAD_BYTES);
 
+/// How a blob is packed, and where in its stream is what readers ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) packing: Packing,
+    /// Offsets in the stream of the first byte of the content,
+    pub(super) start: u64,
+    /// and of the first byte behind it.
+    pub(super) end: u64,
+}
+
+impl Plan {
+    /// Bytes of the content.
+    pub(super) fn content(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+}
+
 /// What bytes said that belong to no digest yet.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Guess(Content);
+pub(super) struct Guess(Plan);
 
 /// What the bytes of the manifest's digest say.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fact(Content);
+pub(super) struct Fact(Plan);
 
-/// What the first bytes of a blob said whose digest is the manifest's.
-pub(super) struct Proof(Result<Look>);
+/// The digest of a blob was found to be the manifest's, and its first bytes what they were when it was
+/// opened.
+pub(super) struct Proven(());
 
-/// What a layer holds, as far as it must be known to build the tree.
-pub(super) enum Opening {
-    /// A file, if the guess is right.
-    File(Guess),
-    /// A link; proven.
-    Link(LinkTarget),
-}
-
-/// Looks at a layer: reads its first kilobytes, or all of a small one that holds a link.
+/// Reads a blob from its start to its end, and hands it to `each`; `confirm` is given its first bytes.
 ///
 /// # Errors
-/// As [`scan::look`]; for a link also when its layer is not the manifest's.
-pub(super) fn open(
-    blob: &dyn ReadAt,
-    spec: &LayerSpec,
-    subject: &str,
-    effort: &Effort,
-) -> Result<Opening> {
-    match scan::look(blob, spec, subject, effort)? {
-        Look::File(content) => Ok(Opening::File(Guess(content))),
-        Look::Link(_) => prove_link(blob, spec, subject, effort).map(Opening::Link),
-    }
-}
-
-/// Where the link that is the only member of a layer leads.
-fn prove_link(
-    blob: &dyn ReadAt,
-    spec: &LayerSpec,
-    subject: &str,
-    effort: &Effort,
-) -> Result<LinkTarget> {
-    if blob.len() > limits::MAX_LINK_LAYER_BYTES {
-        let rule = format!("holds a link, and has {} bytes", blob.len());
-        return Err(Error::malformed(subject, rule));
-    }
-    effort.spend(blob.len())?;
-    let mut bytes = Vec::new();
-    let proof = prove(blob, spec, subject, |buffer| {
-        bytes.extend_from_slice(buffer);
-    })?;
-    match proof.0? {
-        Look::Link(packaging) => scan::link(&bytes, packaging, spec, subject, effort),
-        Look::File(_) => Err(changed(subject)),
-    }
-}
-
-/// Reads a blob from its start to its end, and hands it to `each`; at the end, its digest has been
-/// found to be the manifest's.
-///
-/// # Errors
-/// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when it is not,
-/// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when the blob cannot be read.
+/// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when its digest is not `expected`,
+/// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when it cannot be read; and, if the digest
+/// is right, that of `confirm`.
 pub(super) fn prove(
     blob: &dyn ReadAt,
-    spec: &LayerSpec,
+    expected: Digest,
     subject: &str,
+    confirm: impl FnOnce(&dyn ReadAt) -> Result<()>,
     mut each: impl FnMut(&Arc<Vec<u8>>),
-) -> Result<Proof> {
-    let expected = spec.stated.digest;
+) -> Result<Proven> {
     let mut hasher = Hasher::new(expected.algorithm());
     let mut pool: VecDeque<Arc<Vec<u8>>> = VecDeque::new();
-    let mut look = None;
+    let mut confirm = Some(confirm);
+    let mut confirmed = Ok(());
     let mut offset = 0;
     loop {
         let left = blob.len().saturating_sub(offset);
@@ -123,13 +94,12 @@ pub(super) fn prove(
             bytes.truncate(len);
             blob.read_exact_at(bytes, offset)?;
         }
-        look.get_or_insert_with(|| {
-            let first = FirstBytes {
+        if let Some(confirm) = confirm.take() {
+            confirmed = confirm(&FirstBytes {
                 bytes: &buffer,
                 len: blob.len(),
-            };
-            scan::look(&first, spec, subject, &Effort::default())
-        });
+            });
+        }
         offset += len as u64;
         each(&buffer);
         hasher.update(&buffer);
@@ -145,7 +115,7 @@ pub(super) fn prove(
             format!("the layer is {found}, the manifest says {expected}"),
         ));
     }
-    Ok(Proof(look.unwrap_or_else(|| Err(changed(subject)))))
+    confirmed.map(|()| Proven(()))
 }
 
 /// The error when a layer is not what it was taken for.
@@ -157,17 +127,22 @@ pub(super) fn changed(subject: &str) -> Error {
 }
 
 impl Guess {
+    /// What a blob is taken for.
+    pub(super) fn of(plan: Plan) -> Guess {
+        Guess(plan)
+    }
+
     /// What is probably so: to plan with, never to answer with.
-    pub(super) fn unproven(&self) -> &Content {
+    pub(super) fn unproven(&self) -> &Plan {
         &self.0
     }
 
-    /// The attributes that the tree shows until the layer is read.
-    pub(super) fn attr(&self) -> FileAttr {
-        self.0.head.attr
+    /// The fact, once the blob is proven.
+    pub(super) fn confirmed(&self, _: Proven) -> Fact {
+        Fact(self.0)
     }
 
-    /// For an index that was kept for a layer of the manifest's digest, and says the same of it.
+    /// For an index that was kept for a blob of the manifest's digest, and says the same of it.
     pub(super) fn kept_in_index(&self) -> Fact {
         Fact(self.0)
     }
@@ -175,21 +150,8 @@ impl Guess {
 
 impl Fact {
     /// What is so.
-    pub(super) fn content(&self) -> &Content {
+    pub(super) fn plan(&self) -> &Plan {
         &self.0
-    }
-}
-
-impl Proof {
-    /// The fact, if the guess was right.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when it was not.
-    pub(super) fn confirm(self, guess: &Guess, subject: &str) -> Result<Fact> {
-        match self.0 {
-            Ok(Look::File(content)) if content == guess.0 => Ok(Fact(content)),
-            _ => Err(changed(subject)),
-        }
     }
 }
 

@@ -28,11 +28,11 @@ use std::thread::{self, Scope};
 
 use bytes::Bytes;
 
-use super::facts::Fact;
-use super::layer::Layer;
-use super::scan::{self, Content};
-use super::spans::{Blocks, Entry, Place, Span, Spans, lift, missing};
-use super::verified::{Digests, FetchedAhead};
+use super::blob::Blob;
+use super::facts::{Fact, Plan};
+use super::packing::lift;
+use super::reader::{Digests, FetchedAhead};
+use super::spans::{Blocks, Entry, Place, Span, Spans, missing};
 use crate::codec::gzip::{Gunzip, Member};
 use crate::codec::inflate::{SLOP, WINDOW};
 use crate::codec::seek::Checkpoint;
@@ -46,7 +46,7 @@ use crate::memory::limiter::{Grant, Term};
 pub(super) struct Known {
     /// Its number in the cache: what was decoded by one division into spans is no answer for
     /// another.
-    layer: u32,
+    number: u32,
     /// What the layer holds, once its digest was found right.
     fact: OnceLock<Fact>,
     pub(super) digests: Digests,
@@ -100,15 +100,15 @@ struct Unstored {
 }
 
 impl Unstored {
-    fn new(bit: u64, checkpoint: Checkpoint, layer: &Layer) -> Result<Unstored> {
+    fn new(bit: u64, checkpoint: Checkpoint, blob: &Blob) -> Result<Unstored> {
         let bytes = 2 * WINDOW as u64;
-        let grant = layer.context.limiter.keep(bytes);
+        let grant = blob.context.limiter.keep(bytes);
         Ok(Unstored {
             bit,
             checkpoint,
             _grant: grant.ok_or_else(|| {
                 let problem = "there is neither a disk nor memory to put a seek point on";
-                Error::environment(&layer.subject, problem)
+                Error::environment(&blob.subject, problem)
             })?,
         })
     }
@@ -125,15 +125,15 @@ enum Decoder {
 
 impl Known {
     /// All that there is to know.
-    pub(super) fn complete(layer: u32, fact: Fact, blocks: Blocks, spans: Spans) -> Known {
-        let known = Known::new(layer, Digests::complete(blocks), spans, u64::MAX);
+    pub(super) fn complete(number: u32, fact: Fact, blocks: Blocks, spans: Spans) -> Known {
+        let known = Known::new(number, Digests::complete(blocks), spans, u64::MAX);
         let _ = known.fact.set(fact);
         known.frontier.lock().serving = true;
         known
     }
 
     /// Nothing yet, of a gzip layer whose blob is about to be hashed.
-    pub(super) fn growing(layer: u32, block: u64) -> Known {
+    pub(super) fn growing(number: u32, block: u64) -> Known {
         let start = Span {
             out: 0,
             entry: Entry::GzipStart,
@@ -142,12 +142,12 @@ impl Known {
             spans: vec![start],
             store: None,
         };
-        Known::new(layer, Digests::growing(block), spans, 0)
+        Known::new(number, Digests::growing(block), spans, 0)
     }
 
-    fn new(layer: u32, digests: Digests, spans: Spans, covered: u64) -> Known {
+    fn new(number: u32, digests: Digests, spans: Spans, covered: u64) -> Known {
         Known {
-            layer,
+            number,
             fact: OnceLock::new(),
             digests,
             frontier: Frontier {
@@ -175,21 +175,21 @@ impl Known {
 
     pub(super) fn key(&self, number: u32) -> ChunkKey {
         ChunkKey {
-            layer: self.layer,
+            layer: self.number,
             chunk: number,
         }
     }
 
     /// Starts the decoder, unless there is one.
-    fn start(self: &Arc<Known>, layer: &Arc<Layer>, state: &mut State) -> Result<()> {
+    fn start(self: &Arc<Known>, blob: &Arc<Blob>, state: &mut State) -> Result<()> {
         if state.decoder != Decoder::Absent || state.closed || state.failure.is_some() {
             return Ok(());
         }
-        let (layer, known) = (Arc::clone(layer), Arc::clone(self));
-        let subject = layer.subject.clone();
+        let (blob, known) = (Arc::clone(blob), Arc::clone(self));
+        let subject = blob.subject.clone();
         thread::Builder::new()
             .name("layer-frontier".into())
-            .spawn(move || run(&layer, &known))
+            .spawn(move || run(&blob, &known))
             .map_err(|source| Error::Io {
                 action: "start a thread for",
                 subject,
@@ -203,17 +203,17 @@ impl Known {
     ///
     /// # Errors
     /// When there is no thread for it.
-    pub(super) fn begin(self: &Arc<Known>, layer: &Arc<Layer>) -> Result<()> {
-        self.start(layer, &mut self.frontier.lock())
+    pub(super) fn begin(self: &Arc<Known>, blob: &Arc<Blob>) -> Result<()> {
+        self.start(blob, &mut self.frontier.lock())
     }
 
-    /// What the layer holds. Whoever answers a reader asks here.
+    /// How the blob is packed, and where its content is. Whoever answers a reader asks here.
     ///
     /// # Errors
     /// While that is not proven: nobody is given what is not known.
-    pub(super) fn content(&self, layer: &Layer) -> Result<&Content> {
-        let fact = self.fact.get().map(Fact::content);
-        fact.ok_or_else(|| Error::corrupt(&layer.subject, "was not verified"))
+    pub(super) fn plan(&self, blob: &Blob) -> Result<&Plan> {
+        let fact = self.fact.get().map(Fact::plan);
+        fact.ok_or_else(|| Error::corrupt(&blob.subject, "was not verified"))
     }
 
     /// The digest of the blob was found right, and it holds what it was taken for.
@@ -225,8 +225,8 @@ impl Known {
     }
 
     /// Somebody reads bytes `at..end`: when that is near the frontier, it moves on ahead of them.
-    pub(super) fn note(self: &Arc<Known>, layer: &Arc<Layer>, at: u64, end: u64) {
-        let ahead = layer.ahead();
+    pub(super) fn note(self: &Arc<Known>, blob: &Arc<Blob>, at: u64, end: u64) {
+        let ahead = blob.ahead();
         let mut state = self.frontier.lock();
         if ahead == 0 || state.covered == u64::MAX || at.saturating_add(ahead) < state.covered {
             return;
@@ -235,7 +235,7 @@ impl Known {
         if at <= state.covered.saturating_add(ahead) {
             state.goal = state.goal.max(end.saturating_add(ahead));
         }
-        if state.goal > state.covered && self.start(layer, &mut state).is_ok() {
+        if state.goal > state.covered && self.start(blob, &mut state).is_ok() {
             self.frontier.orders.notify_all();
         }
     }
@@ -244,27 +244,27 @@ impl Known {
     ///
     /// # Errors
     /// What the decoder met before it got there.
-    pub(super) fn reach(self: &Arc<Known>, layer: &Arc<Layer>, at: u64) -> Result<()> {
+    pub(super) fn reach(self: &Arc<Known>, blob: &Arc<Blob>, at: u64) -> Result<()> {
         let frontier = &self.frontier;
         let mut state = frontier.lock();
         if state.covered > at {
             return Ok(());
         }
-        Stats::add(&layer.context.stats.waits, 1);
+        Stats::add(&blob.context.stats.waits, 1);
         state.goal = state.goal.max(at.saturating_add(1));
         state.waiting.push(at);
-        let mut result = self.start(layer, &mut state);
+        let mut result = self.start(blob, &mut state);
         frontier.orders.notify_all();
         while result.is_ok() && state.covered <= at {
             if let Some(error) = &state.failure {
                 result = Err(error.clone());
             } else if state.closed {
-                result = Err(Error::corrupt(&layer.subject, "is no longer read"));
+                result = Err(Error::corrupt(&blob.subject, "is no longer read"));
             } else if state.decoder == Decoder::Absent {
                 // It failed, or was sent home.
                 result = match &state.trouble {
                     Some(error) => Err(error.clone()),
-                    None => self.start(layer, &mut state),
+                    None => self.start(blob, &mut state),
                 };
             } else {
                 state = frontier
@@ -280,7 +280,7 @@ impl Known {
     }
 
     /// Ends the decoder; readers that wait for it get `failure`, where there is one.
-    pub(super) fn close(&self, layer: &Layer, failure: Option<Error>) {
+    pub(super) fn close(&self, blob: &Blob, failure: Option<Error>) {
         let mut state = self.frontier.lock();
         state.closed = true;
         if state.failure.is_none() {
@@ -290,7 +290,7 @@ impl Known {
         self.digests.abandon();
         self.frontier.orders.notify_all();
         self.frontier.moved.notify_all();
-        layer.context.frontiers.wake();
+        blob.context.frontiers.wake();
     }
 }
 
@@ -380,24 +380,24 @@ impl Frontier {
 
 impl State {
     /// True when span `start..end` is worth keeping: somebody waits for it, or will soon get there.
-    fn wants(&self, start: u64, end: u64, layer: &Layer) -> bool {
+    fn wants(&self, start: u64, end: u64, blob: &Blob) -> bool {
         if !self.serving {
-            return start == 0 || end <= layer.hold();
+            return start == 0 || end <= blob.hold();
         }
-        let ahead = layer.ahead();
+        let ahead = blob.ahead();
         self.waiting.iter().any(|at| (start..end).contains(at))
             || (end > self.reader && start <= self.reader.saturating_add(ahead))
     }
 }
 
 /// The thread that decodes.
-fn run(layer: &Layer, known: &Arc<Known>) {
-    let _leaving = Leaving { layer, known };
+fn run(blob: &Blob, known: &Arc<Known>) {
+    let _leaving = Leaving { blob, known };
     let frontier: Arc<dyn admission::Frontier> = Arc::<Known>::clone(known);
-    let Some(_admission) = layer.context.frontiers.admit(&frontier) else {
+    let Some(_admission) = blob.context.frontiers.admit(&frontier) else {
         return;
     };
-    if let Err(error) = decode(layer, known) {
+    if let Err(error) = decode(blob, known) {
         let mut state = known.frontier.lock();
         match error.kind() {
             ErrorKind::Environment => state.trouble = Some(error),
@@ -408,7 +408,7 @@ fn run(layer: &Layer, known: &Arc<Known>) {
 
 /// Reports the end of the decoder, by return or by panic.
 struct Leaving<'a> {
-    layer: &'a Layer,
+    blob: &'a Blob,
     known: &'a Known,
 }
 
@@ -420,13 +420,13 @@ impl Drop for Leaving<'_> {
         if thread::panicking() {
             state.trouble = Some(Error::Io {
                 action: "decode",
-                subject: self.layer.subject.clone(),
+                subject: self.blob.subject.clone(),
                 source: Arc::new(io::Error::other("the decoder panicked")),
             });
         }
         // What was decoded of a blob that is not the manifest's shall not keep others out.
         if state.closed && !state.serving {
-            let cache = &self.layer.context.cache;
+            let cache = &self.blob.context.cache;
             for number in 0..state.spans.spans.len() as u32 {
                 cache.served(self.known.key(number), usize::MAX);
             }
@@ -438,16 +438,16 @@ impl Drop for Leaving<'_> {
 
 /// Decodes from the frontier on, as long as that is wanted, while another thread reads and verifies
 /// the blob some blocks ahead.
-fn decode(layer: &Layer, known: &Known) -> Result<()> {
-    thread::scope(|scope| decode_beside(scope, layer, known))
+fn decode(blob: &Blob, known: &Known) -> Result<()> {
+    thread::scope(|scope| decode_beside(scope, blob, known))
 }
 
 fn decode_beside<'scope>(
     scope: &'scope Scope<'scope, '_>,
-    layer: &'scope Layer,
+    blob: &'scope Blob,
     known: &'scope Known,
 ) -> Result<()> {
-    let (frontier, subject) = (&known.frontier, &layer.subject);
+    let (frontier, subject) = (&known.frontier, &blob.subject);
     let fail = |error: io::Error| lift(error, subject);
     let (number, mut at, member, unstored) = {
         let state = frontier.lock();
@@ -460,15 +460,15 @@ fn decode_beside<'scope>(
         None => place.checkpoint(subject)?,
     };
     let member = (at > 0).then_some(member);
-    let source = FetchedAhead::start(scope, layer, &known.digests, bit / 8)?;
+    let source = FetchedAhead::start(scope, blob, &known.digests, bit / 8)?;
     let mut gunzip = Gunzip::enter(source, bit, &checkpoint, member).map_err(fail)?;
     let mut history = checkpoint.window;
     let mut number = u32::try_from(number).map_err(|_| missing(subject))?;
-    let mut orders = Orders::new(layer, known);
+    let mut orders = Orders::new(blob, known);
     while orders.next(at) {
-        let wanted = layer.span().min(layer.data_end().saturating_sub(at)) as usize;
+        let wanted = blob.span().min(blob.content_end().saturating_sub(at)) as usize;
         let window = history.len();
-        let (buffers, len) = (&layer.context.buffers, WINDOW + wanted + SLOP);
+        let (buffers, len) = (&blob.context.buffers, WINDOW + wanted + SLOP);
         // It has no other unit; the hash that it may wait for has its own.
         let (_unit, mut buffer, _) = buffers.take_unit(len, 0, Term::Long, subject)?;
         let out = buffer.as_mut();
@@ -487,15 +487,15 @@ fn decode_beside<'scope>(
             .get(pos.saturating_sub(WINDOW)..)
             .unwrap_or_default()
             .to_vec();
-        Stats::add(&layer.context.stats.chunks_decoded, 1);
+        Stats::add(&blob.context.stats.chunks_decoded, 1);
         let start = at;
         at += (pos - window) as u64;
-        let next = if at < layer.data_end() {
+        let next = if at < blob.content_end() {
             let mark = gunzip.mark(decoded).map_err(fail)?;
             let (bit, checkpoint, member) = mark.ok_or_else(|| ends_early(subject))?;
-            let dir = layer.context.index_dir.as_deref();
+            let dir = blob.context.index_dir.as_deref();
             // Made under the lock, written outside of it.
-            let (disk, limiter) = (layer.tuning.disk, &layer.context.limiter);
+            let (disk, limiter) = (blob.tuning.disk, &blob.context.limiter);
             let store = frontier.lock().spans.store(dir, disk, limiter);
             let stored = store
                 .and_then(|store| store.append(&checkpoint.to_bytes()))
@@ -509,17 +509,16 @@ fn decode_beside<'scope>(
             };
             let unstored = match stored {
                 Some(_) => None,
-                None => Some(Arc::new(Unstored::new(bit, checkpoint, layer)?)),
+                None => Some(Arc::new(Unstored::new(bit, checkpoint, blob)?)),
             };
             Some((Span { out: at, entry }, member, unstored))
         } else {
             // A match may have crossed the end of the span, and even have reached the file's.
-            let end = window + (layer.data_end() - start) as usize;
+            let end = window + (blob.content_end() - start) as usize;
             let extra = decoded.get(end..).unwrap_or_default().to_vec();
             gunzip.read_behind(decoded);
-            let tail = extra.chain(&mut gunzip);
-            scan::check_tail(tail, layer.data_end(), &layer.spec, subject)?;
-            at = layer.data_end();
+            blob.expected.check_rest(&mut extra.chain(&mut gunzip))?;
+            at = blob.content_end();
             if !orders.wait_for_the_hash() {
                 return Ok(());
             }
@@ -533,7 +532,7 @@ fn decode_beside<'scope>(
             false => bytes,
         };
         let last = next.is_none();
-        publish(layer, known, number, start..at, bytes, next);
+        publish(blob, known, number, start..at, bytes, next);
         if last {
             return Ok(());
         }
@@ -544,23 +543,23 @@ fn decode_beside<'scope>(
 
 /// Makes a span known, and what comes next; after the last one, the index is saved before.
 fn publish(
-    layer: &Layer,
+    blob: &Blob,
     known: &Known,
     number: u32,
     span: std::ops::Range<u64>,
     bytes: Bytes,
     next: Option<(Span, Member, Option<Arc<Unstored>>)>,
 ) {
-    let (frontier, cache) = (&known.frontier, &layer.context.cache);
+    let (frontier, cache) = (&known.frontier, &blob.context.cache);
     let kept = match (&next, known.digests.all()) {
         (None, Some(blocks)) => {
             let mut spans = frontier.lock().spans.clone();
-            layer.save_index(blocks, &mut spans);
+            blob.save_index(blocks, &mut spans);
             Some(spans)
         }
         _ => None,
     };
-    let wanted = frontier.lock().wants(span.start, span.end, layer);
+    let wanted = frontier.lock().wants(span.start, span.end, blob);
     if wanted {
         cache.insert(known.key(number), bytes.clone());
     }
@@ -587,7 +586,7 @@ fn publish(
 
 /// Decides when the decoder goes on.
 struct Orders<'a> {
-    layer: &'a Layer,
+    blob: &'a Blob,
     known: &'a Known,
     /// What had been read from the model when it was last looked at.
     read: u64,
@@ -596,9 +595,9 @@ struct Orders<'a> {
 }
 
 impl<'a> Orders<'a> {
-    fn new(layer: &'a Layer, known: &'a Known) -> Orders<'a> {
+    fn new(blob: &'a Blob, known: &'a Known) -> Orders<'a> {
         Orders {
-            layer,
+            blob,
             known,
             read: 0,
             alone: false,
@@ -615,8 +614,8 @@ impl<'a> Orders<'a> {
                 return false;
             }
             if !state.serving {
-                let most = self.layer.hold().saturating_add(self.layer.ahead());
-                let fits = at.saturating_add(self.layer.span()) <= most;
+                let most = self.blob.hold().saturating_add(self.blob.ahead());
+                let fits = at.saturating_add(self.blob.span()) <= most;
                 if fits || at == 0 {
                     return true;
                 }
@@ -629,7 +628,7 @@ impl<'a> Orders<'a> {
                 return true;
             }
             state.decoder = Decoder::Idle;
-            if self.layer.context.frontiers.is_wanted() {
+            if self.blob.context.frontiers.is_wanted() {
                 return false;
             }
             if self.alone && self.is_quiet() {
@@ -637,7 +636,7 @@ impl<'a> Orders<'a> {
             }
             let (again, waited) = frontier
                 .orders
-                .wait_timeout(state, self.layer.tuning.idle)
+                .wait_timeout(state, self.blob.tuning.idle)
                 .unwrap_or_else(PoisonError::into_inner);
             state = again;
             self.alone = self.is_quiet() && waited.timed_out();
@@ -646,7 +645,7 @@ impl<'a> Orders<'a> {
 
     /// True when nothing was read from the model since the last call.
     fn is_quiet(&mut self) -> bool {
-        let read = self.layer.context.stats.bytes_read();
+        let read = self.blob.context.stats.bytes_read();
         std::mem::replace(&mut self.read, read) == read
     }
 
@@ -668,5 +667,5 @@ fn wait<'a>(condition: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a,
 }
 
 fn ends_early(subject: &str) -> Error {
-    Error::malformed(subject, "the layer's tar ends inside its file")
+    Error::malformed(subject, "the layer ends inside its file")
 }

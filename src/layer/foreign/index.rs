@@ -10,7 +10,7 @@
 //!
 //! ```text
 //!   0   8  magic "mociidx", version 2           then 32 for each block: its BLAKE3
-//!   8   1  packaging                            then 64 for each span:
+//!   8   1  kind of the layer (a seal's)         then 64 for each span:
 //!   9   1  1 when the file is executable           0  8  decompressed offset
 //!  10   2  length of the digest's text             8  8  gzip: bit of the blob; zstd: byte
 //!  12   4  zero                                   16  8  checkpoint: offset in this file
@@ -27,8 +27,10 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::expected::Seal;
+use super::facts::Plan;
 use super::index_dir::{IndexDir, Problem, index_name};
-use super::scan::{Head, Packaging};
+use super::packing::Packing;
 use super::spans::{Blocks, Entry, Span, Spans, Tuning, distance};
 use super::store::{Piece, Store};
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -48,34 +50,30 @@ const BUFFER: usize = 256 << 10;
 pub(super) struct Identity {
     pub(super) digest: Digest,
     pub(super) size: u64,
-    pub(super) packaging: Packaging,
-    pub(super) head: Head,
+    pub(super) plan: Plan,
+    pub(super) seal: Seal,
     pub(super) tuning: Tuning,
 }
 
 impl Identity {
     fn block_size(&self) -> u64 {
-        let least = match self.packaging {
-            Packaging::Raw | Packaging::Tar => self.tuning.plain_block,
-            Packaging::Gzip | Packaging::Zstd => self.tuning.packed_block,
-        };
-        distance(least, self.size)
+        self.tuning.block(self.plan.packing, self.size)
     }
 
     fn header(&self, spans: usize) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         let digest = self.digest.to_string();
-        out.push(self.packaging as u8);
-        out.push(u8::from(self.head.attr.executable));
+        out.push(self.seal.kind);
+        out.push(u8::from(self.seal.flag));
         out.extend_from_slice(&(digest.len() as u16).to_le_bytes());
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(digest.as_bytes());
         out.resize(16 + DIGEST_TEXT, 0);
         for number in [
             self.size,
-            self.head.attr.size,
-            self.head.data_offset,
-            self.head.attr.mtime,
+            self.plan.content(),
+            self.plan.start,
+            self.seal.number,
             self.block_size(),
             spans as u64,
         ] {
@@ -305,8 +303,7 @@ fn parse_span(row: &[u8; SPAN_ROW]) -> Option<Span> {
 /// True when the spans begin at 0, ascend, lie in the blob, and none is larger than a pass makes it.
 fn is_sound(spans: &[Span], identity: &Identity) -> bool {
     let tuning = &identity.tuning;
-    let size = identity.head.attr.size;
-    let end = size.saturating_add(identity.head.data_offset);
+    let (size, end) = (identity.plan.content(), identity.plan.end);
     // A span ends with the first symbol, or the first frame, behind the distance.
     let largest = distance(tuning.span, size).saturating_add(tuning.frame as u64 + (1 << 20));
     let ends = spans.iter().skip(1).map(|span| span.out);
@@ -314,18 +311,17 @@ fn is_sound(spans: &[Span], identity: &Identity) -> bool {
         .iter()
         .zip(ends.chain([end.max(spans.last().map_or(0, |span| span.out))]))
         .all(|(span, end)| end.checked_sub(span.out).is_some_and(|len| len <= largest));
-    let compressed = match identity.packaging {
-        Packaging::Raw | Packaging::Tar => spans.is_empty(),
-        Packaging::Gzip | Packaging::Zstd => spans.first().is_some_and(|span| span.out == 0),
+    let packing = identity.plan.packing;
+    let compressed = match packing {
+        Packing::Plain => spans.is_empty(),
+        Packing::Gzip | Packing::Zstd => spans.first().is_some_and(|span| span.out == 0),
     };
     let places_fit = spans.iter().all(|span| match &span.entry {
-        Entry::GzipStart => span.out == 0 && identity.packaging == Packaging::Gzip,
+        Entry::GzipStart => span.out == 0 && packing == Packing::Gzip,
         Entry::Gzip { bit, checkpoint } => {
-            bit / 8 <= identity.size
-                && identity.packaging == Packaging::Gzip
-                && checkpoint.length <= 64 << 10
+            bit / 8 <= identity.size && packing == Packing::Gzip && checkpoint.length <= 64 << 10
         }
-        Entry::Frame(byte) => *byte <= identity.size && identity.packaging == Packaging::Zstd,
+        Entry::Frame(byte) => *byte <= identity.size && packing == Packing::Zstd,
         Entry::Spooled(_) | Entry::After { .. } => false,
     });
     compressed && sizes_fit && places_fit

@@ -14,14 +14,14 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::{panic, thread};
 
 use super::advance::Advance;
-use super::facts::{self, BUFFER, Fact, Guess};
-use super::scan::{self, Content, Packaging};
-use super::spans::{BlockHasher, Blocks, Recorder, Spans, Tuning, distance, lift};
-use super::verified::Digests;
+use super::expected::Expected;
+use super::facts::{self, BUFFER, Fact, Guess, Plan};
+use super::packing::{self, Packing, lift};
+use super::reader::Digests;
+use super::spans::{BlockHasher, Blocks, Recorder, Spans, Tuning};
 use crate::codec::seek::Record;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::layer::LayerSpec;
-use crate::layer::file_digests::{FileDigests, FileHasher};
 use crate::memory::context::Context;
 use crate::memory::limiter::{Term, Unit};
 use crate::memory::turns::{Turn, Turns};
@@ -36,8 +36,22 @@ static PASSING: Turns = Turns::new(4);
 static PASSING_SMALL: Turns = Turns::new(2);
 
 /// True when a pass takes no time, and no memory, worth mentioning.
-pub(super) fn is_small(blob: &dyn ReadAt, content: &Content, tuning: &Tuning) -> bool {
-    blob.len().max(content.head.attr.size) <= tuning.whole
+pub(super) fn is_small(blob: &dyn ReadAt, plan: &Plan, tuning: &Tuning) -> bool {
+    blob.len().max(plan.content()) <= tuning.whole
+}
+
+/// Who is told the content of a stream while a pass goes over it.
+pub(super) trait Listener: Send {
+    /// From its start on, again if need be.
+    fn begin(&mut self);
+    /// The next bytes of it.
+    fn hear(&mut self, content: &[u8]);
+}
+
+/// Nobody.
+impl Listener for () {
+    fn begin(&mut self) {}
+    fn hear(&mut self, _: &[u8]) {}
 }
 
 /// What to go over.
@@ -45,10 +59,13 @@ pub(super) struct Pass<'a> {
     pub(super) context: &'a Context,
     pub(super) blob: &'a dyn ReadAt,
     pub(super) advance: &'a Advance,
-    pub(super) spec: &'a LayerSpec,
+    /// The digest that it must have.
+    pub(super) digest: Digest,
     pub(super) subject: &'a str,
-    /// What the layer's first bytes said.
+    /// What it is taken for,
     pub(super) guess: Guess,
+    /// and whether it is that.
+    pub(super) expected: &'a dyn Expected,
     pub(super) tuning: &'a Tuning,
     /// Where temporary files go.
     pub(super) dir: Option<std::path::PathBuf>,
@@ -61,10 +78,8 @@ pub(super) struct Passed {
     pub(super) fact: Fact,
     pub(super) blocks: Blocks,
     pub(super) spans: Spans,
-    /// The file, when it is small.
+    /// The content, when it is small.
     pub(super) whole: Option<Vec<u8>>,
-    /// Digests of the file, when they were asked for.
-    pub(super) file: Option<FileDigests>,
 }
 
 /// The right to hash a blob.
@@ -78,7 +93,6 @@ struct Decoded {
     blocks: Option<Blocks>,
     spans: Spans,
     whole: Option<Vec<u8>>,
-    file: Option<FileDigests>,
 }
 
 impl Pass<'_> {
@@ -96,14 +110,14 @@ impl Pass<'_> {
         }
     }
 
-    /// Goes over the layer. With `digests`, also computes the file's.
+    /// Goes over the blob, and tells its content to `listener`.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the blob is not what the manifest says
     /// or its stream is damaged, [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when it does
     /// not hold exactly the one file, [`ErrorKind::Environment`](crate::ErrorKind::Environment) when
     /// it cannot be read.
-    pub(super) fn run(&self, digests: Option<FileHasher>) -> Result<Passed> {
+    pub(super) fn run(&self, listener: &mut dyn Listener) -> Result<Passed> {
         let _turn = self.turns().take();
         let limiter = &self.context.limiter;
         self.windows.run(
@@ -111,33 +125,29 @@ impl Pass<'_> {
             self.memory(),
             self.term(),
             self.subject,
-            |_, decoder| self.run_within(decoder, digests.clone()),
+            |_, decoder| self.run_within(decoder, listener),
         )
     }
 
     /// Bytes that a pass takes, besides a zstd decoder.
     pub(super) fn memory(&self) -> u64 {
         let buffers = self.blob.len().min((AHEAD as u64 + 3) * BUFFER as u64);
-        let Content { packaging, head } = self.guess.unproven();
-        let whole = head.attr.size.min(self.tuning.whole);
-        let pending = match packaging {
-            Packaging::Zstd => head.attr.size.min(self.tuning.frame as u64) + BUFFER as u64,
-            Packaging::Raw | Packaging::Tar | Packaging::Gzip => 0,
+        let plan = self.guess.unproven();
+        let whole = plan.content().min(self.tuning.whole);
+        let pending = match plan.packing {
+            Packing::Zstd => plan.content().min(self.tuning.frame as u64) + BUFFER as u64,
+            Packing::Plain | Packing::Gzip => 0,
         };
         buffers + whole + pending
     }
 
-    fn run_within(&self, memory: &mut Decoder, digests: Option<FileHasher>) -> Result<Passed> {
+    fn run_within(&self, memory: &mut Decoder, listener: &mut dyn Listener) -> Result<Passed> {
         // BLAKE3 is the business of the side that has less to do.
-        let (hashing, decoding) = match self.guess.unproven().packaging {
-            Packaging::Raw | Packaging::Tar => {
-                let size = distance(self.tuning.plain_block, self.blob.len());
-                (None, Some(BlockHasher::new(size)))
-            }
-            Packaging::Gzip | Packaging::Zstd => {
-                let size = distance(self.tuning.packed_block, self.blob.len());
-                (Some(BlockHasher::new(size)), None)
-            }
+        let packing = self.guess.unproven().packing;
+        let blocks = BlockHasher::new(self.tuning.block(packing, self.blob.len()));
+        let (hashing, decoding) = match packing {
+            Packing::Plain => (None, Some(blocks)),
+            Packing::Gzip | Packing::Zstd => (Some(blocks), None),
         };
         let stop = &AtomicBool::new(false);
         let (hashed, decoded) = thread::scope(|scope| {
@@ -145,7 +155,7 @@ impl Pass<'_> {
             let source = Buffers::new(receiver, stop, decoding, self.advance);
             let decoder = thread::Builder::new()
                 .name("layer-pass".into())
-                .spawn_scoped(scope, move || self.decode(source, digests, memory))
+                .spawn_scoped(scope, move || self.decode(source, listener, memory))
                 .map_err(|source| Error::Io {
                     action: "start a thread for",
                     subject: self.subject.into(),
@@ -169,7 +179,6 @@ impl Pass<'_> {
             })?,
             spans: decoded.spans,
             whole: decoded.whole,
-            file: decoded.file,
         })
     }
 
@@ -226,46 +235,71 @@ impl Pass<'_> {
 
     /// Reads the blob, hands it to `each`, checks its digest, and what it was taken for.
     fn prove(&self, each: impl FnMut(&Arc<Vec<u8>>)) -> Result<Fact> {
-        facts::prove(self.blob, self.spec, self.subject, each)?.confirm(&self.guess, self.subject)
+        let confirm = |first: &dyn ReadAt| self.expected.confirm(first);
+        let proven = facts::prove(self.blob, self.digest, self.subject, confirm, each)?;
+        Ok(self.guess.confirmed(proven))
     }
 
-    /// Decodes what comes, and checks that it is the one file.
+    /// Decodes what comes, and checks that it is what was expected.
     fn decode(
         &self,
         mut source: Buffers<'_>,
-        mut digests: Option<FileHasher>,
+        listener: &mut dyn Listener,
         memory: &mut Decoder,
     ) -> Result<Decoded> {
-        let Content { packaging, head } = *self.guess.unproven();
-        let (attr, subject) = (head.attr, self.subject);
-        let mut whole = (attr.size <= self.tuning.whole).then(Vec::new);
+        let (plan, subject) = (*self.guess.unproven(), self.subject);
+        let mut whole = (plan.content() <= self.tuning.whole).then(Vec::new);
         let limiter = Arc::clone(&self.context.limiter);
-        let dir = self.dir.clone();
-        let mut recorder = Recorder::new(self.tuning, attr.size, self.blob.len(), dir, limiter);
-        if packaging == Packaging::Gzip {
+        let (dir, size) = (self.dir.clone(), plan.content());
+        let mut recorder = Recorder::new(self.tuning, size, self.blob.len(), dir, limiter);
+        if plan.packing == Packing::Gzip {
             recorder.start_gzip();
         }
         let record: &mut dyn Record = &mut recorder;
         let memory = Box::new(|size| memory.grow(size));
-        let stream = scan::unpack(&mut source, packaging, Some(record), memory)
+        let stream = packing::unpack(&mut source, plan.packing, Some(record), memory)
             .map_err(|error| lift(error, subject))?;
-        let walked = scan::walk(stream, packaging, self.spec, subject, |bytes| {
-            if let Some(whole) = &mut whole {
-                whole.extend_from_slice(bytes);
-            }
-            if let Some(digests) = &mut digests {
-                digests.update(bytes);
-            }
+        listener.begin();
+        self.expected.check(&mut Overheard {
+            stream,
+            at: 0,
+            plan,
+            whole: whole.as_mut(),
+            listener,
         })?;
-        if walked.is_some_and(|walked| walked != head) {
-            return Err(facts::changed(subject));
-        }
         Ok(Decoded {
             blocks: source.blocks.map(BlockHasher::finish),
             spans: recorder.finish().map_err(|error| lift(error, subject))?,
             whole,
-            file: digests.map(FileHasher::finish),
         })
+    }
+}
+
+/// A stream whose content is kept, or told to somebody, while another reads it.
+struct Overheard<'a, R> {
+    stream: R,
+    /// Offset of the next byte.
+    at: u64,
+    plan: Plan,
+    whole: Option<&'a mut Vec<u8>>,
+    listener: &'a mut dyn Listener,
+}
+
+impl<R: Read> Read for Overheard<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.stream.read(buf)?;
+        let end = self.at.saturating_add(n as u64);
+        let (from, to) = (self.plan.start.max(self.at), self.plan.end.min(end));
+        if from < to {
+            let content = (from - self.at) as usize..(to - self.at) as usize;
+            let content = buf.get(content).unwrap_or_default();
+            if let Some(whole) = &mut self.whole {
+                whole.extend_from_slice(content);
+            }
+            self.listener.hear(content);
+        }
+        self.at = end;
+        Ok(n)
     }
 }
 

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::packing::{Packing, lift};
 use super::store::{Piece, Store};
 use crate::codec::frames::Frames;
 use crate::codec::gzip::Gunzip;
@@ -68,6 +69,17 @@ impl Tuning {
         disk: true,
         idle: Duration::from_secs(3600),
     };
+}
+
+impl Tuning {
+    /// Bytes of the blocks of a blob of `len`.
+    pub(super) fn block(&self, packing: Packing, len: u64) -> u64 {
+        let least = match packing {
+            Packing::Plain => self.plain_block,
+            Packing::Gzip | Packing::Zstd => self.packed_block,
+        };
+        distance(least, len)
+    }
 }
 
 /// `least`, or so much that `total` has no more than the allowed number of parts.
@@ -336,23 +348,6 @@ impl Place {
 /// The error when a span does not exist.
 pub(super) fn missing(subject: &str) -> Error {
     Error::corrupt(subject, "has no such span")
-}
-
-/// What an error of a stream means: one of ours inside, damage, or the system's.
-pub(super) fn lift(error: io::Error, subject: &str) -> Error {
-    if let Some(inner) = error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
-        return inner.clone();
-    }
-    match error.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-            Error::corrupt(subject, format!("cannot be decoded: {error}"))
-        }
-        _ => Error::Io {
-            action: "decode",
-            subject: subject.into(),
-            source: Arc::new(error),
-        },
-    }
 }
 
 /// Collects [`Spans`] while a stream is decoded.

@@ -6,20 +6,26 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Barrier, RwLock};
+use std::sync::{Barrier, Mutex, RwLock};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::blob::Blob;
+use super::frontier::Known;
+use super::on_demand::Unit;
 use super::*;
 use crate::codec::inflate::tests::sample;
 use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
+use crate::error::ErrorKind;
 use crate::layer::Reading;
+use crate::memory::cache::ChunkKey;
 use crate::memory::cache::LruChunkCache;
 use crate::oci::stated::MediaTypes;
 use crate::oci::{Descriptor, Stated};
 use crate::tar::write::{END_OF_ARCHIVE, file_header, padding};
+use crate::work::cores;
 
 impl ForeignFile {
     /// Opens a layer of a file.
@@ -39,7 +45,7 @@ impl ForeignFile {
 
     /// Waits until all of the layer was decoded.
     fn finish(&self) -> Result<()> {
-        self.known()?.reach(&self.layer, u64::MAX - 1)
+        self.stream.known()?.reach(&self.stream.blob, u64::MAX - 1)
     }
 }
 

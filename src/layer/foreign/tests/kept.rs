@@ -252,24 +252,24 @@ fn who_waits_decodes_what_comes_next() {
         let kept = Kept::new(pack);
         kept.open().1.verify(&[]).unwrap();
         let (_, file) = open_fickle(&kept.blob, 4 << 20, Some(kept.dir()));
-        let known = file.known().unwrap();
-        let first = file
-            .part(&known, file.layer.guess.unproven().head.data_offset)
-            .unwrap();
+        let known = file.stream.known().unwrap();
+        let first = file.stream.part(&known, file.content.member.start).unwrap();
         let decoded = || {
-            let stats = &file.layer.context.stats;
+            let stats = &file.stream.blob.context.stats;
             stats.chunks_decoded.load(Ordering::Relaxed)
         };
         let before = decoded();
-        while file.decode_next(&known, first) {}
+        while file.stream.decode_next(&known, first) {}
         let mut next = first;
         let mut ahead = 0;
         while let Some(unit) =
-            file.known_part(&known, known.content(&file.layer).unwrap(), next.end)
+            file.stream
+                .known_part(&known, known.plan(&file.stream.blob).unwrap(), next.end)
             && ahead < cores() as u64
         {
             assert!(
-                file.layer
+                file.stream
+                    .blob
                     .context
                     .cache
                     .get(known.key(unit.number))
@@ -279,9 +279,12 @@ fn who_waits_decodes_what_comes_next() {
         }
         assert!(ahead > 0);
         assert_eq!(decoded() - before, ahead, "as many as there are processors");
-        let last = file.part(&known, file.layer.data_end() - 1).unwrap();
+        let last = file
+            .stream
+            .part(&known, file.content.plan().end - 1)
+            .unwrap();
         assert!(
-            !file.decode_next(&known, last),
+            !file.stream.decode_next(&known, last),
             "there is nothing behind it"
         );
         let mut read = Vec::new();
@@ -291,8 +294,8 @@ fn who_waits_decodes_what_comes_next() {
         assert!(read == kept.data);
         // What would push out what is wanted now is left to its reader.
         let (_, file) = open_fickle(&kept.blob, 10_000, Some(kept.dir()));
-        let known = file.known().unwrap();
-        assert!(!file.decode_next(&known, first));
+        let known = file.stream.known().unwrap();
+        assert!(!file.stream.decode_next(&known, first));
     }
 }
 

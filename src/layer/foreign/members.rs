@@ -5,10 +5,9 @@
 
 use std::io::{self, Read};
 
-use super::spans::lift;
-use crate::codec::frames::Frames;
-use crate::codec::gzip::Gunzip;
-use crate::codec::seek::Record;
+use super::expected::{Expected, Seal};
+use super::facts::{self, Plan, changed};
+use super::packing::{Packing, lift, read_out, unpack};
 use crate::entry_path::printable_bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{FileAttr, LayerSpec, LinkTarget, Reading};
@@ -31,11 +30,22 @@ pub(super) enum Packaging {
     Zstd = 3,
 }
 
-/// What a layer's own header says of its file.
+impl Packaging {
+    /// How its stream is had.
+    fn packing(self) -> Packing {
+        match self {
+            Packaging::Raw | Packaging::Tar => Packing::Plain,
+            Packaging::Gzip => Packing::Gzip,
+            Packaging::Zstd => Packing::Zstd,
+        }
+    }
+}
+
+/// A file in a layer: a range of its stream, and what the layer says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct Member {
     /// Where the file starts in the (decompressed) layer.
-    pub(super) data_offset: u64,
+    pub(super) start: u64,
     pub(super) attr: FileAttr,
 }
 
@@ -43,13 +53,18 @@ pub(super) struct Head {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Content {
     pub(super) packaging: Packaging,
-    pub(super) head: Head,
+    pub(super) member: Member,
 }
 
 impl Content {
-    /// Where the file ends in the (decompressed) layer.
-    pub(super) fn data_end(&self) -> u64 {
-        self.head.data_offset.saturating_add(self.head.attr.size)
+    /// What its stream is to be planned with.
+    pub(super) fn plan(&self) -> Plan {
+        let Member { start, attr } = self.member;
+        Plan {
+            packing: self.packaging.packing(),
+            start,
+            end: start.saturating_add(attr.size),
+        }
     }
 }
 
@@ -66,18 +81,64 @@ const SNIFF: usize = 512;
 /// Largest expansion of deflate, rounded up: a header that declares more lies.
 const MAX_DEFLATE_RATIO: u64 = 1_040;
 
+/// What a layer holds, as far as it must be known to build the tree.
+pub(super) enum Opening {
+    /// A file, if what the first bytes say is right.
+    File(Content),
+    /// A link; proven.
+    Link(LinkTarget),
+}
+
+/// Looks at a layer: reads its first kilobytes, or all of a small one that holds a link.
+///
+/// # Errors
+/// As [`look`]; for a link also when its layer is not the manifest's.
+pub(super) fn open(
+    blob: &dyn ReadAt,
+    spec: &LayerSpec,
+    subject: &str,
+    effort: &Effort,
+) -> Result<Opening> {
+    match look(blob, spec, subject, effort)? {
+        Look::File(content) => Ok(Opening::File(content)),
+        Look::Link(_) => prove_link(blob, spec, subject, effort).map(Opening::Link),
+    }
+}
+
+/// Where the link that is the only member of a layer leads.
+fn prove_link(
+    blob: &dyn ReadAt,
+    spec: &LayerSpec,
+    subject: &str,
+    effort: &Effort,
+) -> Result<LinkTarget> {
+    if blob.len() > limits::MAX_LINK_LAYER_BYTES {
+        let rule = format!("holds a link, and has {} bytes", blob.len());
+        return Err(Error::malformed(subject, rule));
+    }
+    effort.spend(blob.len())?;
+    let (mut bytes, mut packaging) = (Vec::new(), None);
+    let confirm = |first: &dyn ReadAt| match look(first, spec, subject, &Effort::default())? {
+        Look::Link(found) => {
+            packaging = Some(found);
+            Ok(())
+        }
+        Look::File(_) => Err(changed(subject)),
+    };
+    facts::prove(blob, spec.stated.digest, subject, confirm, |buffer| {
+        bytes.extend_from_slice(buffer);
+    })?;
+    let packaging = packaging.ok_or_else(|| changed(subject))?;
+    link(&bytes, packaging, spec, subject, effort)
+}
+
 /// Finds out what a layer is, from its first bytes. What is read and decoded for it counts as effort.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when a tar holds no single file of the
 /// right name, [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when a stream that must be a tar
 /// cannot be decoded.
-pub(super) fn look(
-    blob: &dyn ReadAt,
-    spec: &LayerSpec,
-    subject: &str,
-    effort: &Effort,
-) -> Result<Look> {
+fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str, effort: &Effort) -> Result<Look> {
     if spec.reading == Reading::File {
         return Ok(raw(blob, spec));
     }
@@ -86,18 +147,18 @@ pub(super) fn look(
     let first = first.get_mut(..len).unwrap_or_default();
     effort.spend(len as u64)?;
     blob.read_exact_at(first, 0)?;
-    let packaging = match first {
-        [0x1f, 0x8b, ..] => Packaging::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Packaging::Zstd,
-        _ if is_tar(first) => Packaging::Tar,
-        _ => Packaging::Raw,
+    let packaging = match Packing::of(first) {
+        Packing::Gzip => Packaging::Gzip,
+        Packing::Zstd => Packaging::Zstd,
+        Packing::Plain if is_tar(first) => Packaging::Tar,
+        Packing::Plain => Packaging::Raw,
     };
     if packaging == Packaging::Raw {
         return Ok(raw(blob, spec));
     }
     let stream = unpack(
         Front::new(blob, effort),
-        packaging,
+        packaging.packing(),
         None,
         Box::new(|_| Ok(())),
     )
@@ -125,15 +186,15 @@ pub(super) fn look(
         }
     }
     let mut members = Members::new(start.chain(stream), subject);
-    let head = loop {
+    let member = loop {
         let Some(entry) = members.next_member()? else {
             return Err(no_file(subject));
         };
         if matches!(entry.kind, EntryKind::Symlink | EntryKind::HardLink) {
             return Ok(Look::Link(packaging));
         }
-        if let Some(head) = accept(&entry, spec, subject)? {
-            break head;
+        if let Some(member) = accept(&entry, spec, subject)? {
+            break member;
         }
     };
     let possible = match packaging {
@@ -141,32 +202,32 @@ pub(super) fn look(
         Packaging::Gzip => blob.len().saturating_mul(MAX_DEFLATE_RATIO),
         Packaging::Zstd | Packaging::Raw => limits::MAX_FILE_BYTES,
     };
-    if head.attr.size > possible.min(limits::MAX_FILE_BYTES) {
+    if member.attr.size > possible.min(limits::MAX_FILE_BYTES) {
         return Err(Error::corrupt(
             subject,
             format!(
                 "the tar header declares {} bytes, more than a layer of {} can hold",
-                head.attr.size,
+                member.attr.size,
                 blob.len()
             ),
         ));
     }
-    Ok(Look::File(Content { packaging, head }))
+    Ok(Look::File(Content { packaging, member }))
 }
 
 /// The link that is the only member of the layer `bytes`, which were proven.
 ///
 /// # Errors
-/// As [`walk`].
-pub(super) fn link(
+/// As [`OneFile::check`].
+fn link(
     bytes: &[u8],
     packaging: Packaging,
     spec: &LayerSpec,
     subject: &str,
     effort: &Effort,
 ) -> Result<LinkTarget> {
-    let stream =
-        unpack(bytes, packaging, None, Box::new(|_| Ok(()))).map_err(|e| lift(e, subject))?;
+    let stream = unpack(bytes, packaging.packing(), None, Box::new(|_| Ok(())))
+        .map_err(|e| lift(e, subject))?;
     let stream = Counted { stream, effort };
     let mut members = Members::new(stream.take(limits::MAX_HEAD_BYTES), subject);
     let mut target = None;
@@ -204,8 +265,8 @@ pub(super) fn claims_compressed_tar(media_type: &str) -> bool {
 fn raw(blob: &dyn ReadAt, spec: &LayerSpec) -> Look {
     Look::File(Content {
         packaging: Packaging::Raw,
-        head: Head {
-            data_offset: 0,
+        member: Member {
+            start: 0,
             attr: FileAttr {
                 size: blob.len(),
                 executable: spec.stated.executable == Some(true),
@@ -215,24 +276,10 @@ fn raw(blob: &dyn ReadAt, spec: &LayerSpec) -> Look {
     })
 }
 
-/// The decompressed stream of a layer. `memory` is asked for what a zstd decoder takes.
-pub(super) fn unpack<'r, R: Read + 'r>(
-    source: R,
-    packaging: Packaging,
-    record: Option<&'r mut dyn Record>,
-    memory: Box<dyn FnMut(u64) -> io::Result<()> + 'r>,
-) -> io::Result<Box<dyn Read + 'r>> {
-    Ok(match packaging {
-        Packaging::Raw | Packaging::Tar => Box::new(source),
-        Packaging::Gzip => Box::new(Gunzip::new(source, record)),
-        Packaging::Zstd => Box::new(Frames::new(source, record, memory)?),
-    })
-}
-
 /// The rules for a member of a layer's tar: directories are passed over (`None`), a file has the
 /// base name that the manifest gives it, and there is nothing else. Only its execute bits, its time
 /// and its bytes are taken: owner, set-id bits and extended attributes are not.
-fn accept(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Result<Option<Head>> {
+fn accept(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Result<Option<Member>> {
     let name = printable_bytes(&entry.path);
     let refuse = |rule: &str| {
         Err(Error::malformed(
@@ -247,8 +294,8 @@ fn accept(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Result<
         EntryKind::Special => return refuse("is neither a file nor a directory"),
     }
     check_name(entry, spec, subject)?;
-    Ok(Some(Head {
-        data_offset: entry.data_offset,
+    Ok(Some(Member {
+        start: entry.data_offset,
         attr: FileAttr {
             size: entry.size,
             executable: entry.mode & 0o111 != 0,
@@ -273,68 +320,65 @@ fn check_name(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Res
     ))
 }
 
-/// Goes through the whole of a layer's stream, checks its structure to the end, and hands the
-/// file's bytes to `file`.
-///
-/// # Errors
-/// As [`look`]; and for whatever cannot be decoded.
-pub(super) fn walk(
-    mut stream: impl Read,
-    packaging: Packaging,
-    spec: &LayerSpec,
-    subject: &str,
-    mut file: impl FnMut(&[u8]),
-) -> Result<Option<Head>> {
-    let mut buffer = vec![0; 256 << 10];
-    if packaging == Packaging::Raw {
-        loop {
-            match stream.read(&mut buffer) {
-                Ok(0) => return Ok(None),
-                Ok(n) => file(buffer.get(..n).unwrap_or_default()),
-                Err(error) => return Err(lift(error, subject)),
-            }
-        }
-    }
-    let mut members = Members::new(stream, subject);
-    let mut found = None;
-    while let Some(entry) = members.next_member()? {
-        let Some(head) = accept(&entry, spec, subject)? else {
-            continue;
-        };
-        if found.replace(head).is_some() {
-            return Err(several(subject));
-        }
-        loop {
-            match members.read_data(&mut buffer)? {
-                0 => break,
-                n => file(buffer.get(..n).unwrap_or_default()),
-            }
-        }
-    }
-    members.finish()?;
-    match found {
-        Some(head) => Ok(Some(head)),
-        None => Err(no_file(subject)),
-    }
+/// The layer of one file, as it was taken for when it was opened.
+pub(super) struct OneFile {
+    pub(super) spec: LayerSpec,
+    pub(super) subject: String,
+    pub(super) content: Content,
 }
 
-/// Checks that nothing follows the file in its tar: `stream` starts where the file ends.
-///
-/// # Errors
-/// As [`walk`].
-pub(super) fn check_tail(
-    stream: impl Read,
-    data_end: u64,
-    spec: &LayerSpec,
-    subject: &str,
-) -> Result<()> {
-    let mut members = Members::behind_data(stream, data_end, subject);
-    while let Some(entry) = members.next_member()? {
-        if accept(&entry, spec, subject)?.is_some() {
-            return Err(several(subject));
+impl Expected for OneFile {
+    fn confirm(&self, first: &dyn ReadAt) -> Result<()> {
+        match look(first, &self.spec, &self.subject, &Effort::default()) {
+            Ok(Look::File(content)) if content == self.content => Ok(()),
+            _ => Err(changed(&self.subject)),
         }
     }
-    members.finish()
+
+    fn check(&self, stream: &mut dyn Read) -> Result<()> {
+        let subject = &*self.subject;
+        if self.content.packaging == Packaging::Raw {
+            return read_out(stream, subject);
+        }
+        let mut buffer = vec![0; 256 << 10];
+        let mut members = Members::new(stream, subject);
+        let mut found = None;
+        while let Some(entry) = members.next_member()? {
+            let Some(member) = accept(&entry, &self.spec, subject)? else {
+                continue;
+            };
+            if found.replace(member).is_some() {
+                return Err(several(subject));
+            }
+            while members.read_data(&mut buffer)? > 0 {}
+        }
+        members.finish()?;
+        match found {
+            Some(member) if member == self.content.member => Ok(()),
+            Some(_) => Err(changed(subject)),
+            None => Err(no_file(subject)),
+        }
+    }
+
+    fn check_rest(&self, stream: &mut dyn Read) -> Result<()> {
+        let subject = &*self.subject;
+        let mut members = Members::behind_data(stream, self.content.plan().end, subject);
+        while let Some(entry) = members.next_member()? {
+            if accept(&entry, &self.spec, subject)?.is_some() {
+                return Err(several(subject));
+            }
+        }
+        members.finish()
+    }
+
+    fn seal(&self) -> Seal {
+        let attr = &self.content.member.attr;
+        Seal {
+            kind: self.content.packaging as u8,
+            flag: attr.executable,
+            number: attr.mtime,
+        }
+    }
 }
 
 fn no_file(subject: &str) -> Error {

@@ -1,19 +1,20 @@
-//! What of a layer never changes: the blob, what the manifest says of it, and what its first bytes
-//! said. Shared by the file and the threads that work for it.
+//! What of a stream never changes: its blob, the digest that this must have, and what it is taken for.
+//! Shared by the stream and the threads that work for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use super::advance::Advance;
+use super::expected::Expected;
 use super::facts::{Fact, Guess};
 use super::index;
+use super::packing::Packing;
 use super::pass::{self, Pass};
-use super::scan::Packaging;
 use super::spans::{Blocks, Spans, Tuning, distance};
 use crate::codec::frames;
+use crate::digest::Digest;
 use crate::error::Result;
-use crate::layer::LayerSpec;
 use crate::limits;
 use crate::memory::context::Context;
 use crate::memory::limiter::Term;
@@ -27,31 +28,35 @@ const BESIDE_A_WINDOW: u64 = 512 << 10;
 /// Most bytes that are decoded ahead of a sequential reader.
 const MOST_AHEAD: u64 = 128 << 20;
 
-/// A layer without a chunk table.
-pub(super) struct Layer {
+/// A blob that a stream comes out of.
+pub(super) struct Blob {
     /// Reads of it are counted in `advance`.
-    pub(super) blob: Arc<dyn ReadAt>,
+    pub(super) bytes: Arc<dyn ReadAt>,
     pub(super) advance: Arc<Advance>,
-    pub(super) spec: LayerSpec,
+    /// Its digest, as the manifest has it.
+    pub(super) digest: Digest,
     pub(super) context: Arc<Context>,
     pub(super) tuning: Tuning,
-    /// Names the layer in messages.
+    /// Names it in messages.
     pub(super) subject: String,
-    /// What the first bytes said. Only plans are made with it.
+    /// What it is taken for. Only plans are made with it,
     pub(super) guess: Guess,
+    /// and whether it is that is asked here.
+    pub(super) expected: Box<dyn Expected>,
     /// What its zstd decoders take.
     pub(super) windows: Windows,
 }
 
-impl Layer {
+impl Blob {
     pub(super) fn pass(&self) -> Pass<'_> {
         Pass {
             context: &self.context,
-            blob: &*self.blob,
+            blob: &*self.bytes,
             advance: &self.advance,
-            spec: &self.spec,
+            digest: self.digest,
             subject: &self.subject,
             guess: self.guess,
+            expected: &*self.expected,
             tuning: &self.tuning,
             dir: self.context.index_dir.clone(),
             windows: &self.windows,
@@ -63,13 +68,13 @@ impl Layer {
     /// # Errors
     /// When there is not as much, and never will be.
     pub(super) fn expect_windows(&self) -> Result<()> {
-        if self.guess.unproven().packaging != Packaging::Zstd {
+        if self.guess.unproven().packing != Packing::Zstd {
             return Ok(());
         }
         let mut start = [0; 18];
-        let len = self.blob.len().min(start.len() as u64) as usize;
+        let len = self.bytes.len().min(start.len() as u64) as usize;
         let start = start.get_mut(..len).unwrap_or_default();
-        self.blob.read_exact_at(start, 0)?;
+        self.bytes.read_exact_at(start, 0)?;
         let window = frames::window(start);
         if window > 0 {
             self.windows.expect(window + BESIDE_A_WINDOW);
@@ -81,17 +86,17 @@ impl Layer {
 
     /// True when a pass takes no time worth mentioning.
     pub(super) fn is_small(&self) -> bool {
-        pass::is_small(&*self.blob, self.guess.unproven(), &self.tuning)
+        pass::is_small(&*self.bytes, self.guess.unproven(), &self.tuning)
     }
 
-    /// Where the file probably ends in the decompressed layer.
-    pub(super) fn data_end(&self) -> u64 {
-        self.guess.unproven().data_end()
+    /// Where the content probably ends in the stream.
+    pub(super) fn content_end(&self) -> u64 {
+        self.guess.unproven().end
     }
 
     /// Decompressed bytes between seek points.
     pub(super) fn span(&self) -> u64 {
-        distance(self.tuning.span, self.guess.attr().size)
+        distance(self.tuning.span, self.guess.unproven().content())
     }
 
     /// True when the decoder goes only as far as readers do, instead of once over all of the layer.
@@ -100,19 +105,16 @@ impl Layer {
     /// spans that are not to be decoded before the digest was found right; a huge blob has blocks of
     /// which too few fit into memory.
     pub(super) fn has_frontier(&self) -> bool {
-        self.guess.unproven().packaging == Packaging::Gzip
-            && self.guess.attr().size > self.tuning.whole
+        self.guess.unproven().packing == Packing::Gzip
+            && self.guess.unproven().content() > self.tuning.whole
             && self.span() <= u64::from(limits::MAX_CHUNK_BYTES)
             && self.block() <= LARGEST_BLOCK
     }
 
     /// Compressed bytes of a block.
     pub(super) fn block(&self) -> u64 {
-        let least = match self.guess.unproven().packaging {
-            Packaging::Raw | Packaging::Tar => self.tuning.plain_block,
-            Packaging::Gzip | Packaging::Zstd => self.tuning.packed_block,
-        };
-        distance(least, self.blob.len())
+        self.tuning
+            .block(self.guess.unproven().packing, self.bytes.len())
     }
 
     /// Bytes that may be decoded ahead of a reader, so that the cache holds them until it comes;
@@ -151,7 +153,7 @@ impl Layer {
         let Some(dir) = self.context.index_dir.as_deref() else {
             return;
         };
-        if self.blob.len() < self.tuning.persist || !spans.outlive_the_store() {
+        if self.bytes.len() < self.tuning.persist || !spans.outlive_the_store() {
             return;
         }
         if let Err(problem) = index::save(dir, &self.identity(), blocks, spans) {
@@ -172,10 +174,10 @@ impl Layer {
 
     fn identity(&self) -> index::Identity {
         index::Identity {
-            digest: self.spec.stated.digest,
-            size: self.blob.len(),
-            packaging: self.guess.unproven().packaging,
-            head: self.guess.unproven().head,
+            digest: self.digest,
+            size: self.bytes.len(),
+            plan: *self.guess.unproven(),
+            seal: self.expected.seal(),
             tuning: self.tuning,
         }
     }

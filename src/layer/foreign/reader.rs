@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{Builder, Scope};
 
-use super::layer::Layer;
+use super::blob::Blob;
 use super::spans::Blocks;
 use crate::error::{Error, Result};
 use crate::memory::context::Stats;
@@ -95,20 +95,20 @@ impl Digests {
     }
 
     /// Reads and verifies block `number` of `layer`.
-    pub(super) fn read(&self, layer: &Layer, number: u64, block: &mut Vec<u8>) -> Result<()> {
+    pub(super) fn read(&self, blob: &Blob, number: u64, block: &mut Vec<u8>) -> Result<()> {
         let changed = |what: &str| {
             let offset = number.saturating_mul(self.size);
             Error::corrupt(
-                &layer.subject,
+                &blob.subject,
                 format!("the layer {what} at offset {offset}"),
             )
         };
         let expected = self.of(number).ok_or_else(|| changed("has no bytes"))?;
         let offset = number * self.size;
-        let len = self.size.min(layer.blob.len().saturating_sub(offset)) as usize;
+        let len = self.size.min(blob.bytes.len().saturating_sub(offset)) as usize;
         block.resize(len, 0);
-        layer.blob.read_exact_at(block, offset)?;
-        Stats::add(&layer.context.stats.chunks_verified, 1);
+        blob.bytes.read_exact_at(block, offset)?;
+        Stats::add(&blob.context.stats.chunks_verified, 1);
         if blake3::hash(block).as_bytes() != &expected {
             block.clear();
             return Err(changed("changed since its digest was verified,"));
@@ -124,7 +124,7 @@ impl Digests {
 
 /// The blob from some byte on.
 pub(super) struct VerifiedReader<'a> {
-    layer: &'a Layer,
+    blob: &'a Blob,
     digests: &'a Digests,
     at: u64,
     block: Vec<u8>,
@@ -133,9 +133,9 @@ pub(super) struct VerifiedReader<'a> {
 }
 
 impl<'a> VerifiedReader<'a> {
-    pub(super) fn new(layer: &'a Layer, digests: &'a Digests, at: u64) -> VerifiedReader<'a> {
+    pub(super) fn new(blob: &'a Blob, digests: &'a Digests, at: u64) -> VerifiedReader<'a> {
         VerifiedReader {
-            layer,
+            blob,
             digests,
             at,
             block: Vec::new(),
@@ -146,13 +146,13 @@ impl<'a> VerifiedReader<'a> {
 
 impl Read for VerifiedReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.at >= self.layer.blob.len() {
+        if self.at >= self.blob.bytes.len() {
             return Ok(0);
         }
         if self.at >= self.start + self.block.len() as u64 || self.block.is_empty() {
             let number = self.at / self.digests.size;
             self.digests
-                .read(self.layer, number, &mut self.block)
+                .read(self.blob, number, &mut self.block)
                 .map_err(io::Error::other)?;
             self.start = number * self.digests.size;
         }
@@ -184,7 +184,7 @@ impl FetchedAhead {
     /// When there is no thread for it.
     pub(super) fn start<'scope>(
         scope: &'scope Scope<'scope, '_>,
-        layer: &'scope Layer,
+        blob: &'scope Blob,
         digests: &'scope Digests,
         at: u64,
     ) -> Result<FetchedAhead> {
@@ -193,10 +193,10 @@ impl FetchedAhead {
         let first = at / digests.size;
         Builder::new()
             .name("layer-fetch".into())
-            .spawn_scoped(scope, move || fetch(layer, digests, first, &sender, &free))
+            .spawn_scoped(scope, move || fetch(blob, digests, first, &sender, &free))
             .map_err(|source| Error::Io {
                 action: "start a thread for",
-                subject: layer.subject.clone(),
+                subject: blob.subject.clone(),
                 source: Arc::new(source),
             })?;
         Ok(FetchedAhead {
@@ -209,16 +209,16 @@ impl FetchedAhead {
 }
 
 fn fetch(
-    layer: &Layer,
+    blob: &Blob,
     digests: &Digests,
     first: u64,
     blocks: &SyncSender<Result<Vec<u8>>>,
     free: &Receiver<Vec<u8>>,
 ) {
-    let end = layer.blob.len().div_ceil(digests.size);
+    let end = blob.bytes.len().div_ceil(digests.size);
     for number in first..end {
         let mut block = free.try_recv().unwrap_or_default();
-        let read = digests.read(layer, number, &mut block);
+        let read = digests.read(blob, number, &mut block);
         let failed = read.is_err();
         if blocks.send(read.map(|()| block)).is_err() || failed {
             return;

@@ -1,0 +1,80 @@
+//! How a blob is packed, and the stream that comes out of it.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use crate::codec::frames::Frames;
+use crate::codec::gzip::Gunzip;
+use crate::codec::seek::Record;
+use crate::error::{Error, Result};
+
+/// What has to be done to a blob to get its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    /// Nothing: the blob is the stream.
+    Plain,
+    /// It is compressed with gzip.
+    Gzip,
+    /// It is compressed with zstd.
+    Zstd,
+}
+
+impl Packing {
+    /// What a blob that begins with these bytes may be packed with.
+    pub(super) fn of(first: &[u8]) -> Packing {
+        match first {
+            [0x1f, 0x8b, ..] => Packing::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
+            _ => Packing::Plain,
+        }
+    }
+}
+
+/// The stream of a blob. `memory` is asked for what a zstd decoder takes.
+///
+/// # Errors
+/// When the blob does not begin like its packing.
+pub(super) fn unpack<'r, R: Read + 'r>(
+    source: R,
+    packing: Packing,
+    record: Option<&'r mut dyn Record>,
+    memory: Box<dyn FnMut(u64) -> io::Result<()> + 'r>,
+) -> io::Result<Box<dyn Read + 'r>> {
+    Ok(match packing {
+        Packing::Plain => Box::new(source),
+        Packing::Gzip => Box::new(Gunzip::new(source, record)),
+        Packing::Zstd => Box::new(Frames::new(source, record, memory)?),
+    })
+}
+
+/// What an error of a stream means: one of ours inside, damage, or the system's.
+pub(super) fn lift(error: io::Error, subject: &str) -> Error {
+    if let Some(inner) = error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
+        return inner.clone();
+    }
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+            Error::corrupt(subject, format!("cannot be decoded: {error}"))
+        }
+        _ => Error::Io {
+            action: "decode",
+            subject: subject.into(),
+            source: Arc::new(error),
+        },
+    }
+}
+
+/// Reads a stream to its end.
+///
+/// # Errors
+/// What its decoder, or its source, meets.
+pub(super) fn read_out(stream: &mut dyn Read, subject: &str) -> Result<()> {
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => return Err(lift(error, subject)),
+        }
+    }
+}
