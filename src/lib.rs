@@ -4,11 +4,12 @@
 //! Imports point strictly downward; `tests/layering.rs` enforces it.
 //!
 //! ```text
-//! main, cli, commands/         the binary                                  8
-//! mount/  pack/  unpack/       users of Model                              7
-//! model/                       a tree of files                             6
-//! systems/                     what each ecosystem means                   5
-//! layer/                       bytes of one file                           4
+//! main, cli, commands/         the binary                                  9
+//! mount/  pack/  unpack/       users of Model                              8
+//! model/                       a tree of files                             7
+//! systems/                     what each ecosystem means                   6
+//! layer/                       bytes of one file                           5
+//! stream/                      bytes that come out of one blob             4
 //! source/                      where blobs are                             3
 //! oci/  tar/  codec/  memory/  parsers of untrusted bytes                  2
 //! digest  entry_path  limits       vocabulary                              1
@@ -31,6 +32,7 @@ pub mod mount;
 pub mod oci;
 pub mod pack;
 pub mod source;
+pub mod stream;
 pub mod systems;
 pub mod tar;
 pub mod unpack;

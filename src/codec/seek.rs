@@ -159,7 +159,6 @@ pub(crate) trait Record {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -10,7 +10,7 @@ use super::file_digests::FileDigests;
 use super::foreign::ForeignFile;
 use super::readahead::Readahead;
 use super::table::{self, ChunkTable, Framing, GZIP_HEADER, Row};
-use super::{FileAttr, FileReader, LayerSpec, Wait, Within, foreign};
+use super::{FileAttr, FileReader, LayerSpec, foreign};
 use crate::codec::{ChunkKind, Decoder, stored};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
@@ -23,6 +23,7 @@ use crate::memory::tables::Forget;
 use crate::memory::units::{can_wait_in, is_part_of_a_stream};
 use crate::oci::stated::TablePlace;
 use crate::source::ReadAt;
+use crate::stream::{Wait, Within};
 use crate::tar::{EntryKind, Members};
 use crate::work::cores;
 

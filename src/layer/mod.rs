@@ -14,11 +14,13 @@ use crate::error::Result;
 use crate::memory::context::Context;
 use crate::oci::Stated;
 use crate::source::ReadAt;
+use crate::stream::{Wait, Within};
 
 mod chunked;
 mod damaged;
 mod file_digests;
 pub mod foreign;
+pub(crate) mod members;
 mod open_layer;
 mod readahead;
 pub mod table;
@@ -48,27 +50,6 @@ pub enum Reading {
     /// It is an archive that holds the file; its bytes say how it is packed. Where they are those of
     /// no archive, the blob is the file.
     Archive,
-}
-
-/// What a read may have to wait for, besides storage and the decoding of one chunk; what takes longer
-/// comes later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wait {
-    /// Work whose end is in sight: a span is decoded, a small layer is checked.
-    Work,
-    /// The decoder of a layer has to get to what is read.
-    Decoder,
-    /// The first pass over a large layer.
-    Pass,
-}
-
-/// What became of a read that may not wait for everything.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Within {
-    /// The bytes.
-    Read(Bytes),
-    /// It would have to wait for this.
-    Waits(Wait),
 }
 
 /// One file, readable at any offset.

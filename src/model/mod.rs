@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::{FileAttr, FileDigests, FileReader, Wait, Within};
+use crate::layer::{FileAttr, FileDigests, FileReader};
 use crate::limits;
 use crate::memory::cache::LruChunkCache;
 use crate::memory::context::{Context, Stats};
@@ -22,6 +22,7 @@ use crate::memory::limiter::Limiter;
 use crate::memory::promise::Promise;
 use crate::oci::{OciConfig, Stated};
 use crate::source::BlobSource;
+use crate::stream::{Wait, Within};
 
 mod builder;
 mod links;

@@ -19,10 +19,10 @@ use super::xattrs::Xattrs;
 use super::{errno, guard};
 use crate::entry_path::{printable, printable_path};
 use crate::error::Error;
-use crate::layer::{Wait, Within};
 use crate::model::{Attr, DirEntry, Inode, Model, NodeKind};
 use crate::mount::resident::resident;
 use crate::mount::status::{Failure, MAX_FAILURES, Protections, STATUS_XATTR, Status};
+use crate::stream::{Wait, Within};
 
 /// How long the kernel may keep what it was told: 136 years. (The longest duration that the
 /// protocol can carry would be negative in the kernel's own time type.)

@@ -20,7 +20,7 @@ use fuser::Errno;
 
 use super::lane::{Job, Lane, Limits};
 use super::requester;
-use crate::layer::{Wait, Within};
+use crate::stream::{Wait, Within};
 
 /// Most reads that wait. Each takes some 300 bytes.
 pub(super) const MAX_WAITING: usize = 3072;

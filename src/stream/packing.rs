@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// What has to be done to a blob to get its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Packing {
+pub(crate) enum Packing {
     /// Nothing: the blob is the stream.
     Plain,
     /// It is compressed with gzip.
@@ -21,7 +21,7 @@ pub(super) enum Packing {
 
 impl Packing {
     /// What a blob that begins with these bytes may be packed with.
-    pub(super) fn of(first: &[u8]) -> Packing {
+    pub(crate) fn of(first: &[u8]) -> Packing {
         match first {
             [0x1f, 0x8b, ..] => Packing::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
@@ -34,7 +34,7 @@ impl Packing {
 ///
 /// # Errors
 /// When the blob does not begin like its packing.
-pub(super) fn unpack<'r, R: Read + 'r>(
+pub(crate) fn unpack<'r, R: Read + 'r>(
     source: R,
     packing: Packing,
     record: Option<&'r mut dyn Record>,
@@ -48,7 +48,7 @@ pub(super) fn unpack<'r, R: Read + 'r>(
 }
 
 /// What an error of a stream means: one of ours inside, damage, or the system's.
-pub(super) fn lift(error: io::Error, subject: &str) -> Error {
+pub(crate) fn lift(error: io::Error, subject: &str) -> Error {
     if let Some(inner) = error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
         return inner.clone();
     }
@@ -68,7 +68,7 @@ pub(super) fn lift(error: io::Error, subject: &str) -> Error {
 ///
 /// # Errors
 /// What its decoder, or its source, meets.
-pub(super) fn read_out(stream: &mut dyn Read, subject: &str) -> Result<()> {
+pub(crate) fn read_out(stream: &mut dyn Read, subject: &str) -> Result<()> {
     let mut buffer = vec![0; 256 << 10];
     loop {
         match stream.read(&mut buffer) {

@@ -5,21 +5,19 @@
 
 use std::io::{self, Read};
 
-use super::expected::{Expected, Seal};
-use super::facts::{self, Plan, changed};
-use super::packing::{Packing, lift, read_out, unpack};
+use super::{FileAttr, LayerSpec, LinkTarget, Reading};
 use crate::entry_path::printable_bytes;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::{FileAttr, LayerSpec, LinkTarget, Reading};
 use crate::limits;
 use crate::memory::effort::Effort;
 use crate::source::ReadAt;
+use crate::stream::{Expected, Packing, Plan, Seal, changed, lift, prove, read_out, unpack};
 use crate::tar::{EntryKind, Members};
 
 /// How a layer's file is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Packaging {
+pub(crate) enum Packaging {
     /// The blob is the file.
     Raw = 0,
     /// A tar.
@@ -43,22 +41,22 @@ impl Packaging {
 
 /// A file in a layer: a range of its stream, and what the layer says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Member {
+pub(crate) struct Member {
     /// Where the file starts in the (decompressed) layer.
-    pub(super) start: u64,
-    pub(super) attr: FileAttr,
+    pub(crate) start: u64,
+    pub(crate) attr: FileAttr,
 }
 
 /// A layer's file: how it is packed, where it is, and its attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Content {
-    pub(super) packaging: Packaging,
-    pub(super) member: Member,
+pub(crate) struct Content {
+    pub(crate) packaging: Packaging,
+    pub(crate) member: Member,
 }
 
 impl Content {
     /// What its stream is to be planned with.
-    pub(super) fn plan(&self) -> Plan {
+    pub(crate) fn plan(&self) -> Plan {
         let Member { start, attr } = self.member;
         Plan {
             packing: self.packaging.packing(),
@@ -68,7 +66,7 @@ impl Content {
     }
 }
 
-/// What the first bytes of a layer tell. As true as they are: see [`facts`](super::facts).
+/// What the first bytes of a layer tell. As true as they are: see [`stream`](crate::stream).
 pub(super) enum Look {
     /// It holds a file.
     File(Content),
@@ -125,7 +123,7 @@ fn prove_link(
         }
         Look::File(_) => Err(changed(subject)),
     };
-    facts::prove(blob, spec.stated.digest, subject, confirm, |buffer| {
+    prove(blob, spec.stated.digest, subject, confirm, |buffer| {
         bytes.extend_from_slice(buffer);
     })?;
     let packaging = packaging.ok_or_else(|| changed(subject))?;

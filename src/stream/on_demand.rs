@@ -29,13 +29,13 @@ use super::expected::Expected;
 use super::facts::{Fact, Guess, Plan};
 use super::frontier::Known;
 use super::packing::Packing;
-use super::pass::Listener;
+use super::pass::{Listener, Pass};
 use super::reader::VerifiedReader;
 use super::spans::{Tuning, missing};
+use super::wait::{Wait, Within};
 use crate::codec::inflate::{SLOP, WINDOW};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::{Wait, Within};
 use crate::memory::cache::ChunkKey;
 use crate::memory::context::{Context, Stats};
 use crate::memory::flight::Flight;
@@ -46,7 +46,7 @@ use crate::source::ReadAt;
 use crate::work::cores;
 
 /// A blob, decompressed and verified.
-pub(super) struct Stream {
+pub(crate) struct Stream {
     pub(super) blob: Arc<Blob>,
     /// What is known since the first touch. A blob that was found bad stays so; a storage that
     /// failed may recover.
@@ -61,15 +61,15 @@ pub(super) struct Stream {
 }
 
 /// What a blob is, as far as is known before it is read.
-pub(super) struct Taken {
+pub(crate) struct Taken {
     /// Its digest, as the manifest has it.
-    pub(super) digest: Digest,
+    pub(crate) digest: Digest,
     /// Names it in messages.
-    pub(super) subject: String,
+    pub(crate) subject: String,
     /// How it is packed, and where its content is.
-    pub(super) plan: Plan,
+    pub(crate) plan: Plan,
     /// How that is compared with its bytes.
-    pub(super) expected: Box<dyn Expected>,
+    pub(crate) expected: Box<dyn Expected>,
 }
 
 /// A part of the stream that is read, verified, decoded and cached as one.
@@ -90,7 +90,7 @@ impl Stream {
     ///
     /// # Errors
     /// When there is not as much memory, and never will be.
-    pub(super) fn open(
+    pub(crate) fn open(
         blob: Arc<dyn ReadAt>,
         taken: Taken,
         context: Arc<Context>,
@@ -108,7 +108,7 @@ impl Stream {
             expected: taken.expected,
             windows: Windows::default(),
         };
-        blob.expect_windows()?;
+        Pass(&blob).expect_windows()?;
         Ok(Stream {
             blob: Arc::new(blob),
             known: Mutex::new(None),
@@ -121,7 +121,7 @@ impl Stream {
     }
 
     /// Names the blob in messages.
-    pub(super) fn subject(&self) -> &str {
+    pub(crate) fn subject(&self) -> &str {
         &self.blob.subject
     }
 
@@ -130,7 +130,7 @@ impl Stream {
     /// # Errors
     /// [`ErrorKind::Corrupt`] when the blob is not what it must be, [`ErrorKind::Environment`] when
     /// it cannot be read.
-    pub(super) fn read_at(&self, at: u64, len: usize) -> Result<Bytes> {
+    pub(crate) fn read_at(&self, at: u64, len: usize) -> Result<Bytes> {
         // Also for an answer of no bytes: that a file ends here is as much to be known as a byte.
         let known = self.known()?;
         match self.serve(&known, Some(Wait::Pass), at, len)? {
@@ -144,7 +144,7 @@ impl Stream {
     ///
     /// # Errors
     /// As [`read_at`](Stream::read_at).
-    pub(super) fn read_within(&self, may: Option<Wait>, at: u64, len: usize) -> Result<Within> {
+    pub(crate) fn read_within(&self, may: Option<Wait>, at: u64, len: usize) -> Result<Within> {
         match self.known_within(may)? {
             Ok(known) => self.serve(&known, may, at, len),
             Err(wait) => Ok(Within::Waits(wait)),
@@ -155,12 +155,12 @@ impl Stream {
     ///
     /// # Errors
     /// As [`read_at`](Stream::read_at).
-    pub(super) fn touch(&self) -> Result<()> {
+    pub(crate) fn touch(&self) -> Result<()> {
         self.known().map(drop)
     }
 
     /// A number that grows as long as what a read would wait for gets on: a count of bytes.
-    pub(super) fn advance(&self) -> u64 {
+    pub(crate) fn advance(&self) -> u64 {
         self.advance.get()
     }
 
@@ -168,7 +168,7 @@ impl Stream {
     ///
     /// # Errors
     /// As [`read_at`](Stream::read_at).
-    pub(super) fn verify(&self, listener: &mut dyn Listener) -> Result<()> {
+    pub(crate) fn verify(&self, listener: &mut dyn Listener) -> Result<()> {
         let passed = self.pass(listener);
         match &passed {
             Err(error) if error.kind() == ErrorKind::Environment => {}
@@ -256,7 +256,7 @@ impl Stream {
             blob,
             known: &known,
         };
-        let pass = blob.pass();
+        let pass = Pass(blob);
         let may_hash = pass.begin_hashing()?;
         known.begin(blob)?;
         let fact = pass.hash_blocks(&known.digests, may_hash)?;
@@ -290,7 +290,7 @@ impl Stream {
     /// Goes over the whole layer, and decodes all of it.
     fn pass(&self, listener: &mut dyn Listener) -> Result<Arc<Known>> {
         let blob = &self.blob;
-        let mut passed = blob.pass().run(listener)?;
+        let mut passed = Pass(blob).run(listener)?;
         let stats = &blob.context.stats;
         Stats::add(&stats.chunks_verified, passed.blocks.digests.len() as u64);
         blob.save_index(&passed.blocks, &mut passed.spans);

@@ -14,20 +14,21 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::{panic, thread};
 
 use super::advance::Advance;
-use super::expected::Expected;
-use super::facts::{self, BUFFER, Fact, Guess, Plan};
+use super::blob::Blob;
+use super::facts::{self, BUFFER, Fact, Plan};
 use super::packing::{self, Packing, lift};
 use super::reader::Digests;
-use super::spans::{BlockHasher, Blocks, Recorder, Spans, Tuning};
+use super::spans::{BlockHasher, Blocks, Recorder, Spans};
+use crate::codec::frames;
 use crate::codec::seek::Record;
-use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::memory::context::Context;
 use crate::memory::limiter::{Term, Unit};
 use crate::memory::turns::{Turn, Turns};
-use crate::memory::windows::{Decoder, Windows};
+use crate::memory::windows::Decoder;
 use crate::source::ReadAt;
 
+/// Bytes that a zstd decoder takes beside its window, at most.
+const BESIDE_A_WINDOW: u64 = 512 << 10;
 /// Buffers that the hash may be ahead of the decoder.
 const AHEAD: usize = 4;
 /// Passes at a time, in the whole process.
@@ -35,13 +36,8 @@ static PASSING: Turns = Turns::new(4);
 /// The same for small layers, which must not wait until large ones are done.
 static PASSING_SMALL: Turns = Turns::new(2);
 
-/// True when a pass takes no time, and no memory, worth mentioning.
-pub(super) fn is_small(blob: &dyn ReadAt, plan: &Plan, tuning: &Tuning) -> bool {
-    blob.len().max(plan.content()) <= tuning.whole
-}
-
 /// Who is told the content of a stream while a pass goes over it.
-pub(super) trait Listener: Send {
+pub(crate) trait Listener: Send {
     /// From its start on, again if need be.
     fn begin(&mut self);
     /// The next bytes of it.
@@ -54,24 +50,8 @@ impl Listener for () {
     fn hear(&mut self, _: &[u8]) {}
 }
 
-/// What to go over.
-pub(super) struct Pass<'a> {
-    pub(super) context: &'a Context,
-    pub(super) blob: &'a dyn ReadAt,
-    pub(super) advance: &'a Advance,
-    /// The digest that it must have.
-    pub(super) digest: Digest,
-    pub(super) subject: &'a str,
-    /// What it is taken for,
-    pub(super) guess: Guess,
-    /// and whether it is that.
-    pub(super) expected: &'a dyn Expected,
-    pub(super) tuning: &'a Tuning,
-    /// Where temporary files go.
-    pub(super) dir: Option<std::path::PathBuf>,
-    /// What the layer's zstd decoders take.
-    pub(super) windows: &'a Windows,
-}
+/// A pass over all of a blob.
+pub(super) struct Pass<'a>(pub(super) &'a Blob);
 
 /// What a pass found out: the layer is what the manifest says.
 pub(super) struct Passed {
@@ -96,15 +76,37 @@ struct Decoded {
 }
 
 impl Pass<'_> {
+    /// Looks how much memory a decoder will take.
+    ///
+    /// # Errors
+    /// When there is not as much, and never will be.
+    pub(super) fn expect_windows(&self) -> Result<()> {
+        let blob = self.0;
+        if blob.guess.unproven().packing != Packing::Zstd {
+            return Ok(());
+        }
+        let mut start = [0; 18];
+        let len = blob.bytes.len().min(start.len() as u64) as usize;
+        let start = start.get_mut(..len).unwrap_or_default();
+        blob.bytes.read_exact_at(start, 0)?;
+        let window = frames::window(start);
+        if window > 0 {
+            blob.windows.expect(window + BESIDE_A_WINDOW);
+        }
+        let memory = self.memory() + blob.windows.expected();
+        let limiter = &blob.context.limiter;
+        limiter.check(memory, Term::Long, &blob.subject)
+    }
+
     fn turns(&self) -> &'static Turns {
-        match is_small(self.blob, self.guess.unproven(), self.tuning) {
+        match self.0.is_small() {
             true => &PASSING_SMALL,
             false => &PASSING,
         }
     }
 
     fn term(&self) -> Term {
-        match is_small(self.blob, self.guess.unproven(), self.tuning) {
+        match self.0.is_small() {
             true => Term::Short,
             false => Term::Long,
         }
@@ -119,23 +121,23 @@ impl Pass<'_> {
     /// it cannot be read.
     pub(super) fn run(&self, listener: &mut dyn Listener) -> Result<Passed> {
         let _turn = self.turns().take();
-        let limiter = &self.context.limiter;
-        self.windows.run(
+        let limiter = &self.0.context.limiter;
+        self.0.windows.run(
             limiter,
             self.memory(),
             self.term(),
-            self.subject,
+            &self.0.subject,
             |_, decoder| self.run_within(decoder, listener),
         )
     }
 
     /// Bytes that a pass takes, besides a zstd decoder.
     pub(super) fn memory(&self) -> u64 {
-        let buffers = self.blob.len().min((AHEAD as u64 + 3) * BUFFER as u64);
-        let plan = self.guess.unproven();
-        let whole = plan.content().min(self.tuning.whole);
+        let buffers = self.0.bytes.len().min((AHEAD as u64 + 3) * BUFFER as u64);
+        let plan = self.0.guess.unproven();
+        let whole = plan.content().min(self.0.tuning.whole);
         let pending = match plan.packing {
-            Packing::Zstd => plan.content().min(self.tuning.frame as u64) + BUFFER as u64,
+            Packing::Zstd => plan.content().min(self.0.tuning.frame as u64) + BUFFER as u64,
             Packing::Plain | Packing::Gzip => 0,
         };
         buffers + whole + pending
@@ -143,8 +145,8 @@ impl Pass<'_> {
 
     fn run_within(&self, memory: &mut Decoder, listener: &mut dyn Listener) -> Result<Passed> {
         // BLAKE3 is the business of the side that has less to do.
-        let packing = self.guess.unproven().packing;
-        let blocks = BlockHasher::new(self.tuning.block(packing, self.blob.len()));
+        let packing = self.0.guess.unproven().packing;
+        let blocks = BlockHasher::new(self.0.tuning.block(packing, self.0.bytes.len()));
         let (hashing, decoding) = match packing {
             Packing::Plain => (None, Some(blocks)),
             Packing::Gzip | Packing::Zstd => (Some(blocks), None),
@@ -152,13 +154,13 @@ impl Pass<'_> {
         let stop = &AtomicBool::new(false);
         let (hashed, decoded) = thread::scope(|scope| {
             let (sender, receiver) = sync_channel(AHEAD);
-            let source = Buffers::new(receiver, stop, decoding, self.advance);
+            let source = Buffers::new(receiver, stop, decoding, &self.0.advance);
             let decoder = thread::Builder::new()
                 .name("layer-pass".into())
                 .spawn_scoped(scope, move || self.decode(source, listener, memory))
                 .map_err(|source| Error::Io {
                     action: "start a thread for",
-                    subject: self.subject.into(),
+                    subject: self.0.subject.clone(),
                     source: Arc::new(source),
                 })?;
             let hashed = self.hash(sender, hashing);
@@ -175,7 +177,7 @@ impl Pass<'_> {
         Ok(Passed {
             fact,
             blocks: blocks.or(decoded.blocks).ok_or_else(|| {
-                Error::corrupt(self.subject, "no digests of its blocks were computed")
+                Error::corrupt(&self.0.subject, "no digests of its blocks were computed")
             })?,
             spans: decoded.spans,
             whole: decoded.whole,
@@ -189,8 +191,8 @@ impl Pass<'_> {
     /// When there is not enough memory, and never will be.
     pub(super) fn begin_hashing(&self) -> Result<Hashing<'_>> {
         let turn = self.turns().take();
-        let limiter = &self.context.limiter;
-        let unit = limiter.take(2 * BUFFER as u64, self.term(), self.subject)?;
+        let limiter = &self.0.context.limiter;
+        let unit = limiter.take(2 * BUFFER as u64, self.term(), &self.0.subject)?;
         Ok(Hashing {
             _turn: turn,
             _unit: unit,
@@ -235,9 +237,15 @@ impl Pass<'_> {
 
     /// Reads the blob, hands it to `each`, checks its digest, and what it was taken for.
     fn prove(&self, each: impl FnMut(&Arc<Vec<u8>>)) -> Result<Fact> {
-        let confirm = |first: &dyn ReadAt| self.expected.confirm(first);
-        let proven = facts::prove(self.blob, self.digest, self.subject, confirm, each)?;
-        Ok(self.guess.confirmed(proven))
+        let confirm = |first: &dyn ReadAt| self.0.expected.confirm(first);
+        let proven = facts::prove(
+            &*self.0.bytes,
+            self.0.digest,
+            &self.0.subject,
+            confirm,
+            each,
+        )?;
+        Ok(self.0.guess.confirmed(proven))
     }
 
     /// Decodes what comes, and checks that it is what was expected.
@@ -247,11 +255,11 @@ impl Pass<'_> {
         listener: &mut dyn Listener,
         memory: &mut Decoder,
     ) -> Result<Decoded> {
-        let (plan, subject) = (*self.guess.unproven(), self.subject);
-        let mut whole = (plan.content() <= self.tuning.whole).then(Vec::new);
-        let limiter = Arc::clone(&self.context.limiter);
-        let (dir, size) = (self.dir.clone(), plan.content());
-        let mut recorder = Recorder::new(self.tuning, size, self.blob.len(), dir, limiter);
+        let (plan, subject) = (*self.0.guess.unproven(), &self.0.subject);
+        let mut whole = (plan.content() <= self.0.tuning.whole).then(Vec::new);
+        let limiter = Arc::clone(&self.0.context.limiter);
+        let (dir, size) = (self.0.context.index_dir.clone(), plan.content());
+        let mut recorder = Recorder::new(&self.0.tuning, size, self.0.bytes.len(), dir, limiter);
         if plan.packing == Packing::Gzip {
             recorder.start_gzip();
         }
@@ -260,7 +268,7 @@ impl Pass<'_> {
         let stream = packing::unpack(&mut source, plan.packing, Some(record), memory)
             .map_err(|error| lift(error, subject))?;
         listener.begin();
-        self.expected.check(&mut Overheard {
+        self.0.expected.check(&mut Overheard {
             stream,
             at: 0,
             plan,

@@ -79,8 +79,8 @@ fn every_producer_is_read_byte_for_byte() {
     for (name, blob) in producers(&tar).into_iter().chain(programs(&tar)) {
         let file = open_small(&blob);
         assert_reads(&file, &data, &name);
-        let spans = file.stream.known().unwrap().frontier.span_count();
-        match file.content.packaging {
+        let spans = file.stream().known().unwrap().frontier.span_count();
+        match file.content().packaging {
             Packaging::Gzip => assert!(spans >= 13, "{name}: {spans} spans"),
             Packaging::Zstd => assert!(spans >= 5, "{name}: {spans} spans"),
             Packaging::Tar | Packaging::Raw => assert_eq!(spans, 0),
@@ -92,7 +92,7 @@ fn every_producer_is_read_byte_for_byte() {
 fn attributes_come_from_the_layer_itself() {
     let blob = gzip(&tar_of(b"data"), 6);
     let file = open_small(&blob);
-    let attr = file.content.member.attr;
+    let attr = file.content().member.attr;
     assert_eq!(
         (attr.size, attr.executable, attr.mtime),
         (4, true, 1_700_000_000)
@@ -111,7 +111,7 @@ fn l6_owner_and_set_id_bits_are_not_taken() {
     tar.resize(1024, 0);
     tar.extend_from_slice(&END_OF_ARCHIVE);
     let file = open_small(&gzip(&tar, 6));
-    assert!(!file.content.member.attr.executable);
+    assert!(!file.content().member.attr.executable);
     assert_eq!(file.read_at(0, 10).unwrap(), &b"data"[..]);
 }
 
@@ -213,7 +213,7 @@ fn a_later_read_costs_one_span() {
         let (source, file) = open_fickle(&blob, 0, None);
         file.finish().unwrap();
         source.read_bytes.store(0, Ordering::SeqCst);
-        let stats = &file.stream.blob.context.stats;
+        let stats = &file.stream().blob.context.stats;
         let decoded = stats.chunks_decoded.load(Ordering::Relaxed);
         assert!(file.read_at(300_000, 10).unwrap() == data[300_000..300_010]);
         let read = source.read_bytes.load(Ordering::SeqCst) as u64;
@@ -238,8 +238,8 @@ fn r10_readers_of_a_cold_layer_share_one_pass_and_one_decode() {
         }
     });
     file.finish().unwrap();
-    let stats = &file.stream.blob.context.stats;
-    let spans = file.stream.known().unwrap().frontier.span_count() as u64;
+    let stats = &file.stream().blob.context.stats;
+    let spans = file.stream().known().unwrap().frontier.span_count() as u64;
     assert_eq!(stats.chunks_decoded.load(Ordering::Relaxed), spans);
     let read = source.read_bytes.load(Ordering::SeqCst);
     assert!(
@@ -257,7 +257,7 @@ fn small_files_need_no_second_decode() {
     assert!(file.read_at(0, 900).unwrap() == sample(900));
     assert_eq!(source.reads.load(Ordering::SeqCst), reads);
     assert!(
-        file.stream
+        file.stream()
             .blob
             .context
             .stats
@@ -332,7 +332,7 @@ fn r9_cached_spans_hold_no_more_memory_than_they_count() {
         ..SMALL
     };
     let file = ForeignFile::open(Fickle::new(&blob), spec_of(&blob), context, tuning).unwrap();
-    let known = file.stream.known().unwrap();
+    let known = file.stream().known().unwrap();
     file.finish().unwrap();
     for span in &known.frontier.spans().spans {
         // All but a few of the span's bytes cut off, as the end of a file would.
@@ -342,10 +342,10 @@ fn r9_cached_spans_hold_no_more_memory_than_they_count() {
             start: span.out,
             end: span.out + 100,
         };
-        let before = file.stream.blob.context.limiter.taken();
-        let bytes = file.stream.decode(&known, unit).unwrap();
+        let before = file.stream().blob.context.limiter.taken();
+        let bytes = file.stream().decode(&known, unit).unwrap();
         assert_eq!(bytes.len(), 100);
-        let counted = file.stream.blob.context.limiter.taken() - before;
+        let counted = file.stream().blob.context.limiter.taken() - before;
         assert!(counted as usize <= 100 + SLOP_ALLOWED, "{counted}");
     }
     assert!(file.read_at(0, usize::MAX).unwrap() == data);

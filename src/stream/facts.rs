@@ -31,12 +31,12 @@ const _: () = assert!(BUFFER as u64 >= limits::MAX_HEAD_BYTES);
 
 /// How a blob is packed, and where in its stream is what readers ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Plan {
-    pub(super) packing: Packing,
+pub(crate) struct Plan {
+    pub(crate) packing: Packing,
     /// Offsets in the stream of the first byte of the content,
-    pub(super) start: u64,
+    pub(crate) start: u64,
     /// and of the first byte behind it.
-    pub(super) end: u64,
+    pub(crate) end: u64,
 }
 
 impl Plan {
@@ -56,7 +56,7 @@ pub(super) struct Fact(Plan);
 
 /// The digest of a blob was found to be the manifest's, and its first bytes what they were when it was
 /// opened.
-pub(super) struct Proven(());
+pub(crate) struct Proven(());
 
 /// Reads a blob from its start to its end, and hands it to `each`; `confirm` is given its first bytes.
 ///
@@ -64,7 +64,7 @@ pub(super) struct Proven(());
 /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when its digest is not `expected`,
 /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when it cannot be read; and, if the digest
 /// is right, that of `confirm`.
-pub(super) fn prove(
+pub(crate) fn prove(
     blob: &dyn ReadAt,
     expected: Digest,
     subject: &str,
@@ -119,7 +119,7 @@ pub(super) fn prove(
 }
 
 /// The error when a layer is not what it was taken for.
-pub(super) fn changed(subject: &str) -> Error {
+pub(crate) fn changed(subject: &str) -> Error {
     Error::corrupt(
         subject,
         "the first bytes of the layer were others when it was opened",

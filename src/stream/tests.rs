@@ -6,9 +6,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Barrier, Mutex, RwLock};
+use std::sync::{Arc, Barrier, Mutex, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::blob::Blob;
@@ -18,12 +19,16 @@ use super::*;
 use crate::codec::inflate::tests::sample;
 use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
-use crate::error::ErrorKind;
-use crate::layer::Reading;
+use crate::error::{Error, ErrorKind, Result};
+use crate::layer::foreign::ForeignFile;
+use crate::layer::members::Packaging;
+use crate::layer::{FileReader as _, LayerSpec, LinkTarget, Reading};
 use crate::memory::cache::ChunkKey;
 use crate::memory::cache::LruChunkCache;
+use crate::memory::context::Context;
 use crate::oci::stated::MediaTypes;
 use crate::oci::{Descriptor, Stated};
+use crate::source::ReadAt;
 use crate::tar::write::{END_OF_ARCHIVE, file_header, padding};
 use crate::work::cores;
 
@@ -45,7 +50,9 @@ impl ForeignFile {
 
     /// Waits until all of the layer was decoded.
     fn finish(&self) -> Result<()> {
-        self.stream.known()?.reach(&self.stream.blob, u64::MAX - 1)
+        self.stream()
+            .known()?
+            .reach(&self.stream().blob, u64::MAX - 1)
     }
 }
 

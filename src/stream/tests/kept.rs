@@ -252,23 +252,26 @@ fn who_waits_decodes_what_comes_next() {
         let kept = Kept::new(pack);
         kept.open().1.verify(&[]).unwrap();
         let (_, file) = open_fickle(&kept.blob, 4 << 20, Some(kept.dir()));
-        let known = file.stream.known().unwrap();
-        let first = file.stream.part(&known, file.content.member.start).unwrap();
+        let known = file.stream().known().unwrap();
+        let first = file
+            .stream()
+            .part(&known, file.content().member.start)
+            .unwrap();
         let decoded = || {
-            let stats = &file.stream.blob.context.stats;
+            let stats = &file.stream().blob.context.stats;
             stats.chunks_decoded.load(Ordering::Relaxed)
         };
         let before = decoded();
-        while file.stream.decode_next(&known, first) {}
+        while file.stream().decode_next(&known, first) {}
         let mut next = first;
         let mut ahead = 0;
         while let Some(unit) =
-            file.stream
-                .known_part(&known, known.plan(&file.stream.blob).unwrap(), next.end)
+            file.stream()
+                .known_part(&known, known.plan(&file.stream().blob).unwrap(), next.end)
             && ahead < cores() as u64
         {
             assert!(
-                file.stream
+                file.stream()
                     .blob
                     .context
                     .cache
@@ -280,11 +283,11 @@ fn who_waits_decodes_what_comes_next() {
         assert!(ahead > 0);
         assert_eq!(decoded() - before, ahead, "as many as there are processors");
         let last = file
-            .stream
-            .part(&known, file.content.plan().end - 1)
+            .stream()
+            .part(&known, file.content().plan().end - 1)
             .unwrap();
         assert!(
-            !file.stream.decode_next(&known, last),
+            !file.stream().decode_next(&known, last),
             "there is nothing behind it"
         );
         let mut read = Vec::new();
@@ -294,8 +297,8 @@ fn who_waits_decodes_what_comes_next() {
         assert!(read == kept.data);
         // What would push out what is wanted now is left to its reader.
         let (_, file) = open_fickle(&kept.blob, 10_000, Some(kept.dir()));
-        let known = file.stream.known().unwrap();
-        assert!(!file.stream.decode_next(&known, first));
+        let known = file.stream().known().unwrap();
+        assert!(!file.stream().decode_next(&known, first));
     }
 }
 

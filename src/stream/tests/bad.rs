@@ -281,7 +281,7 @@ fn r1_a_truncated_archive_is_an_error_and_r3_a_storage_that_recovers_is_none() {
     source.failing.store(false, Ordering::SeqCst);
     assert!(file.read_at(0, 100_000).unwrap() == data);
     // The decoder, once it has ended, keeps nothing.
-    while file.stream.known().unwrap().frontier.has_decoder() {
+    while file.stream().known().unwrap().frontier.has_decoder() {
         std::thread::yield_now();
     }
     source.data.write().unwrap().truncate(2_000);
@@ -337,7 +337,7 @@ fn l1_what_is_served_of_a_forged_stream_is_what_others_decode() {
             continue;
         };
         let mut expected = Vec::new();
-        match file.content.packaging {
+        match file.content().packaging {
             Packaging::Gzip => drop(
                 flate2::read::MultiGzDecoder::new(&blob[..])
                     .read_to_end(&mut expected)
@@ -346,7 +346,7 @@ fn l1_what_is_served_of_a_forged_stream_is_what_others_decode() {
             Packaging::Zstd => expected = ::zstd::decode_all(&blob[..]).unwrap(),
             Packaging::Tar | Packaging::Raw => expected = blob.clone(),
         }
-        let from = file.content.member.start as usize;
+        let from = file.content().member.start as usize;
         assert!(found == expected[from..from + found.len()], "round {round}");
         assert_eq!(found.len() as u64, file.size());
         for at in (0..found.len()).rev().step_by(7_001) {

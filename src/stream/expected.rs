@@ -9,7 +9,7 @@ use crate::source::ReadAt;
 ///
 /// A stream knows digests and decoders; whether there is a tar in it, and which files that has, is
 /// known to whoever opened it.
-pub(super) trait Expected: Send + Sync {
+pub(crate) trait Expected: Send + Sync {
     /// Looks at the first bytes of the blob, as they were hashed. They are asked for up to
     /// [`MAX_HEAD_BYTES`](crate::limits::MAX_HEAD_BYTES).
     ///
@@ -36,11 +36,11 @@ pub(super) trait Expected: Send + Sync {
 /// What an index that is kept of a stream must say of its content, besides where that lies. Compared,
 /// never interpreted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seal {
+pub(crate) struct Seal {
     /// What kind of blob it is.
-    pub(super) kind: u8,
+    pub(crate) kind: u8,
     /// Something to be compared,
-    pub(super) flag: bool,
+    pub(crate) flag: bool,
     /// and more of it.
-    pub(super) number: u64,
+    pub(crate) number: u64,
 }

@@ -46,7 +46,7 @@ fn open_on(blob: Arc<dyn ReadAt>, spec: LayerSpec, context: &Arc<Context>) -> Fo
 }
 
 fn covered(file: &ForeignFile) -> u64 {
-    file.stream.known().unwrap().frontier.covered()
+    file.stream().known().unwrap().frontier.covered()
 }
 
 fn decoded(context: &Context) -> u64 {
@@ -92,7 +92,7 @@ fn d3_nothing_is_served_before_the_last_byte_was_hashed() {
         let again = file.read_at(2_000_000, 10);
         assert_eq!(again.is_ok(), right);
         if !right {
-            await_that(|| Arc::strong_count(&file.stream.blob) == 1);
+            await_that(|| Arc::strong_count(&file.stream().blob) == 1);
         }
     }
 }
@@ -112,7 +112,7 @@ fn one_decode_is_enough_for_a_sequential_reader() {
         }
         assert!(read == data);
         file.finish().unwrap();
-        let spans = file.stream.known().unwrap().frontier.span_count() as u64;
+        let spans = file.stream().known().unwrap().frontier.span_count() as u64;
         let decoded = decoded(&context);
         // A small cache does not hold what is decoded beside the hash, and a cache of less than a
         // span not even the last one, which is then decoded for each of six reads.
@@ -200,7 +200,7 @@ fn l1_what_comes_before_an_error_at_the_frontier_is_served_and_the_rest_is_not()
             assert_ne!(error.kind(), ErrorKind::Environment);
             assert!(file.read_at(0, usize::MAX).is_err());
         }
-        await_that(|| !file.stream.known().unwrap().frontier.has_decoder());
+        await_that(|| !file.stream().known().unwrap().frontier.has_decoder());
         assert!(file.verify(&[]).is_err());
         assert!(file.read_at(0, 1).is_err(), "found bad as a whole");
     }
@@ -261,7 +261,7 @@ fn r9_many_layers_keep_few_decoders_and_go_on_where_they_were() {
     }
     for (file, data) in &layers {
         assert!(file.read_at(0, usize::MAX).unwrap() == *data);
-        assert!(file.stream.known().unwrap().frontier.is_complete());
+        assert!(file.stream().known().unwrap().frontier.is_complete());
     }
     // All of them at once, each from its own end.
     thread::scope(|scope| {
@@ -287,7 +287,7 @@ fn a_file_that_is_dropped_ends_its_thread() {
         .map(|_| {
             let file = open_on(Fickle::new(&blob), spec_of(&blob), &context);
             file.read_at(0, 10).unwrap();
-            Arc::downgrade(&file.stream.blob)
+            Arc::downgrade(&file.stream().blob)
         })
         .collect();
     await_that(|| weak.iter().all(|layer| layer.strong_count() == 0));
@@ -313,7 +313,7 @@ fn left_alone_it_goes_on_to_the_end_and_keeps_the_index() {
     )
     .unwrap();
     assert!(file.read_at(0, 10).unwrap() == data[..10]);
-    await_that(|| file.stream.known().unwrap().frontier.is_complete());
+    await_that(|| file.stream().known().unwrap().frontier.is_complete());
     let hex = Digest::sha256(&blob).hex();
     assert!(
         dir.path()
@@ -393,7 +393,7 @@ fn r9_a_file_that_claims_terabytes_is_not_decoded_before_its_hash() {
         stated(&mut spec).size = blob.len;
         let context = context(0, None);
         let file = ForeignFile::open(Arc::new(blob), spec, context, Tuning::DEFAULT).unwrap();
-        assert_eq!(file.stream.blob.has_frontier(), expected, "{size}");
+        assert_eq!(file.stream().blob.has_frontier(), expected, "{size}");
     }
 }
 
@@ -403,18 +403,22 @@ fn of_two_results_the_failure_stands_and_the_other_is_closed() {
     let file = open_small(&gzip(&tar_of(&data), 6));
     let known = |number| Arc::new(Known::growing(number, 4096));
     let (first, second, third) = (known(1), known(2), known(3));
-    let stands = file.stream.remember(Ok(Arc::clone(&first))).unwrap();
+    let stands = file.stream().remember(Ok(Arc::clone(&first))).unwrap();
     assert!(Arc::ptr_eq(&stands, &first));
-    let stands = file.stream.remember(Ok(Arc::clone(&second))).unwrap();
+    let stands = file.stream().remember(Ok(Arc::clone(&second))).unwrap();
     assert!(Arc::ptr_eq(&stands, &first));
     assert!(second.frontier.is_closed() && !first.frontier.is_closed());
     assert!(
-        file.stream
+        file.stream()
             .remember(Err(Error::corrupt("layer", "is bad")))
             .is_err()
     );
     assert!(first.frontier.is_closed());
-    let error = file.stream.remember(Ok(Arc::clone(&third))).err().unwrap();
+    let error = file
+        .stream()
+        .remember(Ok(Arc::clone(&third)))
+        .err()
+        .unwrap();
     assert_eq!(error.to_string(), "layer: is bad");
     assert!(third.frontier.is_closed());
     assert_eq!(file.read_at(0, 1).unwrap_err().to_string(), "layer: is bad");

@@ -26,7 +26,7 @@ use crate::memory::limiter::Limiter;
 
 /// The distances, in bytes; a test takes smaller ones.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tuning {
+pub(crate) struct Tuning {
     /// Decompressed bytes between seek points.
     pub(super) span: u64,
     /// Compressed bytes of a block that is decoded.
@@ -47,7 +47,7 @@ pub(super) struct Tuning {
 }
 
 impl Tuning {
-    pub(super) const DEFAULT: Tuning = Tuning {
+    pub(crate) const DEFAULT: Tuning = Tuning {
         span: 4 << 20,
         packed_block: 256 << 10,
         plain_block: 1 << 20,
@@ -59,7 +59,7 @@ impl Tuning {
     };
 
     /// For fuzzing.
-    pub(super) const MINIATURE: Tuning = Tuning {
+    pub(crate) const MINIATURE: Tuning = Tuning {
         span: 40_000,
         packed_block: 4 << 10,
         plain_block: 8 << 10,

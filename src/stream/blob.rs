@@ -10,21 +10,15 @@ use super::expected::Expected;
 use super::facts::{Fact, Guess};
 use super::index;
 use super::packing::Packing;
-use super::pass::{self, Pass};
 use super::spans::{Blocks, Spans, Tuning, distance};
-use crate::codec::frames;
 use crate::digest::Digest;
-use crate::error::Result;
 use crate::limits;
 use crate::memory::context::Context;
-use crate::memory::limiter::Term;
 use crate::memory::windows::Windows;
 use crate::source::ReadAt;
 
 /// Largest blocks, in bytes, of a layer whose decoder may stand still: of blobs below 128 GiB.
 const LARGEST_BLOCK: u64 = 512 << 10;
-/// Bytes that a zstd decoder takes beside its window, at most.
-const BESIDE_A_WINDOW: u64 = 512 << 10;
 /// Most bytes that are decoded ahead of a sequential reader.
 const MOST_AHEAD: u64 = 128 << 20;
 
@@ -48,45 +42,9 @@ pub(super) struct Blob {
 }
 
 impl Blob {
-    pub(super) fn pass(&self) -> Pass<'_> {
-        Pass {
-            context: &self.context,
-            blob: &*self.bytes,
-            advance: &self.advance,
-            digest: self.digest,
-            subject: &self.subject,
-            guess: self.guess,
-            expected: &*self.expected,
-            tuning: &self.tuning,
-            dir: self.context.index_dir.clone(),
-            windows: &self.windows,
-        }
-    }
-
-    /// Looks how much memory a decoder will take.
-    ///
-    /// # Errors
-    /// When there is not as much, and never will be.
-    pub(super) fn expect_windows(&self) -> Result<()> {
-        if self.guess.unproven().packing != Packing::Zstd {
-            return Ok(());
-        }
-        let mut start = [0; 18];
-        let len = self.bytes.len().min(start.len() as u64) as usize;
-        let start = start.get_mut(..len).unwrap_or_default();
-        self.bytes.read_exact_at(start, 0)?;
-        let window = frames::window(start);
-        if window > 0 {
-            self.windows.expect(window + BESIDE_A_WINDOW);
-        }
-        let memory = self.pass().memory() + self.windows.expected();
-        let limiter = &self.context.limiter;
-        limiter.check(memory, Term::Long, &self.subject)
-    }
-
-    /// True when a pass takes no time worth mentioning.
+    /// True when a pass takes no time, and no memory, worth mentioning.
     pub(super) fn is_small(&self) -> bool {
-        pass::is_small(&*self.bytes, self.guess.unproven(), &self.tuning)
+        self.bytes.len().max(self.guess.unproven().content()) <= self.tuning.whole
     }
 
     /// Where the content probably ends in the stream.

@@ -1,9 +1,9 @@
 //! r16: where there is no disk to put things on, and where little memory is left.
 
 use super::*;
-use crate::layer::foreign::spans::Entry;
 use crate::memory::limiter::Limiter;
 use crate::memory::promise::{self, Promise};
+use crate::stream::spans::Entry;
 
 /// As [`SMALL`], on a machine without a disk.
 const NO_DISK: Tuning = Tuning {
@@ -35,7 +35,7 @@ fn r16_what_cannot_be_put_on_disk_is_decoded_again() {
     ] {
         for full in [false, true] {
             let file = open_without_disk(&blob);
-            let limiter = &file.stream.blob.context.limiter;
+            let limiter = &file.stream().blob.context.limiter;
             let _rest = full.then(|| limiter.spool(promise::SPOOL).unwrap());
             let name = format!("{name}, full: {full}");
             assert_reads(&file, &data, &name);
@@ -44,7 +44,7 @@ fn r16_what_cannot_be_put_on_disk_is_decoded_again() {
                 let read = file.read_at(at as u64, 1000).unwrap();
                 assert!(read == data[at..at + 1000], "{name} at {at}");
             }
-            let places = file.stream.known().unwrap().frontier.spans().spans;
+            let places = file.stream().known().unwrap().frontier.spans().spans;
             let later = places
                 .iter()
                 .filter(|s| matches!(s.entry, Entry::After { .. }));
@@ -63,13 +63,13 @@ fn r16_a_frontier_that_was_sent_home_goes_on_without_a_stored_seek_point() {
     let blob = gzip(&tar_of(&data), 6);
     let file = open_without_disk(&blob);
     let _rest = file
-        .stream
+        .stream()
         .blob
         .context
         .limiter
         .spool(promise::SPOOL)
         .unwrap();
-    let known = file.stream.known().unwrap();
+    let known = file.stream().known().unwrap();
     for at in [0, 200_000, 400_000, 899_000] {
         assert!(file.read_at(at, 1000).unwrap() == data[at as usize..][..1000]);
         while known.frontier.has_decoder() && !known.frontier.is_complete() {

@@ -2,7 +2,7 @@
 //!
 //! Opening one reads its first kilobytes, for the size and mode that its own header gives its file:
 //! a member, which is a range of the layer's stream. The stream verifies before it answers, and has
-//! the members compared with what was taken for them: see `on_demand` and `members`.
+//! the members compared with what was taken for them: see [`stream`](crate::stream) and `members`.
 //!
 //! A layer that holds a link in place of a file is verified as a whole when it is opened.
 //!
@@ -14,37 +14,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::file_digests::{FileDigests, FileHasher};
-use super::{FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading, Wait, Within};
+use super::members::{self, Content, OneFile, Opening, Packaging};
+use super::{FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};
 use crate::memory::context::Context;
 use crate::memory::effort::Effort;
 use crate::oci::media_type;
 use crate::source::ReadAt;
-
-mod advance;
-mod blob;
-mod expected;
-mod facts;
-mod frontier;
-mod index;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "directories that were made a moment ago, and are removed only when they are empty"
-)]
-pub(crate) mod index_dir;
-mod members;
-mod on_demand;
-mod packing;
-mod pass;
-mod reader;
-mod spans;
-mod store;
-
-use members::{Content, OneFile, Opening, Packaging};
-use on_demand::{Stream, Taken};
-use pass::Listener;
-use spans::Tuning;
+use crate::stream::{Listener, Stream, Taken, Tuning, Wait, Within};
 
 /// Looks at a layer without a chunk table: reads at most its first kilobytes, and the whole of a
 /// layer that holds a link, which is the inner error.
@@ -84,7 +62,7 @@ pub fn open_in_miniature(
 }
 
 /// A file in a layer without a chunk table: a range of its stream.
-pub(super) struct ForeignFile {
+pub(crate) struct ForeignFile {
     spec: LayerSpec,
     /// What the layer's first bytes said. Readers are answered by the stream, which compares it.
     content: Content,
@@ -101,7 +79,7 @@ pub(super) fn kind(executable: bool) -> &'static str {
 
 impl ForeignFile {
     /// The file of a layer, or the link that it holds instead.
-    fn look(
+    pub(crate) fn look(
         blob: Arc<dyn ReadAt>,
         spec: LayerSpec,
         context: Arc<Context>,
@@ -184,7 +162,7 @@ impl ForeignFile {
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) or
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when it states what the layer's header does
     /// not.
-    pub(super) fn attr_of(&self, spec: &LayerSpec) -> Result<FileAttr> {
+    pub(crate) fn attr_of(&self, spec: &LayerSpec) -> Result<FileAttr> {
         let Content { packaging, member } = self.content;
         self.check_name(spec.path.file_name())?;
         let differs = |found: String, stated: String| {
@@ -227,6 +205,18 @@ impl ForeignFile {
             self.stream.subject(),
             format!("member \"{found}\" of the layer's tar is not the manifest's \"{name}\""),
         ))
+    }
+}
+
+/// For tests of streams, which need one that holds something.
+#[cfg(test)]
+impl ForeignFile {
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    pub(crate) fn content(&self) -> &Content {
+        &self.content
     }
 }
 
@@ -292,6 +282,3 @@ impl Listener for Digesting {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

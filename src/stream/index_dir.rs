@@ -347,7 +347,6 @@ fn text(error: impl std::fmt::Display) -> Problem {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::fs;
