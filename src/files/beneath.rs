@@ -41,8 +41,12 @@ pub(crate) fn open(
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match calls::openat2(root, path, flags, resolve) {
         // No such call, or a sandbox that denies it. EAGAIN: the kernel could not rule out a race
-        // with a rename, or the file's owner holds a lease on it; asked once more, it says which.
-        Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => open_by_component(root, path, flags),
+        // with a rename, or the file's owner holds a lease on it. EXDEV, of a path that does not
+        // climb: what it had come to was moved out of the root meanwhile. Asked once more, name by
+        // name, the kernel says what there is.
+        Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN | Errno::XDEV) => {
+            open_by_component(root, path, flags)
+        }
         result => result,
     }
 }
@@ -92,4 +96,35 @@ pub(crate) fn create_file(
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
     let mode = Mode::from_raw_mode(if executable { 0o755 } else { 0o644 });
     Ok(File::from(calls::openat(&parent, name, flags, mode)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read as _;
+
+    use super::*;
+    use crate::files::faults::{Fault, Op, Plan, Reach};
+
+    #[test]
+    fn k13_what_the_kernel_could_not_decide_in_one_call_is_asked_name_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        fs::write(dir.path().join("a/b/file"), "bytes").unwrap();
+        std::os::unix::fs::symlink("a", dir.path().join("link")).unwrap();
+        let root = File::open(dir.path()).unwrap();
+        let open = |path: &str| open(root.as_fd(), Path::new(path), OFlags::RDONLY);
+        for errno in [Errno::NOSYS, Errno::PERM, Errno::AGAIN, Errno::XDEV] {
+            let fails = || Plan::new(Fault::Fails(errno), Reach::Once, 0, &[]);
+            let plan = fails();
+            let file = plan.run(|| open("a/b/file")).unwrap();
+            assert_eq!(plan.hit(), Some(Op::OpenBelow));
+            let mut bytes = String::new();
+            File::from(file).read_to_string(&mut bytes).unwrap();
+            assert_eq!(bytes, "bytes");
+            let through = fails().run(|| open("link/b/file")).unwrap_err();
+            assert!(matches!(through, Errno::LOOP | Errno::NOTDIR), "{through}");
+            assert_eq!(fails().run(|| open("../x")).unwrap_err(), Errno::XDEV);
+        }
+    }
 }
