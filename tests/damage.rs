@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
-use modeloci::layer::table::{self, Framing};
+use modeloci::layer::table::Framing;
+use modeloci::layer::wrap;
 use modeloci::model::OpenOptions;
 use modeloci::oci::{Descriptor, Index, OCI_LAYOUT, OciConfig, OciManifest, annotations};
 use modeloci::pack::{self, Output, PackOptions};
@@ -279,10 +280,10 @@ fn l9_every_lie_of_a_pinned_table_gives_the_same_bytes_or_an_error() {
             .unwrap();
         let (offset, length) = range.split_once('+').unwrap();
         let (offset, length): (usize, usize) = (offset.parse().unwrap(), length.parse().unwrap());
-        let table = table::unwrap(framing, &layer[offset..offset + length]).unwrap();
+        let table = wrap::unwrap(framing, &layer[offset..offset + length]).unwrap();
         let lie = |table: &[u8]| {
             let mut lying = layer[..offset].to_vec();
-            let (members, length) = table::wrap(framing, table, offset as u64);
+            let (members, length) = wrap::wrap(framing, table, offset as u64);
             lying.extend_from_slice(&members);
             layout.with_layer(lying.clone(), |manifest| {
                 let descriptor = &mut manifest.layers[0];

@@ -23,11 +23,10 @@ const MAX_LINES: usize = 800;
 
 /// Folders and files in which files still import each other in a circle. The list gets shorter, never
 /// longer.
-const CIRCLES: [&str; 10] = [
+const CIRCLES: [&str; 9] = [
     "cli.rs",
     "codec/",
     "digest.rs",
-    "layer/",
     "model/",
     "oci/",
     "pack/",

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use modeloci::codec::{ChunkKind, Decoder};
-use modeloci::layer::table::{self, ChunkTable, Framing};
+use modeloci::layer::table::{ChunkTable, Framing};
+use modeloci::layer::wrap;
 use modeloci::model::OpenOptions;
 use modeloci::oci::stated::TablePlace;
 use modeloci::source::ReadAt;
@@ -74,7 +75,7 @@ fn largest(archive: &str) -> Result<(Arc<dyn ReadAt>, ChunkTable)> {
             blob.read_exact_at(&mut members, offset)?;
             let gzip = members.starts_with(&[0x1f, 0x8b]);
             let framing = if gzip { Framing::Gzip } else { Framing::Zstd };
-            table::unwrap(framing, &members).ok_or("the table is missing")?
+            wrap::unwrap(framing, &members).ok_or("the table is missing")?
         }
         TablePlace::Blob => {
             let own = source.blob(&stated.digest)?.ok_or("no table blob")?;

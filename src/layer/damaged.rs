@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::file_digests::FileDigests;
-use super::{FileReader, LayerSpec};
+use super::reader::{FileReader, LayerSpec};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::effort::Effort;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::file_digests::{FileDigests, FileHasher};
 use super::members::{self, Content, OneFile, Opening, Packaging};
-use super::{FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
+use super::reader::{FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};
 use crate::memory::context::Context;

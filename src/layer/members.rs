@@ -5,7 +5,7 @@
 
 use std::io::{self, Read};
 
-use super::{FileAttr, LayerSpec, LinkTarget, Reading};
+use super::reader::{FileAttr, LayerSpec, LinkTarget, Reading};
 use crate::entry_path::printable_bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;

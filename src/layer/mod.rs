@@ -4,18 +4,6 @@
 //! *chunk table* says where each is and what the digest of its compressed bytes is, and is itself
 //! pinned by the manifest. `docs/layer-format.md` specifies both.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-
-use crate::digest::Algorithm;
-use crate::entry_path::EntryPath;
-use crate::error::Result;
-use crate::memory::context::Context;
-use crate::oci::Stated;
-use crate::source::ReadAt;
-use crate::stream::{Wait, Within};
-
 mod chunked;
 mod damaged;
 mod file_digests;
@@ -23,122 +11,9 @@ pub mod foreign;
 pub(crate) mod members;
 mod open_layer;
 mod readahead;
-pub mod table;
+mod reader;
 
+pub use chunked::{table, wrap};
 pub use file_digests::FileDigests;
-pub use open_layer::{LayerKey, OpenLayer};
-
-/// What the manifest says about one layer and the file in it.
-#[derive(Clone)]
-pub struct LayerSpec {
-    /// What the layer's descriptor states.
-    pub stated: Arc<Stated>,
-    /// The path of the file, for messages and to check the layer's own header.
-    pub path: EntryPath,
-    /// How the layer is read.
-    pub reading: Reading,
-    /// The blob that the annotations name as the chunk table, of layers that do not carry it
-    /// themselves; its content is not verified yet.
-    pub table: Option<Arc<dyn ReadAt>>,
-}
-
-/// How a layer without a chunk table is read: its media type and its system say it, not its bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reading {
-    /// The blob is the file, whatever its bytes look like.
-    File,
-    /// It is an archive that holds the file; its bytes say how it is packed. Where they are those of
-    /// no archive, the blob is the file.
-    Archive,
-}
-
-/// One file, readable at any offset.
-pub trait FileReader: Send + Sync {
-    /// Size of the file, in bytes.
-    fn size(&self) -> u64;
-
-    /// The bytes from `offset`: `len` of them, fewer only at the end of the file. Never unverified.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) naming the layer, its digest and the
-    /// offset; [`ErrorKind::Environment`](crate::ErrorKind::Environment) when storage fails.
-    fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
-
-    /// As [`read_at`](FileReader::read_at), when that waits for no more than `may`; otherwise what
-    /// it would wait for. With `None` it waits for storage, and for the decoding of one chunk.
-    ///
-    /// # Errors
-    /// As [`read_at`](FileReader::read_at).
-    fn read_within(&self, may: Option<Wait>, offset: u64, len: usize) -> Result<Within> {
-        let _ = may;
-        self.read_at(offset, len).map(Within::Read)
-    }
-
-    /// Makes the pass that [`Wait::Pass`] is about, or waits until another thread has.
-    ///
-    /// # Errors
-    /// What will be the error of all reads, or of this attempt.
-    fn touch(&self) -> Result<()> {
-        Ok(())
-    }
-
-    /// A number that grows as long as what a read would wait for gets on: a count of bytes.
-    fn advance(&self) -> u64 {
-        0
-    }
-
-    /// Checks that the layer's own header gives the file this base name, and says the same of its
-    /// execute bit, where it has a header and the file was not opened for a descriptor that states
-    /// these. It may be read for that.
-    ///
-    /// # Errors
-    /// As [`read_at`](FileReader::read_at).
-    fn confirm(&self, _name: &str, _executable: bool) -> Result<()> {
-        Ok(())
-    }
-
-    /// Verifies everything there is to verify of the layer: the blob against its digest, the table
-    /// against the stream. Returns the digests of the file: SHA-256, and those by the other
-    /// algorithms that are asked for.
-    ///
-    /// # Errors
-    /// As [`read_at`](FileReader::read_at).
-    fn verify(&self, also: &[Algorithm]) -> Result<FileDigests>;
-}
-
-/// Opens a layer for the one file that names it: see [`OpenLayer`].
-///
-/// # Errors
-/// As [`OpenLayer::open`].
-pub fn open(blob: Arc<dyn ReadAt>, spec: LayerSpec, context: Arc<Context>) -> Result<Opened> {
-    OpenLayer::open(blob, &spec, &context)?.entry(&spec)
-}
-
-/// What a layer holds.
-pub enum Opened {
-    /// A file.
-    File(Arc<dyn FileReader>, FileAttr),
-    /// A link, in a layer that was verified as a whole.
-    Link(LinkTarget),
-}
-
-/// Where a link leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkTarget {
-    /// The target as stored, checked against no rule.
-    pub path: String,
-    /// True for a symbolic link, whose target counts from the directory it is in; that of a hard
-    /// link counts from the root of the model.
-    pub symbolic: bool,
-}
-
-/// Attributes of a layer's file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileAttr {
-    /// Size in bytes.
-    pub size: u64,
-    /// True when any execute bit is set.
-    pub executable: bool,
-    /// Modification time, in seconds since the epoch; 0 when unknown.
-    pub mtime: u64,
-}
+pub use open_layer::{LayerKey, OpenLayer, open};
+pub use reader::{FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};

@@ -6,14 +6,22 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::chunked::{ChunkedFile, Pinned};
+use super::chunked::file::{ChunkedFile, Pinned};
 use super::damaged::{self, DamagedFile};
 use super::foreign::{self, ForeignFile};
-use super::{FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
+use super::reader::{FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::memory::context::Context;
 use crate::source::ReadAt;
+
+/// Opens a layer for the one file that names it: see [`OpenLayer`].
+///
+/// # Errors
+/// As [`OpenLayer::open`].
+pub fn open(blob: Arc<dyn ReadAt>, spec: LayerSpec, context: Arc<Context>) -> Result<Opened> {
+    OpenLayer::open(blob, &spec, &context)?.entry(&spec)
+}
 
 /// What decides how a blob is read: descriptors that agree about it share one [`OpenLayer`].
 ///

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 
-use modeloci::layer::table::{self, Framing};
+use modeloci::layer::table::Framing;
+use modeloci::layer::wrap;
 use modeloci::model::OpenOptions;
 use modeloci::{Algorithm, Digest, ErrorKind, Model};
 use serde_json::{Value, json};
@@ -474,7 +475,7 @@ impl Packed {
         let range = &manifest["layers"][0]["annotations"]["io.modeloci.chunks.range"];
         let (offset, length) = range.as_str().unwrap().split_once('+').unwrap();
         let (offset, length): (usize, usize) = (offset.parse().unwrap(), length.parse().unwrap());
-        let table = table::unwrap(Framing::Gzip, &blob[offset..offset + length]).unwrap();
+        let table = wrap::unwrap(Framing::Gzip, &blob[offset..offset + length]).unwrap();
         Packed {
             data: blob[..offset].to_vec(),
             table,
@@ -485,7 +486,7 @@ impl Packed {
     /// The model with other data and another table.
     fn with(&self, data: &[u8], table: &[u8]) -> Layout {
         let offset = data.len();
-        let (members, length) = table::wrap(Framing::Gzip, table, offset as u64);
+        let (members, length) = wrap::wrap(Framing::Gzip, table, offset as u64);
         let blob = [data, &members].concat();
         let mut layout = self.layout.clone();
         layout.remove(&self.layout.layer_name(0));

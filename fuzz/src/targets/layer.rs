@@ -348,7 +348,8 @@ pub mod frontier {
 pub mod chunked_layer {
     use super::*;
     use modeloci::codec::Encoded;
-    use modeloci::layer::table::{ChunkTable, Framing, Header, TableBuilder, unwrap, wrap};
+    use modeloci::layer::table::{ChunkTable, Framing, Header, TableBuilder};
+    use modeloci::layer::wrap::{unwrap, wrap};
     use modeloci::layer::{Opened, open};
     use modeloci::oci::annotations;
     use modeloci::oci::stated::{StatedTable, TablePlace};
@@ -481,7 +482,8 @@ pub mod chunked_layer {
 
 pub mod chunk_table {
     use super::*;
-    use modeloci::layer::table::{ChunkTable, Framing, unwrap};
+    use modeloci::layer::table::{ChunkTable, Framing};
+    use modeloci::layer::wrap::unwrap;
 
     /// Parsing a chunk table never panics, and one that is accepted tiles its data and its tar.
     pub fn run(data: &[u8]) {

@@ -31,10 +31,6 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::limits;
 
-mod wrap;
-
-pub use wrap::{unwrap, wrap};
-
 #[cfg(test)]
 mod tests;
 

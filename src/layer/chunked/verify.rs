@@ -6,13 +6,14 @@ use std::thread;
 
 use bytes::Bytes;
 
-use super::Shared;
+use super::chunks::Chunks;
+use super::table::{ChunkTable, DEFLATE_END, Framing, GZIP_HEADER, Row};
+use super::wrap;
 use crate::codec::{ChunkKind, Decoder, SubOffsets};
 use crate::digest::{Algorithm, Hasher};
 use crate::error::{Error, Result};
-use crate::layer::LayerSpec;
 use crate::layer::file_digests::{FileDigests, FileHasher};
-use crate::layer::table::{self, ChunkTable, DEFLATE_END, Framing, GZIP_HEADER, Row};
+use crate::layer::reader::LayerSpec;
 
 /// Layers of fewer segments are not worth threads of their own.
 const MIN_PARALLEL_SEGMENTS: u64 = 8;
@@ -32,7 +33,7 @@ const BYTES_UNDER_WAY: usize = 8 << 20;
 /// Segments are decoded on all cores, and hashed in order as they come. Returns the file's digests,
 /// which the caller compares with the manifest's.
 pub(super) fn verify(
-    shared: &Shared,
+    shared: &Chunks,
     table: &ChunkTable,
     spec: &LayerSpec,
     also: &[Algorithm],
@@ -92,7 +93,7 @@ struct Job {
 
 /// Reads the segments in order, hashes the blob, and hands them to the decoders.
 fn read_blob<'a>(
-    shared: &'a Shared,
+    shared: &'a Chunks,
     table: &ChunkTable,
     algorithm: Algorithm,
     jobs: SyncSender<Job>,
@@ -132,7 +133,7 @@ fn read_blob<'a>(
     Ok(blob)
 }
 
-fn decode_jobs(shared: &Shared, queue: &Mutex<Receiver<Job>>) {
+fn decode_jobs(shared: &Chunks, queue: &Mutex<Receiver<Job>>) {
     let mut decoder = Decoder::default();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -142,7 +143,7 @@ fn decode_jobs(shared: &Shared, queue: &Mutex<Receiver<Job>>) {
     }
 }
 
-fn decode(shared: &Shared, job: &Job, decoder: &mut Decoder) -> Result<Bytes> {
+fn decode(shared: &Chunks, job: &Job, decoder: &mut Decoder) -> Result<Bytes> {
     let Job {
         row,
         compressed,
@@ -174,7 +175,7 @@ struct Stream {
 }
 
 fn hash_in_order(
-    shared: &Shared,
+    shared: &Chunks,
     table: &ChunkTable,
     segments: Receiver<Receiver<Result<Bytes>>>,
     also: &[Algorithm],
@@ -206,7 +207,7 @@ fn hash_in_order(
 /// What follows the last segment: the end of the framing, the table that was read, its footer, and
 /// nothing else.
 fn finish(
-    shared: &Shared,
+    shared: &Chunks,
     table: &ChunkTable,
     spec: &LayerSpec,
     mut blob: Hashed<'_>,
@@ -226,7 +227,7 @@ fn finish(
         return Err(shared.lies("its digest of the data is wrong".into()));
     }
     let rest = shared.blob.len().saturating_sub(header.data_size);
-    let (expected, _) = table::wrap(header.framing, &table.to_bytes(), header.data_size);
+    let (expected, _) = wrap::wrap(header.framing, &table.to_bytes(), header.data_size);
     if rest != expected.len() as u64 {
         return Err(Error::corrupt(
             &shared.subject,
@@ -249,7 +250,7 @@ fn finish(
 
 /// The blob, hashed as it is read.
 struct Hashed<'a> {
-    shared: &'a Shared,
+    shared: &'a Chunks,
     at: u64,
     blob: Hasher,
     /// The SHA-256 of the data, where the blob's digest is by another algorithm.

@@ -14,7 +14,7 @@
 //! many bytes they have. It is the last thing in the blob, so a reader without the manifest finds
 //! the table too.
 
-use super::Framing;
+use super::table::Framing;
 use crate::limits;
 
 const GZIP_MEMBER: [u8; 10] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff];

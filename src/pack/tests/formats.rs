@@ -8,7 +8,8 @@ use flate2::read::{GzDecoder, MultiGzDecoder};
 
 use super::*;
 use crate::Model;
-use crate::layer::table::{ChunkTable, Framing, unwrap};
+use crate::layer::table::{ChunkTable, Framing};
+use crate::layer::wrap::unwrap;
 use crate::model::OpenOptions;
 
 const C: usize = limits::MIN_CHUNK_BYTES as usize;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ErrorKind;
+use crate::layer::wrap::{unwrap, wrap};
 
 const C: u32 = 64 << 10;
 

@@ -1,0 +1,7 @@
+//! Layers with a chunk table: one file, of which each chunk is verified and decoded alone.
+
+mod chunks;
+pub(super) mod file;
+pub mod table;
+mod verify;
+pub mod wrap;
