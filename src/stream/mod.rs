@@ -1,7 +1,7 @@
 //! Any blob as the stream that comes out of it: decompressed, verified, read at any offset.
 //!
 //! A stream knows digests and decoders. Whether there is a tar in it, and which files that has, is
-//! known to the layer that opened it: see [`Expected`].
+//! known to the layer that opened it: see `expected`.
 
 mod advance;
 mod blob;
