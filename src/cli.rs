@@ -99,6 +99,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Add one file to an archive, in place
     AddLayer(AddLayerArgs),
+    /// Remove one file from an archive, in place
+    RemoveLayer(RemoveLayerArgs),
     /// Print completions for a shell
     #[command(hide = true)]
     Completions {
@@ -388,9 +390,29 @@ pub(crate) struct AddLayerArgs {
     /// Its path in the model [default: its file name]
     #[arg(long, value_name = "TITLE")]
     pub(crate) path: Option<String>,
+    /// Replace the file that has this path, if there is one
+    #[arg(long)]
+    pub(crate) replace: bool,
     /// How the layer is written.
     #[command(flatten)]
     pub(crate) encode: EncodeArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `remove-layer`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  modeloci remove-layer llama-1.0.0.tar templates/chat.jinja")]
+pub(crate) struct RemoveLayerArgs {
+    /// The archive to change
+    #[arg(value_name = "ARCHIVE")]
+    pub(crate) archive: PathBuf,
+    /// The file's path in the model
+    #[arg(value_name = "PATH")]
+    pub(crate) path: String,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,

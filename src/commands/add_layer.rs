@@ -1,10 +1,11 @@
-//! `modeloci add-layer`
+//! `modeloci add-layer`, and what it says of an archive that was changed.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use modeloci::model::OpenOptions;
-use modeloci::pack::PackOptions;
+use modeloci::pack::{PackOptions, Packed};
 use modeloci::{ErrorKind, Model};
 
 use super::{interrupt, output, pack};
@@ -15,32 +16,46 @@ pub(crate) fn run(args: &AddLayerArgs) -> anyhow::Result<ExitCode> {
         cancel: Some(interrupt::catch()),
         ..pack::options(&args.encode)
     };
-    let packed =
-        modeloci::pack::add_layer(&args.archive, &args.file, args.path.as_deref(), &options)
-            .map_err(|error| match error.kind() {
-                ErrorKind::Refused if args.path.is_none() && is_taken(args) => {
-                    output::hint(error, "--path gives the file another path in the model")
-                }
-                _ => error.into(),
-            })?;
+    let add = match args.replace {
+        true => modeloci::pack::replace_layer,
+        false => modeloci::pack::add_layer,
+    };
+    let packed = add(&args.archive, &args.file, args.path.as_deref(), &options).map_err(
+        |error| match error.kind() {
+            ErrorKind::Refused if !args.replace && is_taken(args) => output::hint(
+                error,
+                "--replace replaces that file; --path gives the new one another path in the model",
+            ),
+            _ => error.into(),
+        },
+    )?;
+    report("Added layer to", &args.archive, &packed, args.json)
+}
+
+/// Prints what was made of an archive.
+pub(super) fn report(
+    what: &str,
+    archive: &Path,
+    packed: &Packed,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     for warning in &packed.warnings {
         output::report_line(&format!("warning: {warning}"));
     }
-    if args.json {
-        output::print_json(&pack::document(&args.archive, &packed)?)?;
+    if json {
+        output::print_json(&pack::document(archive, packed)?)?;
     } else {
-        let archive = output::absolute(&args.archive);
-        output::print(&format!(
-            "Added layer to: {archive}\n{}",
-            pack::written(&packed)
-        ))?;
+        let archive = output::absolute(archive);
+        output::print(&format!("{what}: {archive}\n{}", pack::written(packed)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// True when the archive has a file of the name that the new one would get.
+/// True when the archive has a file of the path that the new one would get.
 fn is_taken(args: &AddLayerArgs) -> bool {
     let name = args.file.file_name().and_then(OsStr::to_str);
+    let path = args.path.as_deref().or(name);
     let model = Model::open(&args.archive, &OpenOptions::default());
-    matches!((name, model), (Some(name), Ok(model)) if model.find(name).is_some())
+    let has = |model: &Model, path: &str| model.files().any(|file| file.path.as_str() == path);
+    matches!((path, model), (Some(path), Ok(model)) if has(&model, path))
 }

@@ -18,6 +18,7 @@ mod mount_list;
 pub(crate) mod output;
 mod pack;
 pub(crate) mod progress;
+mod remove_layer;
 mod status;
 mod table;
 mod umount;
@@ -44,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Umount(args) => umount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::AddLayer(args) => add_layer::run(&args),
+        Command::RemoveLayer(args) => remove_layer::run(&args),
         Command::Completions { shell } => generate::completions(shell),
         Command::ManPages { directory } => generate::man_pages(&directory),
         Command::Prefetcher { device, mountpoint } => {

@@ -18,6 +18,9 @@ use rustix::path::Arg;
 
 use super::faults::{self, Op};
 
+/// What is copied at a time where the kernel does not.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// Makes a call until it is not interrupted.
 fn call<T>(op: Op, mut make: impl FnMut() -> Result<T>) -> Result<T> {
     loop {
@@ -155,6 +158,39 @@ pub(crate) fn write_all_at(file: &File, mut buf: &[u8], mut offset: u64) -> io::
         }
     }
     Ok(())
+}
+
+/// Copies up to `length` bytes from one file to another; returns how many. The kernel does it, by
+/// sharing blocks where the file system can; where it does not, a piece goes through memory.
+pub(crate) fn copy(from: &File, offset: u64, to: &File, at: u64, length: u64) -> io::Result<u64> {
+    let (mut from_offset, mut to_offset) = (offset, at);
+    let wanted = usize::try_from(length).unwrap_or(usize::MAX);
+    let copied = call(Op::Copy, || {
+        rustix::fs::copy_file_range(
+            from,
+            Some(&mut from_offset),
+            to,
+            Some(&mut to_offset),
+            wanted,
+        )
+    });
+    match copied {
+        Ok(copied) => Ok(copied as u64),
+        // Other file systems, old kernels, filters of system calls.
+        Err(errno)
+            if is_unsupported(errno)
+                || matches!(
+                    errno,
+                    Errno::XDEV | Errno::PERM | Errno::TXTBSY | Errno::BADF
+                ) =>
+        {
+            let mut piece = vec![0; wanted.min(PIECE_BYTES)];
+            let read = read_at(from, &mut piece, offset)?;
+            write_all_at(to, piece.get(..read).unwrap_or_default(), at)?;
+            Ok(read as u64)
+        }
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// ftruncate(2).

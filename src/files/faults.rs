@@ -14,6 +14,8 @@ pub(crate) enum Op {
     ReadLink,
     Read,
     Write,
+    /// copy_file_range(2).
+    Copy,
     Truncate,
     Sync,
     Link,

@@ -152,6 +152,7 @@ pub(super) fn link(
             },
             attr: *attr,
             reader: Arc::clone(reader),
+            link_to: (source != number).then(|| Box::new(held.path.clone())),
             unconfirmed: found.unconfirmed.then(|| held.path.file_name().into()),
             verified: AtomicBool::new(false),
             damaged: AtomicBool::new(false),

@@ -163,6 +163,8 @@ struct File {
     verified: AtomicBool,
     /// Some of it was found not to be what its digests say; that does not heal.
     damaged: AtomicBool,
+    /// The file that a link leads to.
+    link_to: Option<Box<EntryPath>>,
 }
 
 impl File {
@@ -518,6 +520,12 @@ impl Model {
             digests.compare(stated, subject)?;
         }
         Ok(digests.sha256)
+    }
+
+    /// The links of the model, and the file that each leads to in the end.
+    pub(crate) fn links(&self) -> impl Iterator<Item = (&EntryPath, &EntryPath)> {
+        let links = self.files.iter();
+        links.filter_map(|file| Some((&file.info.path, &**file.link_to.as_ref()?)))
     }
 
     /// The same number for all files that are read from one layer, links among them; another for

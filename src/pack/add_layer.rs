@@ -1,14 +1,20 @@
-//! Adds one file to an archive: a new archive is built beside the old one and takes its place.
+//! Adds a layer to an archive, replaces or removes one: a new archive is built beside the old one and
+//! takes its place.
 //!
 //! Guarantees: the manifest, index and config of the result are true; the archive is the old or
-//! the new one at every moment, never a part; every blob that is carried over was checked against
-//! its digest. Of several at once each waits for the one before it, and starts from what that one
+//! the new one at every moment, never a part; it holds nothing of a layer that is gone. Of several at once each waits for the one before it, and starts from what that one
 //! made: the archive is locked from the first look at it to the moment when it is replaced, and it
 //! is only replaced while it is what the new one was made from. An archive of the original tool
 //! becomes an OCI image layout.
+//!
+//! Blobs that are carried over are checked against their digests where a layer is only added. Where one
+//! is replaced or removed they are copied by the kernel, without a look at them: so also out of an
+//! archive of which the layer is damaged, and as fast as the storage can; `verify` looks at them.
+//! What stands in front of the layer shares its blocks with the old archive where the file system can.
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,11 +35,15 @@ use crate::files::lock::{Lock, try_lock};
 use crate::files::place::Place;
 use crate::limits;
 use crate::model::resolve::{Documents, Resolved, resolve};
+use crate::model::{Model, OpenOptions};
 use crate::oci::{Descriptor, Index, OciManifest, annotations, media_type};
 use crate::source::{ArchiveSource, BlobSource, ReadAt};
 
 /// Bytes of a blob that are carried over at a time.
 const PIECE_BYTES: usize = 1 << 20;
+
+/// Bytes that the kernel copies at a time, between looks whether to stop.
+const COPIED_BYTES: u64 = 64 << 20;
 
 /// How often a lock that somebody else has is tried again.
 const LOCK_INTERVAL: Duration = Duration::from_millis(20);
@@ -58,24 +68,74 @@ pub fn add_layer(
     title: Option<&str>,
     options: &PackOptions,
 ) -> Result<Packed> {
-    let settings = Settings::new(options)?;
     let title = checked_title(file, title)?;
+    change(archive, options, |old| {
+        old.check_title(&title)?;
+        Ok(Some(input(file, title)?))
+    })
+}
+
+/// The same, but a file of this title that the archive has already is replaced. Without a title the
+/// file's base name is used.
+///
+/// # Errors
+/// As [`add_layer`], and those of [`remove_layer`].
+pub fn replace_layer(
+    archive: &Path,
+    file: &Path,
+    title: Option<&str>,
+    options: &PackOptions,
+) -> Result<Packed> {
+    let title = checked_title(file, title)?;
+    change(archive, options, |old| {
+        if old.has(title.as_str()) {
+            old.leave_out(title.as_str())?;
+        }
+        old.check_title(&title)?;
+        Ok(Some(input(file, title)?))
+    })
+}
+
+/// Removes the layer of the file `title` from an archive, in place, as [`add_layer`] adds one. The model
+/// may be without files then. A blob that other files have, too, stays.
+///
+/// # Errors
+/// - [`ErrorKind::Refused`](crate::ErrorKind::Refused): the archive has no such layer, or more than
+///   one; another file is a link to this one; the archive is not a model of this project or the
+///   original tool, changed meanwhile, or is locked for too long.
+/// - [`ErrorKind::Usage`](crate::ErrorKind::Usage): the title is no path of a file.
+/// - Whatever opening the archive can fail with. The archive is then as it was.
+pub fn remove_layer(archive: &Path, title: &str, options: &PackOptions) -> Result<Packed> {
+    let title = EntryPath::new(title).map_err(|error| Error::usage(format!("title: {error}")))?;
+    change(archive, options, |old| {
+        old.leave_out(title.as_str())?;
+        Ok(None)
+    })
+}
+
+/// Makes an archive anew. `decide` leaves out of the old one what is to go, and returns what is added.
+fn change(
+    archive: &Path,
+    options: &PackOptions,
+    decide: impl FnOnce(&mut OldArchive<'_>) -> Result<Option<Tree>>,
+) -> Result<Packed> {
+    let settings = Settings::new(options)?;
     let claim = Claim::take(archive, &settings)?;
     let path = claim.place.path.clone();
-    let source = ArchiveSource::from_file(claim.file, &path)?;
-    let old = OldArchive::open(&source)?;
-    old.check_title(&title)?;
+    let source = Arc::new(ArchiveSource::from_file(claim.file, &path)?);
+    let mut old = OldArchive::open(&source)?;
+    let tree = decide(&mut old)?;
 
-    let tree = input(file, title)?;
     let place = OutputPlace::of(claim.place, Identity::of(&claim.stat));
     // No wider than the old one's at any moment.
     let output = place.create(claim.stat.st_mode)?;
     let mut out = Archive::in_file(output.handle()?, &path, settings.mtime);
-    let packed = old.write_with(&tree, &settings, &mut out)?;
+    let packed = old.write_with(tree.as_ref(), &settings, &mut out)?;
     let packed = Packed {
         archive_bytes: out.finish()?,
         ..packed
     };
+    old.check_links(output.handle()?, &path)?;
     output.take_over(&claim.stat)?;
     settings.check_cancelled(&path)?;
     output.commit()?;
@@ -193,26 +253,28 @@ fn input(file: &Path, title: EntryPath) -> Result<Tree> {
     Ok(Tree::of_file(place, &stat, title, &root_path))
 }
 
-/// The archive that gets a layer.
+/// The archive that is changed.
 struct OldArchive<'a> {
-    source: &'a dyn BlobSource,
+    source: &'a Arc<ArchiveSource>,
     documents: Documents,
     /// What tools address the model as.
     reference: String,
     /// Its layers in path order.
     layers: Vec<ModelLayer>,
+    /// Where a layer is left out: the links that have to lead where they did, and where that is.
+    links: Option<Vec<(String, String)>>,
 }
 
 impl OldArchive<'_> {
-    fn open(source: &dyn BlobSource) -> Result<OldArchive<'_>> {
-        let resolved = resolve(source, None)?;
+    fn open(source: &Arc<ArchiveSource>) -> Result<OldArchive<'_>> {
+        let resolved = resolve(&**source, None)?;
         let refuse = |problem: &str| Error::refused(source.name(), problem);
         let Some(config) = &resolved.config else {
             return Err(refuse(
-                "is not a model of this tool; a layer cannot be added to it",
+                "is not a model of this tool; its layers cannot be changed",
             ));
         };
-        let documents = resolved.documents(source)?;
+        let documents = resolved.documents(&**source)?;
         let all = documents.manifest.layers.iter();
         let mut layers: Vec<ModelLayer> = all
             .filter(|layer| !layer.is_empty())
@@ -224,20 +286,72 @@ impl OldArchive<'_> {
         }
         layers.sort_by(|a, b| a.title().cmp(b.title()));
         Ok(OldArchive {
-            reference: reference(source, &resolved)?.unwrap_or_else(|| config.version.clone()),
+            reference: reference(&**source, &resolved)?.unwrap_or_else(|| config.version.clone()),
             source,
             layers,
             documents,
+            links: None,
         })
+    }
+
+    fn has(&self, title: &str) -> bool {
+        self.layers.iter().any(|layer| layer.title() == title)
+    }
+
+    /// Leaves the layer of a title out. What other files are links to has to stay.
+    fn leave_out(&mut self, title: &str) -> Result<()> {
+        let refuse = |problem: String| Err(Error::refused(self.source.name(), problem));
+        let mut of_title = self.layers.iter().filter(|layer| layer.title() == title);
+        if of_title.next().is_none() {
+            let inside = self.layers.iter().find(|layer| below(layer.title(), title));
+            return refuse(match inside {
+                Some(inside) => format!(
+                    "has no layer \"{title}\", but \"{}\": one layer at a time",
+                    inside.title()
+                ),
+                None => format!("has no layer \"{title}\""),
+            });
+        }
+        if of_title.next().is_some() {
+            return refuse(format!("has more than one layer \"{title}\""));
+        }
+        let links = links(Arc::clone(self.source))?;
+        if let Some((link, _)) = links.iter().find(|(_, file)| file == title) {
+            return refuse(format!(
+                "has a layer \"{link}\", which is a link to \"{title}\"; remove that first"
+            ));
+        }
+        self.links = Some(
+            links
+                .into_iter()
+                .filter(|(link, _)| link != title)
+                .collect(),
+        );
+        self.layers.retain(|layer| layer.title() != title);
+        Ok(())
+    }
+
+    /// Refuses a new archive in which a link leads elsewhere, or nowhere, without what was left out.
+    fn check_links(&self, new: File, path: &Path) -> Result<()> {
+        let Some(before) = &self.links else {
+            return Ok(());
+        };
+        let after = links(Arc::new(ArchiveSource::from_file(new, path)?))
+            .map_err(|error| Error::refused("without this layer", error.to_string()))?;
+        match before.iter().find(|link| !after.contains(link)) {
+            None => Ok(()),
+            Some((link, _)) => Err(Error::refused(
+                self.source.name(),
+                format!(
+                    "has a layer \"{link}\", which is a link by way of this one; remove that first"
+                ),
+            )),
+        }
     }
 
     /// Refuses a title that the archive has, or that has one of the archive's for its directory.
     fn check_title(&self, title: &EntryPath) -> Result<()> {
         let new = title.as_str();
-        let below = |inner: &str, outer: &str| {
-            let rest = inner.strip_prefix(outer);
-            rest.is_some_and(|rest| rest.starts_with('/'))
-        };
         for layer in &self.layers {
             let old = layer.title();
             let problem = if old == new {
@@ -253,14 +367,23 @@ impl OldArchive<'_> {
     }
 
     /// Writes everything with the one file of `tree` added.
-    fn write_with(&self, tree: &Tree, settings: &Settings, out: &mut Archive) -> Result<Packed> {
-        let new_title = tree.files.first().map_or("", |file| file.path.as_str());
+    fn write_with(
+        &self,
+        tree: Option<&Tree>,
+        settings: &Settings,
+        out: &mut Archive,
+    ) -> Result<Packed> {
+        let new_title = tree.and_then(|tree| tree.files.first());
+        let new_title = new_title.map_or("", |file| file.path.as_str());
         let at = self.layers.partition_point(|l| l.title() < new_title);
         let (before, after) = self.layers.split_at(at);
         for layer in before {
             self.carry_over(layer.descriptor(), settings, out)?;
         }
-        let added = pipeline::write_layers(tree, settings, out, &|_, _| {})?;
+        let added = match tree {
+            Some(tree) => pipeline::write_layers(tree, settings, out, &|_, _| {})?,
+            None => Vec::new(),
+        };
         for layer in after {
             self.carry_over(layer.descriptor(), settings, out)?;
         }
@@ -289,7 +412,7 @@ impl OldArchive<'_> {
             config: None,
             found: Vec::new(),
             manifest_digest: written.manifest_digest,
-            files: manifest.layers.len() as u64,
+            files: manifest.layers.iter().filter(|l| !l.is_empty()).count() as u64,
             file_bytes: manifest.layers.iter().map(file_size).sum(),
             layers: manifest.layers,
             archive_bytes: 0,
@@ -314,7 +437,7 @@ impl OldArchive<'_> {
         manifest
     }
 
-    /// Copies a blob, which must be what its digest says.
+    /// Copies a blob, which must be what its digest says, unless it is copied as it is.
     fn carry_over(
         &self,
         descriptor: &Descriptor,
@@ -327,6 +450,10 @@ impl OldArchive<'_> {
                 format!("blob {} is missing", descriptor.digest),
             )
         })?;
+        if self.links.is_some() {
+            // As it is.
+            return self.copy(&descriptor.digest, settings, out);
+        }
         let mut hasher = Hasher::new(descriptor.digest.algorithm());
         let mut piece = vec![0; PIECE_BYTES];
         let mut offset = 0;
@@ -349,6 +476,26 @@ impl OldArchive<'_> {
             ));
         }
         out.end_blob(&descriptor.digest)
+    }
+
+    fn copy(&self, digest: &Digest, settings: &Settings, out: &mut Archive) -> Result<()> {
+        let Some((file, mut offset, mut left)) = self.source.range(digest) else {
+            return Ok(());
+        };
+        out.begin_blob()?;
+        while left > 0 {
+            settings.check_cancelled(out.name())?;
+            let copied = out.copy_from(file, offset, left.min(COPIED_BYTES))?;
+            if copied == 0 {
+                return Err(Error::corrupt(
+                    format!("{}: blob {digest}", self.source.name()),
+                    "the archive ends within it",
+                ));
+            }
+            offset += copied;
+            left -= copied;
+        }
+        out.end_blob(digest)
     }
 
     /// Copies the chunk table of a layer that keeps it in a blob of its own; a table that is not
@@ -374,9 +521,24 @@ impl OldArchive<'_> {
         Ok(Some(table))
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<std::sync::Arc<dyn ReadAt>>> {
+    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
         self.source.blob(digest)
     }
+}
+
+/// The links of a model, and the file that each leads to.
+fn links(source: Arc<ArchiveSource>) -> Result<Vec<(String, String)>> {
+    let model = Model::from_source(source, &OpenOptions::default())?;
+    let links = model.links();
+    Ok(links
+        .map(|(link, file)| (link.to_string(), file.to_string()))
+        .collect())
+}
+
+/// True for a path in the directory `outer`.
+fn below(inner: &str, outer: &str) -> bool {
+    let rest = inner.strip_prefix(outer);
+    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// The reference name that the index gives the model.

@@ -19,6 +19,8 @@ use crate::tar::{BLOCK, write};
 
 /// Small writes are gathered up to this many bytes.
 const BUFFER_BYTES: usize = 256 << 10;
+/// What file systems share whole, in bytes: their usual blocks.
+const SHARED_BYTES: u64 = 4 << 10;
 /// Permission bits of every entry.
 const MODE: u32 = 0o644;
 
@@ -96,6 +98,16 @@ impl Archive {
         match &mut self.target {
             Target::File(file) => file.write(bytes),
             Target::Stream { spool, .. } => spool.write(bytes),
+        }
+        .map_err(Error::io("write", &self.name))
+    }
+
+    /// Appends bytes of a file to the current blob, up to `length`; returns how many. The kernel copies
+    /// them, where it can by sharing the blocks that hold them.
+    pub(super) fn copy_from(&mut self, file: &File, offset: u64, length: u64) -> Result<u64> {
+        match &mut self.target {
+            Target::File(to) => to.copy_from(file, offset, length),
+            Target::Stream { .. } => Err(std::io::ErrorKind::Unsupported.into()),
         }
         .map_err(Error::io("write", &self.name))
     }
@@ -245,6 +257,20 @@ impl Positioned {
         calls::set_len(&self.file, length)?;
         self.start = length;
         Ok(())
+    }
+
+    fn copy_from(&mut self, from: &File, offset: u64, length: u64) -> std::io::Result<u64> {
+        self.flush()?;
+        // Blocks are shared whole: what is in front of one is copied by itself.
+        let before = (SHARED_BYTES - offset % SHARED_BYTES) % SHARED_BYTES;
+        let alike = offset % SHARED_BYTES == self.start % SHARED_BYTES;
+        let length = match alike && before > 0 && before < length {
+            true => before,
+            false => length,
+        };
+        let copied = calls::copy(from, offset, &self.file, self.start, length)?;
+        self.start += copied;
+        Ok(copied)
     }
 
     fn copy_to(&mut self, out: &mut dyn Write) -> std::io::Result<()> {

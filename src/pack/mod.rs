@@ -8,6 +8,7 @@
 //! content   what of them is unfinished or a secret, and refused
 //! pipeline  reader -> workers -> composer -> writer: segments in order, whatever the threads do
 //! layer     segments -> one blob with its framing, its chunk table and its descriptor
+//! add_layer an archive of which one layer is added, replaced or removed
 //! archive   blobs and documents -> an outer tar; output -> a file that appears complete or not
 //! ```
 //!
@@ -61,7 +62,7 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
-pub use add_layer::add_layer;
+pub use add_layer::{add_layer, remove_layer, replace_layer};
 pub use packager::{ModelLayer, ModelPackager};
 pub use select::{DEFAULT_EXCLUDES, LeftOut, LeftOutBy};
 
@@ -162,7 +163,7 @@ impl Found {
 /// What was packed.
 #[derive(Debug, Clone)]
 pub struct Packed {
-    /// The model's config, as it was written; `None` when a layer was added.
+    /// The model's config, as it was written; `None` when a layer was changed.
     pub config: Option<OciConfig>,
     /// What of it, and of the annotations, the files tell.
     pub found: Vec<Found>,

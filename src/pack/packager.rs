@@ -178,4 +178,25 @@ impl ModelPackager {
     ) -> Result<Packed> {
         super::add_layer(archive.as_ref(), file.as_ref(), title, &self.options)
     }
+
+    /// Adds a file to an archive in place, or replaces it; see [`replace_layer`](super::replace_layer()).
+    ///
+    /// # Errors
+    /// As [`replace_layer`](super::replace_layer()).
+    pub fn replace_layer(
+        &self,
+        archive: impl AsRef<Path>,
+        file: impl AsRef<Path>,
+        title: Option<&str>,
+    ) -> Result<Packed> {
+        super::replace_layer(archive.as_ref(), file.as_ref(), title, &self.options)
+    }
+
+    /// Removes a file from an archive in place; see [`remove_layer`](super::remove_layer()).
+    ///
+    /// # Errors
+    /// As [`remove_layer`](super::remove_layer()).
+    pub fn remove_layer(&self, archive: impl AsRef<Path>, title: &str) -> Result<Packed> {
+        super::remove_layer(archive.as_ref(), title, &self.options)
+    }
 }

@@ -89,6 +89,12 @@ impl ArchiveSource {
         })
     }
 
+    /// Where the bytes of a blob are: the file, the offset in it, and how many.
+    pub(crate) fn range(&self, digest: &Digest) -> Option<(&File, u64, u64)> {
+        let extent = self.index.blob(digest)?;
+        Some((&self.file, extent.offset, extent.len))
+    }
+
     fn open_extent(&self, extent: Extent, what: &str) -> FileBlob {
         FileBlob {
             file: Arc::clone(&self.file),

@@ -36,7 +36,11 @@ fn pack_and_inspect_agree_and_are_documented() {
     let layers = fields(&["`layers`"]);
     assert_documented(
         &packed,
-        &fields(&["An archive", "`pack` and `add-layer`", "`pack`"]),
+        &fields(&[
+            "An archive",
+            "`pack`, `add-layer` and `remove-layer`",
+            "`pack`",
+        ]),
     );
     assert_parts(&packed, &layers);
     for left_out in packed["left_out"].as_array().unwrap() {
@@ -98,7 +102,10 @@ fn add_layer_and_unpack_are_documented() {
         .run(&["add-layer", "m.tar", "extra.txt", "--json"])
         .ok()
         .json();
-    assert_documented(&added, &fields(&["An archive", "`pack` and `add-layer`"]));
+    assert_documented(
+        &added,
+        &fields(&["An archive", "`pack`, `add-layer` and `remove-layer`"]),
+    );
     assert_parts(&added, &fields(&["`layers`"]));
     assert_eq!(added["files"], 4);
 

@@ -172,16 +172,46 @@ fn add_layer_keeps_the_archive_true() {
             "docs/extra.txt",
         ])
         .fails(1, "docs/extra.txt");
-    assert!(!run.stderr.contains("hint"), "{}", run.stderr);
+    assert!(run.stderr.contains("hint: --replace"), "{}", run.stderr);
     // Advice is given where it helps.
     let run = sandbox.run(&["add-layer", "m.tar", "model/config.json"]);
     assert!(
-        run.fails(1, "config.json").stderr.contains("hint: --path"),
+        run.fails(1, "config.json")
+            .stderr
+            .contains("; --path gives"),
         "a name that is taken"
     );
     let run = sandbox.run(&["add-layer", "m.tar", "model"]);
     let run = run.fails(1, "is not a regular file");
     assert!(!run.stderr.contains("hint"), "{}", run.stderr);
+}
+
+#[test]
+fn k25_layers_are_replaced_and_removed() {
+    let sandbox = Sandbox::new();
+    sandbox.model();
+    sandbox.pack();
+    sandbox.write("config.json", "{\"new\": true}");
+    let run = sandbox
+        .run(&["add-layer", "m.tar", "config.json", "--replace", "--json"])
+        .ok();
+    let json = sandbox.run(&["inspect", "m.tar", "--json"]).ok().json();
+    assert_eq!(run.json()["manifest_digest"], json["manifest_digest"]);
+    assert_eq!(
+        (&json["files"], &json["verified"]),
+        (&3.into(), &true.into())
+    );
+    let run = sandbox.run(&["cat", "m.tar", "config.json"]).ok();
+    assert_eq!(run.stdout, b"{\"new\": true}");
+
+    let run = sandbox.run(&["remove-layer", "m.tar", "config.json"]).ok();
+    let text = String::from_utf8(run.stdout).unwrap();
+    assert!(text.starts_with("Removed layer from: /"), "{text}");
+    assert!(text.contains("2 ("), "{text}");
+    let run = sandbox.run(&["remove-layer", "m.tar", "config.json"]);
+    run.fails(1, "m.tar: has no layer \"config.json\"");
+    let json = sandbox.run(&["verify", "m.tar", "--json"]).ok().json();
+    assert_eq!(json["files"], 2);
 }
 
 #[test]

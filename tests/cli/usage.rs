@@ -21,6 +21,7 @@ fn help_goes_to_stdout_and_fits() {
         "umount",
         "status",
         "add-layer",
+        "remove-layer",
         "Examples",
     ] {
         assert!(help.text().contains(word), "{word}");
@@ -37,6 +38,7 @@ fn help_goes_to_stdout_and_fits() {
         "umount",
         "status",
         "add-layer",
+        "remove-layer",
     ] {
         let long = sandbox.run(&[verb, "--help"]).ok();
         let short = sandbox.run(&[verb, "-h"]).ok();

@@ -1,6 +1,7 @@
 //! Adding a layer.
 
 use super::*;
+use crate::model::{Model, OpenOptions};
 
 /// A packed model in `out.tar`, and a file to add.
 fn packed(compression: Compression) -> tempfile::TempDir {
@@ -249,4 +250,254 @@ fn entries_of(manifest: &crate::OciManifest, archive: &Path) -> Vec<(String, Vec
         .collect();
     list.sort();
     list
+}
+
+fn replace(dir: &tempfile::TempDir, title: &str, options: &PackOptions) -> Result<Packed> {
+    let archive = dir.path().join("out.tar");
+    replace_layer(&archive, &dir.path().join("extra"), Some(title), options)
+}
+
+fn remove(dir: &tempfile::TempDir, title: &str) -> Result<Packed> {
+    remove_layer(&dir.path().join("out.tar"), title, &options())
+}
+
+/// Chunk tables that stand apart, and the manifest that keeps them, follow.
+#[test]
+fn k25_a_layer_that_is_replaced_or_removed_leaves_nothing() {
+    for compression in [Compression::Auto, Compression::Zstd(3), Compression::None] {
+        let options = PackOptions {
+            compression,
+            force: true,
+            ..options()
+        };
+        for title in ["b", "d/e", "new"] {
+            let dir = packed(compression);
+            let replaced = replace(&dir, title, &options).unwrap();
+            let result = fs::read(dir.path().join("out.tar")).unwrap();
+            assert_eq!(replaced.archive_bytes, result.len() as u64);
+            let files = if title == "new" { 3 } else { 2 };
+            assert_eq!(replaced.files, files, "{title}");
+            assert_eq!(listing(dir.path()), ["extra", "model", "out.tar"]);
+            fs::copy(dir.path().join("extra"), model_of(&dir).join(title)).unwrap();
+            let together = pack_in(dir.path(), &options).unwrap();
+            assert_eq!(together.manifest_digest, replaced.manifest_digest);
+            assert!(
+                result == fs::read(dir.path().join("out.tar")).unwrap(),
+                "{title}"
+            );
+        }
+        for title in ["b", "d/e"] {
+            let dir = packed(compression);
+            let removed = remove(&dir, title).unwrap();
+            let result = fs::read(dir.path().join("out.tar")).unwrap();
+            assert_eq!((removed.files, removed.layers.len()), (1, 1));
+            fs::remove_file(model_of(&dir).join(title)).unwrap();
+            let _ = fs::remove_dir(model_of(&dir).join("d"));
+            pack_in(dir.path(), &options).unwrap();
+            assert!(
+                result == fs::read(dir.path().join("out.tar")).unwrap(),
+                "{title}"
+            );
+        }
+    }
+}
+
+#[test]
+fn k25_the_last_layer_may_be_removed() {
+    let dir = packed(Compression::Auto);
+    remove(&dir, "b").unwrap();
+    let removed = remove(&dir, "d/e").unwrap();
+    assert_eq!((removed.files, removed.file_bytes), (0, 0));
+    let written = Written::read(&dir.path().join("out.tar"));
+    assert_eq!(written.layers().len(), 1, "the empty descriptor");
+    let model = Model::open(dir.path().join("out.tar"), &OpenOptions::default()).unwrap();
+    assert_eq!(model.files().len(), 0);
+    assert!(problem(remove(&dir, "b")).ends_with("has no layer \"b\""));
+    assert_eq!(add(&dir, Some("b"), &options()).unwrap().files, 1);
+}
+
+#[test]
+fn k25_what_cannot_be_removed_or_replaced_is_named_and_nothing_changes() {
+    let dir = packed(Compression::Auto);
+    let before = fs::read(dir.path().join("out.tar")).unwrap();
+    for (title, rule) in [
+        ("x", "has no layer \"x\""),
+        ("d", "has no layer \"d\", but \"d/e\": one layer at a time"),
+    ] {
+        let text = problem(remove(&dir, title));
+        assert!(text.ends_with(rule), "{text}");
+    }
+    for (title, rule) in [
+        (
+            "b/c",
+            "has a layer \"b\", which cannot stand beside \"b/c\"",
+        ),
+        ("d", "has a layer \"d/e\", which cannot stand beside \"d\""),
+    ] {
+        let text = problem(replace(&dir, title, &options()));
+        assert!(text.ends_with(rule), "{text}");
+    }
+    for title in ["", "/b", "../b", "b/"] {
+        let error = remove(&dir, title).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Usage, "{title:?}");
+    }
+    assert!(fs::read(dir.path().join("out.tar")).unwrap() == before);
+    assert_eq!(listing(dir.path()), ["extra", "model", "out.tar"]);
+}
+
+/// A damaged layer can be taken out or replaced; what is damaged elsewhere stays for `verify` to find.
+#[test]
+fn k25_what_is_carried_over_is_not_looked_at() {
+    let damaged = || {
+        let dir = packed(Compression::Auto);
+        let path = dir.path().join("out.tar");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[100_000] ^= 1; // in the layer "b"
+        fs::write(&path, &bytes).unwrap();
+        (dir, bytes)
+    };
+    let fails = |dir: &tempfile::TempDir| {
+        let model = Model::open(dir.path().join("out.tar"), &OpenOptions::default()).unwrap();
+        let reports = crate::model::verify::verify(&model, 1, &|_, _| {});
+        reports.iter().filter(|report| !report.verified()).count()
+    };
+    let (dir, bytes) = damaged();
+    assert_eq!(fails(&dir), 1);
+    remove(&dir, "d/e").unwrap();
+    assert_eq!(fails(&dir), 1);
+    let after = fs::read(dir.path().join("out.tar")).unwrap();
+    assert!(after[..150_000] == bytes[..150_000]);
+    remove(&dir, "b").unwrap();
+    assert_eq!(fails(&dir), 0);
+    let (dir, _) = damaged();
+    replace(&dir, "b", &options()).unwrap();
+    assert_eq!(fails(&dir), 0);
+}
+
+/// An archive of the original tool's kind, whose layers are these: title, media type, blob.
+fn archive_of(dir: &Path, layers: &[(&str, &str, &[u8])]) {
+    let config = br#"{"model_name": "old", "version": "2.0", "framework": "f", "architecture": "a", "metadata": {}}"#;
+    let descriptors: Vec<Value> = layers
+        .iter()
+        .map(|(title, media_type, layer)| {
+            json!({
+                "media_type": media_type,
+                "digest": Digest::sha256(layer).to_string(),
+                "size": layer.len(),
+                "annotations": {"org.opencontainers.image.title": title}
+            })
+        })
+        .collect();
+    let manifest = json!({
+        "schema_version": 2,
+        "media_type": "application/vnd.oci.image.manifest.v1+json",
+        "config": {
+            "media_type": "application/vnd.oci.image.config.v1+json",
+            "digest": Digest::sha256(config).to_string(),
+            "size": config.len()
+        },
+        "layers": descriptors,
+        "annotations": {}
+    });
+    let mut outer = ::tar::Builder::new(Vec::new());
+    let mut put = |path: &str, bytes: &[u8]| {
+        let mut header = ::tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        outer.append_data(&mut header, path, bytes).unwrap();
+    };
+    let mut blobs: Vec<&[u8]> = layers.iter().map(|(.., layer)| *layer).collect();
+    blobs.sort();
+    blobs.dedup();
+    for blob in blobs {
+        put(&Digest::sha256(blob).blob_path(), blob);
+    }
+    put(&Digest::sha256(config).blob_path(), config);
+    put("config.json", config);
+    put("manifest.json", manifest.to_string().as_bytes());
+    fs::write(dir.join("out.tar"), outer.into_inner().unwrap()).unwrap();
+}
+
+/// A gzipped tar of one file, or of a link.
+fn layer_of(name: &str, bytes: &[u8], link: Option<&str>) -> Vec<u8> {
+    let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    let mut inner = ::tar::Builder::new(gzip);
+    let mut header = ::tar::Header::new_gnu();
+    header.set_mode(0o644);
+    match link {
+        Some(target) => {
+            header.set_entry_type(::tar::EntryType::Symlink);
+            header.set_size(0);
+            inner.append_link(&mut header, name, target).unwrap();
+        }
+        None => {
+            header.set_size(bytes.len() as u64);
+            inner.append_data(&mut header, name, bytes).unwrap();
+        }
+    }
+    inner.into_inner().unwrap().finish().unwrap()
+}
+
+fn content(dir: &Path, path: &str) -> Vec<u8> {
+    let model = Model::open(dir.join("out.tar"), &OpenOptions::default()).unwrap();
+    let file = model.find(path).unwrap();
+    model.read_at(file.inode, 0, 100).unwrap().to_vec()
+}
+
+#[test]
+fn k25_a_blob_of_several_paths_stays_for_the_others() {
+    let dir = scratch(&[]);
+    fs::write(dir.path().join("extra"), b"extra bytes").unwrap();
+    // A raw layer has no name inside: several paths can name it.
+    let media_type = "application/vnd.cncf.model.weight.v1.raw";
+    archive_of(
+        dir.path(),
+        &[("x", media_type, b"shared"), ("y", media_type, b"shared")],
+    );
+    assert_eq!(content(dir.path(), "x"), b"shared");
+    replace(&dir, "x", &options()).unwrap();
+    assert_eq!(content(dir.path(), "x"), b"extra bytes");
+    assert_eq!(content(dir.path(), "y"), b"shared");
+    remove(&dir, "y").unwrap();
+    let written = Written::read(&dir.path().join("out.tar"));
+    assert_eq!(written.titles(), ["x"]);
+    let blob = Digest::sha256(b"shared").blob_path();
+    assert!(
+        !written.entries.contains_key(&blob),
+        "nobody has it any more"
+    );
+}
+
+#[test]
+fn k25_what_others_are_links_to_stays() {
+    let dir = scratch(&[]);
+    fs::write(dir.path().join("extra"), b"extra bytes").unwrap();
+    let tar = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let file = layer_of("a", b"content", None);
+    let (link, further) = (layer_of("b", b"", Some("a")), layer_of("c", b"", Some("b")));
+    archive_of(
+        dir.path(),
+        &[("a", tar, &file), ("b", tar, &link), ("c", tar, &further)],
+    );
+    assert_eq!(content(dir.path(), "b"), b"content");
+    let rule = "has a layer \"b\", which is a link to \"a\"; remove that first";
+    let text = problem(remove(&dir, "a"));
+    assert!(text.ends_with(rule), "{text}");
+    let text = problem(replace(&dir, "a", &options()));
+    assert!(text.ends_with(rule), "{text}");
+    // What leads there by way of another link.
+    let text = problem(remove(&dir, "b"));
+    assert!(
+        text.contains("is a link to \"b\", which is no file"),
+        "{text}"
+    );
+    let text = problem(replace(&dir, "b", &options()));
+    assert!(
+        text.contains("has a layer \"c\", which is a link by way"),
+        "{text}"
+    );
+    assert_eq!(content(dir.path(), "c"), b"content");
+    for title in ["c", "b", "a"] {
+        remove(&dir, title).unwrap();
+    }
 }

@@ -213,3 +213,19 @@ fn k8_every_call_of_add_layer_fails() {
         assert!(hit.contains(&op) != truncates, "{op:?}");
     }
 }
+
+#[test]
+fn k8_every_call_of_remove_layer_fails() {
+    let prepare = || {
+        let dir = model();
+        pack_in(dir.path(), &jobs()).unwrap();
+        dir
+    };
+    let written = Written::read(&prepare().path().join("out.tar"));
+    let title = written.titles()[0].to_string();
+    let remove = |dir: &Path| remove_layer(&dir.join("out.tar"), &title, &jobs());
+    let hit = at_every_call(prepare, remove);
+    for op in [Op::Exchange, Op::Lock, Op::Owner, Op::Mode, Op::Copy] {
+        assert!(hit.contains(&op), "{op:?}");
+    }
+}
