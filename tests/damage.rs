@@ -16,6 +16,12 @@ use modeloci::pack::{self, Output, PackOptions};
 use modeloci::source::{BlobSource, ReadAt};
 use modeloci::{Algorithm, Compression, Digest, ErrorKind, Model, Result};
 
+#[path = "support/plain.rs"]
+#[allow(dead_code)]
+mod plain;
+
+use plain::Form;
+
 /// An image layout in memory, whose blobs need not match their digests.
 #[derive(Clone, Default)]
 struct Layout {
@@ -96,24 +102,19 @@ struct Sample {
     manifest: OciManifest,
 }
 
-fn sample(compression: Compression, chunk_digest: Algorithm) -> Sample {
+fn sample(form: Form, chunk_digest: Algorithm) -> Sample {
     // Small enough for every bit of the layer to be tried.
     let content = (0..300u32)
         .flat_map(|n| [((n * 7919) >> 3) as u8, 0x3f])
         .collect();
-    sample_of(content, compression, chunk_digest)
+    sample_of(content, form, chunk_digest)
 }
 
-fn sample_of(content: Vec<u8>, compression: Compression, chunk_digest: Algorithm) -> Sample {
-    sample_with(0o644, content, compression, chunk_digest)
+fn sample_of(content: Vec<u8>, form: Form, chunk_digest: Algorithm) -> Sample {
+    sample_with(0o644, content, form, chunk_digest)
 }
 
-fn sample_with(
-    mode: u32,
-    content: Vec<u8>,
-    compression: Compression,
-    chunk_digest: Algorithm,
-) -> Sample {
+fn sample_with(mode: u32, content: Vec<u8>, form: Form, chunk_digest: Algorithm) -> Sample {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("model/w.bin");
     std::fs::create_dir(dir.path().join("model")).unwrap();
@@ -128,7 +129,7 @@ fn sample_with(
         metadata: Default::default(),
     };
     let options = PackOptions {
-        compression,
+        compression: form.compression(),
         chunk_digest,
         ..PackOptions::default()
     };
@@ -141,6 +142,7 @@ fn sample_with(
         &|_, _| (),
     )
     .unwrap();
+    form.finish(&archive);
     let source = modeloci::source::open(&archive).unwrap();
     let mut layout = Layout::default();
     for name in ["oci-layout", "index.json", "manifest.json", "config.json"] {
@@ -169,13 +171,15 @@ fn sample_with(
     }
 }
 
-const KINDS: [(Compression, Algorithm); 5] = [
-    (Compression::Auto, Algorithm::Blake3),
-    (Compression::Auto, Algorithm::Sha256),
-    (Compression::Gzip(6), Algorithm::Blake3),
-    (Compression::Zstd(3), Algorithm::Blake3),
-    (Compression::None, Algorithm::Blake3),
+const FORMS: [(Form, Algorithm); 6] = [
+    (Form::Packed(Compression::Auto), Algorithm::Blake3),
+    (Form::Packed(Compression::Auto), Algorithm::Sha256),
+    (Form::Packed(Compression::Gzip(6)), Algorithm::Blake3),
+    (ZSTD, Algorithm::Blake3),
+    (Form::Packed(Compression::None), Algorithm::Blake3),
+    (Form::Plain, Algorithm::Blake3),
 ];
+const ZSTD: Form = Form::Packed(Compression::Zstd(3));
 
 /// Reads the whole file; the same bytes or a verification error.
 fn read(layout: Layout, content: &[u8], what: &str) -> bool {
@@ -213,19 +217,19 @@ fn verifies(layout: Layout) -> bool {
 
 #[test]
 fn d3_every_flipped_bit_gives_the_same_bytes_or_an_error() {
-    for (compression, algorithm) in KINDS {
+    for (form, algorithm) in FORMS {
         let Sample {
             layout,
             content,
             layer,
             ..
-        } = sample(compression, algorithm);
+        } = sample(form, algorithm);
         assert!(read(layout.clone(), &content, "undamaged") && verifies(layout.clone()));
         for at in 0..layer.len() {
             for bit in 0..8 {
                 let mut damaged = layer.clone();
                 damaged[at] ^= 1 << bit;
-                let what = format!("{compression:?}, bit {bit} of byte {at}");
+                let what = format!("{form:?}, bit {bit} of byte {at}");
                 let layout = layout.with_layer(damaged, |_| ());
                 read(layout.clone(), &content, &what);
                 assert!(!verifies(layout), "{what} went unnoticed");
@@ -236,15 +240,15 @@ fn d3_every_flipped_bit_gives_the_same_bytes_or_an_error() {
 
 #[test]
 fn l1_every_truncation_gives_an_error() {
-    for (compression, algorithm) in KINDS {
+    for (form, algorithm) in FORMS {
         let Sample {
             layout,
             content,
             layer,
             ..
-        } = sample(compression, algorithm);
+        } = sample(form, algorithm);
         for end in 0..layer.len() {
-            let what = format!("{compression:?}, cut at {end}");
+            let what = format!("{form:?}, cut at {end}");
             // An archive with a shorter blob is refused when it is opened; storage that shrinks
             // later is not noticed before it is read.
             assert!(!read(
@@ -260,8 +264,8 @@ fn l1_every_truncation_gives_an_error() {
 /// sizes. Only the content can tell that it lies.
 #[test]
 fn l9_every_lie_of_a_pinned_table_gives_the_same_bytes_or_an_error() {
-    for (compression, algorithm) in KINDS {
-        if compression == Compression::None {
+    for (form, algorithm) in FORMS {
+        if form == Form::Plain {
             continue;
         }
         let Sample {
@@ -269,8 +273,8 @@ fn l9_every_lie_of_a_pinned_table_gives_the_same_bytes_or_an_error() {
             content,
             layer,
             manifest,
-        } = sample(compression, algorithm);
-        let framing = if compression == Compression::Zstd(3) {
+        } = sample(form, algorithm);
+        let framing = if form == ZSTD {
             Framing::Zstd
         } else {
             Framing::Gzip
@@ -301,7 +305,7 @@ fn l9_every_lie_of_a_pinned_table_gives_the_same_bytes_or_an_error() {
             for bit in 0..8 {
                 let mut lying = table.clone();
                 lying[at] ^= 1 << bit;
-                let what = format!("{compression:?}, bit {bit} of table byte {at}");
+                let what = format!("{form:?}, bit {bit} of table byte {at}");
                 let served = read(lie(&lying), &content, &what);
                 // A kind is a hint: another one that yields the same bytes is no lie.
                 let kind = at >= 104 && (at - 104) % 72 == 12;
@@ -312,7 +316,7 @@ fn l9_every_lie_of_a_pinned_table_gives_the_same_bytes_or_an_error() {
             }
         }
         for end in 0..table.len() {
-            let what = format!("{compression:?}, table cut at {end}");
+            let what = format!("{form:?}, table cut at {end}");
             assert!(
                 !read(lie(&table[..end]), &content, &what),
                 "{what} went unnoticed"
@@ -327,7 +331,11 @@ fn l9_every_lie_of_a_pinned_table_gives_the_same_bytes_or_an_error() {
 fn l9_a_recompressed_layer_is_read_without_its_table() {
     use std::io::{Read as _, Write as _};
     let content: Vec<u8> = (0..200_000u32).map(|n| (n / 5_000) as u8).collect();
-    let sample = sample_of(content.clone(), Compression::Gzip(1), Algorithm::Blake3);
+    let sample = sample_of(
+        content.clone(),
+        Form::Packed(Compression::Gzip(1)),
+        Algorithm::Blake3,
+    );
     let mut tar = Vec::new();
     flate2::read::GzDecoder::new(&sample.layer[..])
         .read_to_end(&mut tar)
@@ -364,7 +372,11 @@ fn d3_l9_literal_only_chunks_give_the_same_bytes_or_an_error() {
     let content: Vec<u8> = (0..10_000)
         .flat_map(|_| [random(), 0x3c | random() & random() & 3])
         .collect();
-    let sample = sample_of(content.clone(), Compression::Auto, Algorithm::Blake3);
+    let sample = sample_of(
+        content.clone(),
+        Form::Packed(Compression::Auto),
+        Algorithm::Blake3,
+    );
     let range = sample.manifest.layers[0]
         .annotation(annotations::CHUNKS_RANGE)
         .unwrap();
@@ -391,7 +403,7 @@ fn d3_l9_literal_only_chunks_give_the_same_bytes_or_an_error() {
 /// matter of that one file.
 #[test]
 fn d3_damage_in_the_first_bytes_of_a_foreign_layer_is_the_matter_of_its_file() {
-    let sample = sample(Compression::Gzip(6), Algorithm::Blake3);
+    let sample = sample(Form::Packed(Compression::Gzip(6)), Algorithm::Blake3);
     let foreign = |manifest: &mut OciManifest| {
         let annotations = &mut manifest.layers[0].annotations;
         annotations.retain(|key, _| !key.starts_with("io.modeloci."));
@@ -446,19 +458,19 @@ fn asked(model: &Model, path: &str) -> [Result<()>; 3] {
 
 #[test]
 fn l10_an_execute_bit_is_what_the_layers_header_says_or_an_error() {
-    for (mode, (compression, algorithm)) in [0o644, 0o755]
+    for (mode, (form, algorithm)) in [0o644, 0o755]
         .into_iter()
-        .flat_map(|mode| KINDS.map(|kind| (mode, kind)))
+        .flat_map(|mode| FORMS.map(|form| (mode, form)))
     {
         let content: Vec<u8> = (0..9_000u32).map(|n| ((n * n) >> 5) as u8).collect();
-        let sample = sample_with(mode, content.clone(), compression, algorithm);
+        let sample = sample_with(mode, content.clone(), form, algorithm);
         let model = sample.layout.clone().open().unwrap();
         let shown = if mode == 0o755 { 0o555 } else { 0o444 };
         assert_eq!(model.find("w.bin").unwrap().mode, shown);
         assert!(asked(&model, "w.bin").iter().all(Result::is_ok));
         let lie = |layer: &mut Descriptor| state_the_opposite(mode, layer);
         for recompressed in [false, true] {
-            let what = format!("{mode:o} {compression:?} {algorithm:?} {recompressed}");
+            let what = format!("{mode:o} {form:?} {algorithm:?} {recompressed}");
             let change = |manifest: &mut OciManifest| {
                 lie(&mut manifest.layers[0]);
                 if recompressed {
@@ -478,7 +490,7 @@ fn l10_an_execute_bit_is_what_the_layers_header_says_or_an_error() {
                 // The table was a blob of its own: it is gone before the model is opened. What states
                 // nothing then has the bit of the header.
                 Ok(model) if model.find("w.bin").unwrap().mode == shown => {
-                    assert!(recompressed && compression == Compression::None && mode == 0o755);
+                    assert!(recompressed && form == Form::Plain && mode == 0o755);
                     assert!(asked(&model, "w.bin").iter().all(Result::is_ok));
                 }
                 Ok(model) => {
@@ -488,7 +500,7 @@ fn l10_an_execute_bit_is_what_the_layers_header_says_or_an_error() {
                 }
                 // And what states another is found then.
                 Err(error) => {
-                    assert!(recompressed && compression == Compression::None, "{error}");
+                    assert!(recompressed && form == Form::Plain, "{error}");
                     refused(Err(error));
                 }
             }
@@ -512,12 +524,12 @@ fn l10_an_execute_bit_is_what_the_layers_header_says_or_an_error() {
 /// Nobody reads an empty file, so what is stated of it is compared when the model is opened.
 #[test]
 fn l10_a_packed_file_is_empty_and_of_its_mode_or_the_model_does_not_open() {
-    for (mode, (compression, algorithm)) in [0o644, 0o755]
+    for (mode, (form, algorithm)) in [0o644, 0o755]
         .into_iter()
-        .flat_map(|mode| KINDS.map(|kind| (mode, kind)))
+        .flat_map(|mode| FORMS.map(|form| (mode, form)))
     {
-        let what = format!("{mode:o} {compression:?} {algorithm:?}");
-        let sample = sample_with(mode, Vec::new(), compression, algorithm);
+        let what = format!("{mode:o} {form:?} {algorithm:?}");
+        let sample = sample_with(mode, Vec::new(), form, algorithm);
         let stated = |manifest: &OciManifest| {
             let layer = &manifest.layers[0];
             layer.annotation(annotations::CHUNKS).is_some()
@@ -531,7 +543,7 @@ fn l10_a_packed_file_is_empty_and_of_its_mode_or_the_model_does_not_open() {
         let error = layout.open().err().expect(&what).to_string();
         assert!(error.contains("executable"), "{what}: {error}");
 
-        let sample = sample_with(mode, b"something".to_vec(), compression, algorithm);
+        let sample = sample_with(mode, b"something".to_vec(), form, algorithm);
         let layout = sample.layout.with_layer(sample.layer.clone(), |manifest| {
             let size = "0".to_string();
             let layer = &mut manifest.layers[0];

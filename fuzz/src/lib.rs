@@ -15,6 +15,8 @@
 mod forge;
 pub mod memory;
 pub mod mutate;
+#[path = "../../tests/support/plain.rs"]
+mod plain;
 mod random;
 pub mod run;
 pub mod targets;

@@ -63,7 +63,7 @@ impl Encoder {
     }
 
     /// Appends the segment that holds `input` to `out`. An empty input appends nothing decodable
-    /// beyond an empty segment (zero bytes for deflate kinds and plain, an empty frame for zstd).
+    /// beyond an empty segment (zero bytes for deflate kinds, an empty frame for zstd).
     ///
     /// A deflate segment is never larger than its stored form.
     pub fn encode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Encoded {
@@ -85,8 +85,8 @@ impl Encoder {
         self.adaptive(input, &rule, out)
     }
 
-    /// Appends a generic segment (any deflate blocks, one zstd frame, or the bytes): for tar headers
-    /// and the end of the archive.
+    /// Appends a generic segment (any deflate blocks, or one zstd frame): for tar headers and the end
+    /// of the archive.
     pub fn encode_generic(&mut self, input: &[u8], out: &mut Vec<u8>) -> Encoded {
         match self.compression {
             Compression::Auto => self.generic(input, DEFAULT_LEVEL, out),
@@ -96,8 +96,8 @@ impl Encoder {
                 whole(ChunkKind::Zstd)
             }
             Compression::None => {
-                out.extend(input);
-                whole(ChunkKind::Plain)
+                stored::encode(input, out);
+                whole(ChunkKind::Stored)
             }
         }
     }

@@ -45,7 +45,7 @@ pub enum ChunkKind {
     Deflate = 2,
     /// One zstd frame.
     Zstd = 3,
-    /// The bytes themselves.
+    /// The bytes themselves, in a plain tar or a raw layer. Only read.
     Plain = 4,
 }
 
@@ -74,7 +74,7 @@ pub enum Compression {
     Gzip(u8),
     /// zstd at a level from 1 to 19.
     Zstd(u8),
-    /// No compression: the layer is a plain tar.
+    /// No compression: all is stored, in gzip like the others, so that the chunk table is in the layer.
     None,
 }
 

@@ -174,7 +174,7 @@ fn round_trip(compression: Compression, input: &[u8]) -> (Encoded, Vec<u8>) {
             let expected = zstd::bulk::decompress(&segment, input.len());
             assert_eq!(expected.unwrap(), input);
         }
-        ChunkKind::Plain => assert_eq!(segment, input),
+        ChunkKind::Plain => panic!("is only read"),
     }
     (encoded, segment)
 }
@@ -208,7 +208,7 @@ fn empty_inputs_are_empty_segments() {
     for (compression, kind) in [
         (Compression::Auto, ChunkKind::Stored),
         (Compression::Gzip(6), ChunkKind::Stored),
-        (Compression::None, ChunkKind::Plain),
+        (Compression::None, ChunkKind::Stored),
     ] {
         let (encoded, segment) = round_trip(compression, &[]);
         assert_eq!((encoded.kind, segment.len()), (kind, 0));
@@ -420,12 +420,30 @@ fn zstd_frames_of_raw_blocks_are_frames() {
 
 #[test]
 fn plain_is_a_copy_of_the_right_length() {
-    let (encoded, segment) = round_trip(Compression::None, b"bytes");
-    assert_eq!(encoded.kind, ChunkKind::Plain);
-    assert_eq!(
-        decode(&encoded, &segment, 4),
-        Err(CodecError::WrongLength { expected: 4 })
-    );
+    let encoded = Encoded {
+        kind: ChunkKind::Plain,
+        sub_offsets: SubOffsets::default(),
+    };
+    assert_eq!(decode(&encoded, b"bytes", 5).as_deref(), Ok(&b"bytes"[..]));
+    for expected in [4, 6] {
+        assert_eq!(
+            decode(&encoded, b"bytes", expected),
+            Err(CodecError::WrongLength { expected })
+        );
+    }
+}
+
+#[test]
+fn without_compression_everything_is_stored() {
+    for (name, make) in shapes::ALL {
+        let input = make(200_000, 3);
+        let (encoded, segment) = round_trip(Compression::None, &input);
+        assert_eq!(encoded.kind, ChunkKind::Stored, "{name}");
+        assert_eq!(segment.len(), stored::size(input.len()), "{name}");
+        let mut generic = Vec::new();
+        let encoded = Encoder::new(Compression::None).encode_generic(&input, &mut generic);
+        assert_eq!((encoded.kind, generic), (ChunkKind::Stored, segment));
+    }
 }
 
 #[test]

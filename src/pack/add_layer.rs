@@ -394,12 +394,7 @@ impl OldArchive<'_> {
             tables.extend(self.carry_over_table(layer.descriptor(), settings, out)?);
             layers.push(descriptor(layer));
         }
-        for layer in added {
-            if let Some(table) = layer.table {
-                tables.push(out.blob(media_type::CHUNK_TABLE, &table)?);
-            }
-            layers.push(layer.descriptor);
-        }
+        layers.extend(added);
         for layer in after {
             tables.extend(self.carry_over_table(layer.descriptor(), settings, out)?);
             layers.push(descriptor(layer));

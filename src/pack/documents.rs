@@ -40,7 +40,8 @@ pub(super) struct Written {
 }
 
 /// Writes everything behind the layers and their tables: the config blob, the manifest blob, a
-/// referrer that keeps chunk tables with the manifest, and the root documents.
+/// referrer that keeps chunk tables with the manifest where some are blobs of their own (`pack` wrote
+/// such once, of plain layers), and the root documents.
 ///
 /// # Errors
 /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) when the manifest is larger than a reader

@@ -5,7 +5,7 @@
 
 use super::plan::Settings;
 use super::tree::InputFile;
-use crate::codec::Encoded;
+use crate::codec::{Compression, Encoded};
 use crate::digest::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::layer::table::{DEFLATE_END, Framing, GZIP_HEADER, Header, TableBuilder};
@@ -13,14 +13,6 @@ use crate::layer::wrap::wrap;
 use crate::limits;
 use crate::oci::{Descriptor, annotations, media_type};
 use crate::tar::write;
-
-/// A layer that was composed.
-pub(super) struct Layer {
-    /// Its descriptor, with all annotations.
-    pub descriptor: Descriptor,
-    /// The chunk table, where it is to be a blob of its own.
-    pub table: Option<Vec<u8>>,
-}
 
 /// A compressed piece of a layer, with what the workers found out about it.
 pub(super) struct Segment<'a> {
@@ -83,8 +75,8 @@ pub(super) struct End {
     pub bytes: Vec<u8>,
     /// The digest of the blob.
     pub digest: Digest,
-    /// What the manifest needs to know.
-    pub layer: Layer,
+    /// The layer's descriptor, with all annotations.
+    pub descriptor: Descriptor,
 }
 
 /// Puts a layer together. It sees all that the blob consists of, and writes nothing.
@@ -124,7 +116,7 @@ impl<'a> LayerComposer<'a> {
         };
         let start: &[u8] = match settings.framing {
             Framing::Gzip => &GZIP_HEADER,
-            Framing::Zstd | Framing::Plain => &[],
+            _ => &[],
         };
         layer.data(start, &[]);
         (layer, start)
@@ -194,28 +186,23 @@ impl<'a> LayerComposer<'a> {
             annotate(annotations::FILE_MODE, format!("{:04o}", mode(self.file)));
         }
         annotate(annotations::CHUNKS, Digest::sha256(&table).to_string());
-        let own_blob = self.settings.framing == Framing::Plain;
-        if !own_blob {
-            annotate(
-                annotations::CHUNKS_RANGE,
-                format!("{data_size}+{range_length}"),
-            );
-        }
+        annotate(
+            annotations::CHUNKS_RANGE,
+            format!("{data_size}+{range_length}"),
+        );
         End {
             bytes,
             digest,
-            layer: Layer {
-                descriptor,
-                table: own_blob.then_some(table),
-            },
+            descriptor,
         }
     }
 
     fn media_type(&self) -> &'static str {
-        match self.settings.framing {
-            Framing::Gzip => media_type::LAYER_TAR_GZIP,
-            Framing::Zstd => media_type::LAYER_TAR_ZSTD,
-            Framing::Plain => media_type::LAYER_TAR,
+        match self.settings.compression {
+            Compression::Auto | Compression::Gzip(_) | Compression::None => {
+                media_type::LAYER_TAR_GZIP
+            }
+            Compression::Zstd(_) => media_type::LAYER_TAR_ZSTD,
         }
     }
 

@@ -31,7 +31,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::oci::config::is_tag;
-use crate::oci::{Descriptor, OciConfig, media_type};
+use crate::oci::{Descriptor, OciConfig};
 
 use self::archive::Archive;
 use self::describe::Description;
@@ -291,21 +291,13 @@ fn write(
     } = about;
     let (files, file_bytes) = (tree.files.len() as u64, tree.bytes());
     let layers = pipeline::write_layers(&tree, settings, &mut archive, progress)?;
-    let mut tables = Vec::new();
-    let mut descriptors = Vec::with_capacity(layers.len());
-    for layer in layers {
-        if let Some(table) = layer.table {
-            tables.push(archive.blob(media_type::CHUNK_TABLE, &table)?);
-        }
-        descriptors.push(layer.descriptor);
-    }
-    let manifest = documents::manifest(&config, descriptors, annotations, settings.mtime);
+    let manifest = documents::manifest(&config, layers, annotations, settings.mtime);
     let written = documents::write(
         &mut archive,
         &manifest,
         &config.to_bytes(),
         &config.version,
-        tables,
+        Vec::new(),
     )?;
     let mut warnings = tree.warnings;
     if settings.mtime > 0 {

@@ -29,7 +29,7 @@ use rustix::fs::Advice;
 
 use super::Progress;
 use super::archive::Archive;
-use super::layer::{self, Layer, LayerComposer, Segment};
+use super::layer::{self, LayerComposer, Segment};
 use super::plan::Settings;
 use super::tree::{InputFile, Tree};
 use crate::codec::{Encoded, Encoder};
@@ -37,6 +37,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files::{calls, faults};
 use crate::layer::table::Framing;
+use crate::oci::Descriptor;
 
 /// The buffers of one segment; used again and again.
 #[derive(Default)]
@@ -94,7 +95,7 @@ pub(super) fn write_layers(
     settings: &Settings,
     archive: &mut Archive,
     progress: Progress<'_>,
-) -> Result<Vec<Layer>> {
+) -> Result<Vec<Descriptor>> {
     let (free, free_slots) = channel();
     for _ in 0..slots(settings.workers, settings.chunk_size) {
         // The receiver is still here.
@@ -228,7 +229,7 @@ struct Composer<'a> {
     settings: &'a Settings,
     pieces: Sender<Piece>,
     layer: Option<LayerComposer<'a>>,
-    layers: Vec<Layer>,
+    layers: Vec<Descriptor>,
 }
 
 impl<'a> Composer<'a> {
@@ -242,7 +243,7 @@ impl<'a> Composer<'a> {
         }
     }
 
-    fn run(mut self, results: &Receiver<Option<Done>>) -> Result<Vec<Layer>> {
+    fn run(mut self, results: &Receiver<Option<Done>>) -> Result<Vec<Descriptor>> {
         let mut next = 0;
         let mut early = BTreeMap::new();
         while let Ok(Some(result)) = results.recv() {
@@ -295,7 +296,7 @@ impl<'a> Composer<'a> {
             && let Some(layer) = self.layer.take()
         {
             let end = layer.finish();
-            self.layers.push(end.layer);
+            self.layers.push(end.descriptor);
             pieces.extend([Piece::Framing(end.bytes), Piece::End(end.digest)]);
         }
         for piece in pieces {

@@ -62,9 +62,8 @@ impl Settings {
         Ok(Settings {
             compression: options.compression,
             framing: match options.compression {
-                Compression::Auto | Compression::Gzip(_) => Framing::Gzip,
+                Compression::Auto | Compression::Gzip(_) | Compression::None => Framing::Gzip,
                 Compression::Zstd(_) => Framing::Zstd,
-                Compression::None => Framing::Plain,
             },
             chunk_size: size,
             algorithm: options.chunk_digest,

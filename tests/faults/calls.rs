@@ -14,6 +14,7 @@ use fuser::{
 };
 use modeloci::{Compression, ErrorKind, Model};
 
+use super::plain::Form;
 use super::{Files, files, foreign, gzip, options, packed, read};
 
 const TTL: Duration = Duration::from_secs(3600);
@@ -155,8 +156,9 @@ fn archives() -> Vec<(tempfile::TempDir, Files)> {
         (dir, files)
     };
     vec![
-        new(&|dir, files| packed(dir, files, Compression::Auto)),
-        new(&|dir, files| packed(dir, files, Compression::None)),
+        new(&|dir, files| packed(dir, files, Form::Packed(Compression::Auto))),
+        new(&|dir, files| packed(dir, files, Form::Packed(Compression::None))),
+        new(&|dir, files| packed(dir, files, Form::Plain)),
         new(&|dir, files| foreign(dir, files, gzip)),
         new(&|dir, files| foreign(dir, files, |tar| tar)),
     ]

@@ -5,22 +5,23 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use modeloci::Digest;
+use modeloci::source::BlobSource;
 use serde_json::Value;
 
 use crate::support::sha256;
 use crate::workspace::{Workspace, files_below, output};
-use crate::{assert_still_says, golden, golden_json};
+use crate::{assert_still_says, golden, golden_json, plain};
 
 /// All that are read.
 const ARCHIVES: [&str; 4] = ["gzip", "zstd", "plain", "added"];
-/// Those that `pack` writes with these options, byte for byte.
-const WRITTEN: [(&str, &[&str]); 3] = [
+/// Those that `pack` writes with these options, byte for byte. It wrote `plain` without compression.
+const WRITTEN: [(&str, &[&str]); 2] = [
     ("gzip", &[]),
     (
         "zstd",
         &["--compression", "zstd:3", "--chunk-digest", "sha256"],
     ),
-    ("plain", &["--compression", "none"]),
 ];
 /// The file that was added to `added`, and how.
 const ADDED: &str = "templates/chat.jinja";
@@ -194,4 +195,63 @@ fn add_layer_writes_the_same_bytes() {
     output(&mut command);
     let new = fs::read(workspace.path("new.tar")).unwrap();
     assert!(new == fs::read(golden("added.tar")).unwrap());
+}
+
+/// What other tests make to have plain layers is what was written.
+#[test]
+fn the_forged_plain_archive_is_the_golden_one() {
+    let workspace = workspace();
+    tree(&workspace, "gzip");
+    let mut command = workspace.modeloci(&["pack", "model", "-o", "new.tar"]);
+    command.args(OPTIONS).args(["--compression", "none"]);
+    output(command.env("SOURCE_DATE_EPOCH", EPOCH));
+    let new = workspace.path("new.tar");
+    plain::rewrite(&new);
+    let blobs = |archive: &Path| {
+        let source = modeloci::source::open(archive).unwrap();
+        let mut blobs: Vec<_> = source.blobs().into_iter().collect();
+        blobs.sort();
+        let index = source.document("index.json", 1 << 20).unwrap();
+        (blobs, index)
+    };
+    assert_eq!(blobs(&new), blobs(&golden("plain.tar")));
+}
+
+#[test]
+fn add_layer_keeps_the_tables_of_plain_layers() {
+    let workspace = workspace();
+    workspace.write("more", b"more");
+    output(&mut workspace.modeloci(&["add-layer", "plain.tar", "more"]));
+    let text = output(&mut workspace.modeloci(&["inspect", "--json", "plain.tar"]));
+    let document: Value = serde_json::from_slice(&text).unwrap();
+    let layers = document["layers"].as_array().unwrap();
+    assert_eq!(layers.len(), 8);
+    for layer in layers {
+        assert_eq!(
+            (&layer["seekable"], &layer["verified"]),
+            (&true.into(), &true.into()),
+            "{layer}"
+        );
+    }
+    // The tables are there, and a referrer keeps them with the manifest.
+    let source = modeloci::source::open(&workspace.path("plain.tar")).unwrap();
+    let blobs = source.blobs();
+    let golden = modeloci::source::open(&golden("plain.tar")).unwrap();
+    let referrer = |blobs: &[(Digest, u64)], source: &dyn BlobSource| {
+        let found = blobs.iter().find_map(|(digest, size)| {
+            let mut bytes = vec![0; *size as usize];
+            let blob = source.blob(digest).unwrap().unwrap();
+            blob.read_exact_at(&mut bytes, 0).unwrap();
+            let document: Value = serde_json::from_slice(&bytes).ok()?;
+            document.get("subject").is_some().then_some(document)
+        });
+        found.unwrap()
+    };
+    let (old, new) = (
+        referrer(&golden.blobs(), &*golden),
+        referrer(&blobs, &*source),
+    );
+    assert_eq!(old["layers"], new["layers"]);
+    assert_eq!(old["layers"].as_array().unwrap().len(), 7);
+    assert_eq!(new["subject"]["digest"], document["manifest_digest"]);
 }

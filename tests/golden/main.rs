@@ -5,6 +5,9 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+#[path = "../support/plain.rs"]
+#[allow(dead_code)]
+mod plain;
 #[path = "../support/mod.rs"]
 #[allow(dead_code)]
 mod support;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::forge::{BLOCK, Header, Layout, Random, Tar, digest, gzip, layer, noise, record};
 use crate::mounted::Mounted;
 use crate::packing;
+use crate::plain;
 use crate::sandbox::Sandbox;
 
 pub(crate) const GOOD: &str = "good.bin";
@@ -656,6 +657,7 @@ fn d3_a_damaged_header_and_a_damaged_table() {
     let sandbox = Sandbox::new();
     sandbox.tree("model", &[("a.bin", content())]);
     packing::pack(&sandbox, &["--compression", "none"]).ok();
+    plain::rewrite(&sandbox.path("m.tar"));
     let mut layout = Layout::parse(&fs::read(sandbox.path("m.tar")).unwrap());
     let manifest = layout.entries.iter().find(|(_, bytes)| {
         bytes.starts_with(b"{") && bytes.windows(17).any(|w| w == b"io.modeloci.chunk")

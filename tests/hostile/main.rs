@@ -23,6 +23,9 @@ mod opening;
 mod outer_tar;
 mod packing;
 mod paths;
+#[path = "../support/plain.rs"]
+#[allow(dead_code)]
+mod plain;
 mod reading;
 mod sandbox;
 mod stopping;

@@ -452,7 +452,7 @@ pub mod chunked_layer {
         tables().iter().map(with).collect()
     }
 
-    /// Chunk tables as `pack` writes them, and what they are about.
+    /// Chunk tables as `pack` writes them, or once did, and what they are about.
     pub(super) fn tables() -> Vec<(Framing, Vec<u8>, Vec<u8>)> {
         let blobs = model::packed_layers(NAME);
         let table = |(descriptor, blob, table): (Descriptor, Vec<u8>, Option<Vec<u8>>)| {

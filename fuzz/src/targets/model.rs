@@ -16,6 +16,7 @@ use modeloci::{Compression, Digest, ErrorKind, Model};
 
 use super::super::Random;
 use super::super::forge::{Header, Layout, Tar, gzip, noise};
+use super::super::plain::Form;
 
 /// When archives were written: the time of files of which they state none.
 const UNSTATED: Duration = Duration::from_secs(1_234_567_890);
@@ -522,14 +523,15 @@ fn honest() -> &'static [Honest] {
             ("sub/text", b"some text, ".repeat(7_000)),
             ("w.bin", noise(5, 70_000)),
         ];
-        let methods = [
-            Compression::Auto,
-            Compression::Gzip(6),
-            Compression::Zstd(1),
-            Compression::None,
+        let forms = [
+            Form::Packed(Compression::Auto),
+            Form::Packed(Compression::Gzip(6)),
+            Form::Packed(Compression::Zstd(1)),
+            Form::Packed(Compression::None),
+            Form::Plain,
         ];
-        let mut all: Vec<Honest> = methods
-            .map(|method| Honest::of(packed(&files, method), &files))
+        let mut all: Vec<Honest> = forms
+            .map(|form| Honest::of(packed(&files, form), &files))
             .into();
         // A link has the bytes and the attributes of what it leads to.
         let linked = [&[("alias", noise(5, 70_000))], &files[..]].concat();
@@ -538,7 +540,7 @@ fn honest() -> &'static [Honest] {
     })
 }
 
-fn packed(files: &[(&str, Vec<u8>)], compression: Compression) -> Vec<u8> {
+fn packed(files: &[(&str, Vec<u8>)], form: Form) -> Vec<u8> {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().expect("a directory");
     for (path, bytes) in files {
@@ -549,7 +551,7 @@ fn packed(files: &[(&str, Vec<u8>)], compression: Compression) -> Vec<u8> {
         fs::set_permissions(&target, fs::Permissions::from_mode(mode)).expect("a mode");
     }
     let options = PackOptions {
-        compression,
+        compression: form.compression(),
         chunk_size: 64 << 10,
         jobs: 1,
         ..PackOptions::default()
@@ -564,6 +566,7 @@ fn packed(files: &[(&str, Vec<u8>)], compression: Compression) -> Vec<u8> {
         &|_, _| (),
     );
     done.expect("packed");
+    form.finish(&output);
     fs::read(output).expect("an archive")
 }
 
@@ -597,20 +600,21 @@ fn foreign(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
     Layout::of_layers(layers).to_bytes()
 }
 
-/// The layers that `pack` makes of one file, in every packaging: descriptor, blob, and its table
-/// where that is a blob of its own.
+/// The layers of one file in every form with a chunk table: descriptor, blob, and the table where that
+/// is a blob of its own.
 pub(super) fn packed_layers(name: &str) -> Vec<(Descriptor, Vec<u8>, Option<Vec<u8>>)> {
     let mut content = b"a model's weights: ".repeat(4_000);
     content.extend(noise(3, 60_000));
     content.extend(noise(4, 70_000).iter().map(|b| b & 0x3c));
-    let methods = [
-        Compression::Auto,
-        Compression::Gzip(1),
-        Compression::Zstd(1),
-        Compression::None,
+    let forms = [
+        Form::Packed(Compression::Auto),
+        Form::Packed(Compression::Gzip(1)),
+        Form::Packed(Compression::Zstd(1)),
+        Form::Packed(Compression::None),
+        Form::Plain,
     ];
-    let layer = |method| {
-        let archive = packed(&[(name, content.clone())], method);
+    let layer = |form| {
+        let archive = packed(&[(name, content.clone())], form);
         let file = Memfd::new(&archive);
         let source = modeloci::source::open(file.path().as_ref()).expect("an archive");
         let model = Model::open(file.path(), &OpenOptions::default()).expect("an archive");
@@ -630,5 +634,5 @@ pub(super) fn packed_layers(name: &str) -> Vec<(Descriptor, Vec<u8>, Option<Vec<
         };
         (descriptor.clone(), bytes(&descriptor.digest), table)
     };
-    methods.map(layer).into()
+    forms.map(layer).into()
 }
