@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use crate::digest::Digest;
-use crate::entry_path::{printable, printable_path};
+use crate::printable::{printable, printable_path};
 
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -12,8 +12,8 @@
 //! stream/                      bytes that come out of one blob             4
 //! source/                      where blobs are                             3
 //! oci/  tar/  codec/  memory/  parsers of untrusted bytes                  2
-//! digest  entry_path  limits       vocabulary                              1
-//! error  work  byte_size  files/
+//! digest  entry_path  printable    vocabulary                              1
+//! limits  error  work  byte_size  files/
 //! ```
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::unwrap_used))]
@@ -31,6 +31,7 @@ pub mod model;
 pub mod mount;
 pub mod oci;
 pub mod pack;
+pub mod printable;
 pub mod source;
 pub mod stream;
 pub mod systems;

@@ -6,7 +6,7 @@ use clap::Args;
 use modeloci::Digest;
 use modeloci::model::OpenOptions;
 
-use super::{either, parse_digest, parse_jobs};
+use super::values::{either, parse_digest, parse_jobs};
 
 /// `inspect`
 #[derive(Debug, Args)]

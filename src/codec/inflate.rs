@@ -11,12 +11,15 @@ use super::CodecError;
 use super::cpu::{Cpu, multiversion};
 use super::huffman::{FIXED_DISTANCE, FIXED_LITLEN, PRECODE_ORDER};
 
+mod bits;
+mod entry;
 mod table;
 
-use table::{
-    KIND_COPY, KIND_END, KIND_LINK, KIND_LITERAL, KIND_PAIR, NOT_LITERALS, Table, distance_entry,
-    entry, kind, literal_entry, payload,
+use bits::{Bits, INVALID};
+use entry::{
+    KIND_COPY, KIND_END, KIND_LINK, KIND_LITERAL, KIND_PAIR, NOT_LITERALS, entry, kind, payload,
 };
+use table::{Table, distance_entry, literal_entry};
 
 /// Room that [`Inflate::run`] needs in the output behind the position where it shall stop: the
 /// longest match, the literals of one round, and the width of the copies.
@@ -28,8 +31,6 @@ const HEADER_BYTES: usize = 640;
 const SYMBOL_BYTES: usize = 8;
 /// How far back a match reaches.
 pub(crate) const WINDOW: usize = 32 << 10;
-
-const INVALID: CodecError = CodecError::Invalid("deflate");
 
 /// Where the decoder stands in a stream of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,108 +247,6 @@ enum Symbols {
     /// The output is where it shall stop, or the fast path has room again.
     Pause,
     Input,
-}
-
-/// Reads bits, least significant first. Beyond the end it reads zeros, and knows that it did.
-struct Bits<'a> {
-    input: &'a [u8],
-    /// The next byte to load; may lie beyond the end.
-    next: usize,
-    buffer: u64,
-    count: u32,
-}
-
-impl<'a> Bits<'a> {
-    fn new(input: &'a [u8], bit: u64) -> Bits<'a> {
-        let mut bits = Bits {
-            input,
-            next: usize::try_from(bit / 8).unwrap_or(usize::MAX / 2),
-            buffer: 0,
-            count: 0,
-        };
-        bits.refill();
-        bits.drop((bit % 8) as u32);
-        bits
-    }
-
-    /// To at least 56 bits.
-    #[inline(always)]
-    fn refill(&mut self) {
-        match self.input.get(self.next..).and_then(<[u8]>::first_chunk) {
-            Some(word) => {
-                // Bits above `count` may be loaded twice, to the same value.
-                self.buffer |= u64::from_le_bytes(*word) << self.count;
-                self.next += ((63 - self.count) >> 3) as usize;
-                self.count |= 56;
-            }
-            None => self.refill_slowly(),
-        }
-    }
-
-    #[cold]
-    fn refill_slowly(&mut self) {
-        // The fast path leaves bits above `count`; here they would be loaded by a later byte.
-        self.buffer &= (1u64 << self.count) - 1;
-        while self.count < 56 {
-            let byte = self.input.get(self.next).copied().unwrap_or(0);
-            self.buffer |= u64::from(byte) << self.count;
-            self.next += 1;
-            self.count += 8;
-        }
-    }
-
-    #[inline(always)]
-    fn drop(&mut self, n: u32) {
-        self.buffer >>= n;
-        self.count -= n;
-    }
-
-    /// `n` bits, at most 16, of those that a refill made sure of.
-    #[inline(always)]
-    fn take(&mut self, n: u32) -> u32 {
-        let value = (self.buffer & ((1 << n) - 1)) as u32;
-        self.drop(n);
-        value
-    }
-
-    /// A length or a distance, from the entry of its code.
-    #[inline(always)]
-    fn take_value(&mut self, entry: u32) -> usize {
-        // One shift takes code and extra bits together: the next lookup waits for nothing else.
-        let total = entry & 0xff;
-        let extra = (self.buffer & ((1 << total) - 1)) >> (entry >> 28);
-        self.drop(total);
-        payload(entry) + extra as usize
-    }
-
-    fn skip_to_byte(&mut self) {
-        self.drop(self.count % 8);
-    }
-
-    /// Bits read so far, from the start of the input.
-    fn consumed(&self) -> u64 {
-        (self.next as u64 * 8).saturating_sub(u64::from(self.count))
-    }
-
-    /// True when bits beyond the end of the input were read.
-    fn overrun(&self) -> bool {
-        self.consumed() > self.input.len() as u64 * 8
-    }
-
-    /// Whole bytes not yet read.
-    fn left(&self) -> usize {
-        let read = usize::try_from(self.consumed().div_ceil(8)).unwrap_or(usize::MAX);
-        self.input.len().saturating_sub(read)
-    }
-
-    /// Up to `n` whole bytes; the position must be a byte's.
-    fn take_bytes(&mut self, n: usize) -> &'a [u8] {
-        let start = usize::try_from(self.consumed() / 8).unwrap_or(usize::MAX);
-        let rest = self.input.get(start..).unwrap_or_default();
-        let bytes = rest.get(..n.min(rest.len())).unwrap_or_default();
-        (self.next, self.buffer, self.count) = (start + bytes.len(), 0, 0);
-        bytes
-    }
 }
 
 const LITERAL_BITS: u32 = 11;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use modeloci::Model;
 use modeloci::byte_size::format_size;
-use modeloci::entry_path::printable;
 use modeloci::model::FileInfo;
 use modeloci::oci::OciManifest;
+use modeloci::printable::printable;
 use serde_json::{Value, json};
 
 use super::table::{self, Row};

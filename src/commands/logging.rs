@@ -4,7 +4,7 @@ use std::io::Write;
 
 use env_logger::{Builder, Target};
 use log::LevelFilter;
-use modeloci::entry_path::printable;
+use modeloci::printable::printable;
 
 use crate::cli::Verbosity;
 

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use modeloci::byte_size::format_size;
-use modeloci::entry_path::{printable, printable_path};
 use modeloci::model::{Attr, NodeKind};
 use modeloci::oci::time;
+use modeloci::printable::{printable, printable_path};
 use modeloci::{Error, Model};
 use serde_json::{Value, json};
 

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use log::LevelFilter;
-use modeloci::entry_path::printable_path;
 use modeloci::mount::parts;
+use modeloci::printable::printable_path;
 use modeloci::{Error, ErrorKind};
 
 use super::daemon::keeper::{self, Side};

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use modeloci::entry_path::{printable, printable_path};
+use modeloci::printable::{printable, printable_path};
 use modeloci::{Error, ErrorKind};
 
 use super::interrupt;

@@ -9,11 +9,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use modeloci::byte_size::format_size;
-use modeloci::entry_path::{printable, printable_path};
 use modeloci::model::OpenOptions;
 use modeloci::oci::OciConfig;
 use modeloci::oci::config::parse_metadata;
 use modeloci::pack::{Found, LeftOut, LeftOutBy, Output, PackOptions, Packed};
+use modeloci::printable::{printable, printable_path};
 use modeloci::{Digest, Error, Model, limits};
 use serde_json::{Map, Value, json};
 use tempfile::NamedTempFile;

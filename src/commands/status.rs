@@ -69,7 +69,7 @@ fn report(status: &Status) -> String {
         let _ = writeln!(text, "{label:<18}{value}");
     };
     // What came through the mount is whatever its process says.
-    let plain = |text: &str| modeloci::entry_path::printable(text);
+    let plain = |text: &str| modeloci::printable::printable(text);
     line("Archive:", plain(&status.archive));
     line("Mounted on:", plain(&status.mountpoint));
     line("Manifest:", plain(&status.manifest_digest));

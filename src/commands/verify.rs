@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use modeloci::entry_path::printable_path;
 use modeloci::model::verify::{LayerReport, verify};
+use modeloci::printable::printable_path;
 use modeloci::source::{self, WatchedSource};
 use modeloci::{Error, ErrorKind, Model};
 

@@ -10,7 +10,7 @@
 
 use sha2::block_api::compress256;
 
-use super::{Algorithm, Digest};
+use super::value::{Algorithm, Digest};
 
 const BLOCK: usize = 64;
 
@@ -135,7 +135,7 @@ mod x86 {
         _mm_shuffle_epi8, _mm_shuffle_epi32,
     };
 
-    use super::BLOCK;
+    use crate::digest::twin::BLOCK;
 
     /// The round constants (FIPS 180-4, 4.2.2).
     const K: [u32; 64] = [

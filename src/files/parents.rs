@@ -16,8 +16,8 @@ use super::calls;
 use super::identity::node;
 use super::place::Place;
 use super::remove;
-use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
+use crate::printable::printable_path;
 
 /// Directories that were made so that a path has a parent, the outermost first.
 #[derive(Debug, Default)]

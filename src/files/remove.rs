@@ -15,7 +15,7 @@ use super::beneath::DIRECTORY;
 use super::calls;
 use super::identity::node;
 use super::temporary::temporary_name;
-use crate::entry_path::printable_bytes;
+use crate::printable::printable_bytes;
 
 /// Deepest level that is entered where it is; a directory further down is moved to the top first.
 /// More than the deepest path of a model, so that one needs no such move.

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::beneath::DIRECTORY;
 use super::calls;
-use crate::entry_path::printable_path;
+use crate::printable::printable_path;
 
 /// As many as the kernel follows.
 const MAX_LINKS: usize = 40;

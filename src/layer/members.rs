@@ -6,10 +6,10 @@
 use std::io::{self, Read};
 
 use super::reader::{FileAttr, LayerSpec, LinkTarget, Reading};
-use crate::entry_path::printable_bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::memory::effort::Effort;
+use crate::printable::printable_bytes;
 use crate::source::ReadAt;
 use crate::stream::{Expected, Packing, Plan, Seal, changed, lift, prove, read_out, unpack};
 use crate::tar::{EntryKind, Members};

@@ -4,27 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::entry::FileLayer;
+use super::file::{File, FileInfo};
 use super::links::{self, Node};
+use super::node::Inode;
 use super::opening::OpenedFile;
 use super::resolve::{Layer, name_of};
 use super::tree::by_path;
-use super::{File, FileInfo, Inode};
 use crate::digest::Digest;
-use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
-use crate::layer::{Opened, Reading};
+use crate::layer::Opened;
 use crate::oci::{Stated, annotations};
 use crate::systems::System;
-
-/// A layer that holds a file.
-#[derive(Debug, Clone)]
-pub(super) struct FileLayer {
-    pub(super) path: EntryPath,
-    /// Its place in the manifest's list.
-    pub(super) number: usize,
-    pub(super) stated: Arc<Stated>,
-    pub(super) reading: Reading,
-}
 
 /// The files of a manifest's layers, sorted by path, as the system that wrote it means them.
 ///

@@ -3,10 +3,9 @@
 //! The tree is built once from the manifest and never changes; inode numbers are indexes into it.
 
 use std::ffi::OsStr;
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,75 +13,32 @@ use bytes::Bytes;
 use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::{FileAttr, FileDigests, FileReader};
+use crate::layer::FileDigests;
 use crate::limits;
 use crate::memory::cache::LruChunkCache;
 use crate::memory::context::{Context, Stats};
 use crate::memory::limiter::Limiter;
 use crate::memory::promise::Promise;
-use crate::oci::{OciConfig, Stated};
+use crate::oci::OciConfig;
 use crate::source::BlobSource;
 use crate::stream::{Wait, Within};
 
 mod builder;
+mod entry;
+mod file;
 mod links;
+mod node;
 mod opening;
 pub mod resolve;
 mod tree;
 pub mod verify;
 
+use file::File;
+pub use file::FileInfo;
+pub use node::{Attr, DirEntry, Inode, NodeKind};
 use opening::Opening;
 use resolve::{Documents, Resolved, Wanted};
 use tree::Tree;
-
-/// The number of a file or directory. The root is [`Inode::ROOT`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Inode(pub u64);
-
-impl Inode {
-    /// The root directory.
-    pub const ROOT: Inode = Inode(1);
-}
-
-/// What an inode is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NodeKind {
-    /// A directory.
-    Directory,
-    /// A regular file.
-    File,
-}
-
-/// Attributes of an inode. They never change while the model is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attr {
-    /// Its number.
-    pub inode: Inode,
-    /// What it is.
-    pub kind: NodeKind,
-    /// Size of a file in bytes; 0 for directories.
-    pub size: u64,
-    /// Permission bits: 0o444, 0o555 for executables and directories.
-    pub mode: u16,
-    /// Modification time, since the epoch: what the file's layer states, or else its manifest, or else
-    /// that of the archive; 0 when nothing is known. Directories have the newest of what is below them.
-    pub mtime: Duration,
-    /// Link count: 1 for files, 2 + sub-directories for directories.
-    pub links: u32,
-}
-
-/// One name in a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirEntry<'a> {
-    /// The inode that the name leads to.
-    pub inode: Inode,
-    /// What it is.
-    pub kind: NodeKind,
-    /// The name; `.` and `..` come first.
-    pub name: &'a str,
-    /// The offset that continues after this entry.
-    pub next_offset: u64,
-}
 
 /// How long a read of a served model waits for nothing but answers that are on their way out.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -120,23 +76,6 @@ impl Default for OpenOptions {
     }
 }
 
-/// One file of a model: what the manifest says about it.
-#[derive(Debug, Clone)]
-pub struct FileInfo {
-    /// Its inode.
-    pub inode: Inode,
-    /// Its path.
-    pub path: EntryPath,
-    /// Size in bytes.
-    pub size: u64,
-    /// What the manifest states about the layer that holds it.
-    pub layer: Arc<Stated>,
-    /// The layer's place in the manifest's list.
-    pub layer_number: usize,
-    /// SHA-256 of the file where the manifest states it (`io.modeloci.file.digest`).
-    pub digest: Option<Digest>,
-}
-
 /// An open model.
 pub struct Model {
     source: Arc<dyn BlobSource>,
@@ -150,48 +89,6 @@ pub struct Model {
     time: Duration,
     /// The newest file below each directory, where not all have that time.
     newest: Box<[u32]>,
-}
-
-struct File {
-    info: FileInfo,
-    attr: FileAttr,
-    /// Shared by all files whose descriptors name the same blob.
-    reader: Arc<dyn FileReader>,
-    /// The base name that the layer's header must give the file, where the reader was opened for a
-    /// descriptor that states another, or another execute bit.
-    unconfirmed: Option<Box<str>>,
-    verified: AtomicBool,
-    /// Some of it was found not to be what its digests say; that does not heal.
-    damaged: AtomicBool,
-    /// The file that a link leads to.
-    link_to: Option<Box<EntryPath>>,
-}
-
-impl File {
-    /// The time that its layer states.
-    fn stated_time(&self) -> Option<Duration> {
-        let metadata = self.info.layer.metadata.as_ref();
-        let stated = metadata
-            .and_then(|metadata| metadata.mtime)
-            .map(NonZeroU64::get);
-        let mtime = stated.unwrap_or(self.attr.mtime);
-        (mtime > 0).then(|| Duration::from_secs(mtime))
-    }
-
-    /// Whether it is executable.
-    fn executable(&self) -> bool {
-        let metadata = self.info.layer.metadata.as_ref();
-        let stated = metadata.and_then(|metadata| metadata.executable);
-        stated.unwrap_or(self.attr.executable)
-    }
-
-    /// Checks what the descriptor says of the file, where its reader does not.
-    fn confirmed(&self) -> Result<()> {
-        match &self.unconfirmed {
-            Some(name) => self.reader.confirm(name, self.attr.executable),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Model {

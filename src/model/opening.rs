@@ -4,16 +4,16 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::File;
-use super::builder::FileLayer;
+use super::entry::FileLayer;
+use super::file::File;
 use crate::digest::Digest;
-use crate::entry_path::printable;
 use crate::error::{Error, Result};
 use crate::layer::{LayerKey, LayerSpec, OpenLayer, Opened};
 use crate::limits;
 use crate::memory::context::Context;
 use crate::oci::Stated;
 use crate::oci::stated::TablePlace;
+use crate::printable::printable;
 use crate::source::BlobSource;
 
 /// Layers opened so far.

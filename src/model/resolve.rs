@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::digest::Digest;
-use crate::entry_path::printable;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::oci::stated::{MediaTypes, path_of};
 use crate::oci::{
     Descriptor, Index, OciConfig, OciManifest, Stated, annotations, json, media_type, time,
 };
+use crate::printable::printable;
 use crate::source::BlobSource;
 use crate::systems::{self, System};
 

@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use super::at::mountinfo::{self, FS_TYPE};
 use super::at::place;
 use super::status::{STATUS_XATTR, Status};
-use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
+use crate::printable::printable_path;
 
 /// Where models are mounted, as far as this process can see.
 ///

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::entry_path::printable;
 use crate::error::Error;
+use crate::printable::printable;
 
 /// The extended attribute that holds a [`Status`]; not listed, because its value is never the same
 /// twice.

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::fields::{Fields, describe};
 use super::json;
-use crate::entry_path::printable;
 use crate::error::{Error, Result};
+use crate::printable::printable;
 
 /// Longest name or version: that of a tag (OCI distribution specification, "Pulling manifests").
 const MAX_NAME_BYTES: usize = 128;

@@ -9,6 +9,7 @@ pub mod descriptor;
 mod fields;
 pub mod index;
 pub mod json;
+mod layout;
 pub mod manifest;
 pub mod media_type;
 pub mod stated;
@@ -17,14 +18,9 @@ pub mod time;
 pub use config::OciConfig;
 pub use descriptor::Descriptor;
 pub use index::Index;
+pub use layout::{EMPTY_JSON, OCI_LAYOUT};
 pub use manifest::OciManifest;
 pub use stated::Stated;
-
-/// The contents of the `oci-layout` file.
-pub const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
-
-/// The blob of the empty descriptor.
-pub const EMPTY_JSON: &[u8] = b"{}";
 
 #[cfg(test)]
 mod tests;

@@ -27,7 +27,7 @@ use super::plan::Settings;
 use super::tree::Tree;
 use super::{ModelLayer, PackOptions, Packed, documents, pipeline};
 use crate::digest::{Digest, Hasher};
-use crate::entry_path::{EntryPath, printable_path};
+use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::files::calls;
 use crate::files::identity::Identity;
@@ -37,6 +37,7 @@ use crate::limits;
 use crate::model::resolve::{Documents, Resolved, resolve};
 use crate::model::{Model, OpenOptions};
 use crate::oci::{Descriptor, Index, OciManifest, annotations, media_type};
+use crate::printable::printable_path;
 use crate::source::{ArchiveSource, BlobSource, ReadAt};
 
 /// Bytes of a blob that are carried over at a time.

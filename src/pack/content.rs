@@ -14,10 +14,10 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::PackOptions;
 use super::plan::Settings;
 use super::tree::{InputFile, Tree};
-use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::files::calls;
 use crate::limits;
+use crate::printable::printable_path;
 
 /// How much is read of a small file: more than a pointer of git-lfs or a token has.
 const HEAD_BYTES: u64 = 1024;

@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::tree::{InputFile, Tree};
 use super::weights::{self, Weights};
 use super::{Found, PackOptions, card, plan};
-use crate::entry_path::printable;
 use crate::error::{Error, Result};
 use crate::files::calls;
 use crate::oci::{OciConfig, annotations};
+use crate::printable::printable;
 
 /// Largest document that is read as a whole.
 const MAX_DOCUMENT_BYTES: u64 = 1 << 20;

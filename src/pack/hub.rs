@@ -15,10 +15,10 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::files::identity::node;
 use crate::files::{beneath, calls};
+use crate::printable::printable_path;
 
 /// How the directories of repositories are called. Source: huggingface_hub, "Understand caching".
 const PREFIXES: [&str; 3] = ["models--", "datasets--", "spaces--"];

@@ -12,12 +12,12 @@ use rustix::fs::{FileType, Gid, Mode, Stat, Uid};
 use rustix::io::Errno;
 
 use super::walk::Skip;
-use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::files::calls::{self, is_unsupported};
 use crate::files::identity::{Identity, node};
 use crate::files::place::Place;
 use crate::files::temporary::{Replaced, TemporaryFile};
+use crate::printable::printable_path;
 
 /// How often a name may come and go while a file takes it.
 const ATTEMPTS: u32 = 100;

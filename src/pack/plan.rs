@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::PackOptions;
 use crate::codec::Compression;
 use crate::digest::Algorithm;
-use crate::entry_path::{printable_bytes, printable_path};
 use crate::error::{Error, Result};
 use crate::layer::table::Framing;
 use crate::limits;
 use crate::oci::OciConfig;
+use crate::printable::{printable_bytes, printable_path};
 
 /// The largest time that a ustar header holds in octal digits: the year 2242.
 const MAX_MTIME: u64 = 0o777_7777_7777;

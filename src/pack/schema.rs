@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::entry_path::printable;
 use crate::error::{Error, Result};
 use crate::oci::OciConfig;
+use crate::printable::printable;
 
 /// How many violations a message lists.
 const LISTED: usize = 20;

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::entry_path::{EntryPath, printable_path};
+use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::files::identity::Identity;
 use crate::files::place::Place;
 use crate::files::{beneath, calls};
+use crate::printable::printable_path;
 
 /// The files of a directory, and where to open them.
 #[derive(Debug)]

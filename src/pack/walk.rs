@@ -23,13 +23,14 @@ use super::content::is_unfinished;
 use super::hub;
 use super::select::{IGNORE_FILE, Selection};
 use super::tree::{InputFile, Tree};
-use crate::entry_path::{EntryPath, printable_bytes, printable_path};
+use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::files::identity::{Identity, node};
 use crate::files::links::{self, Astray};
 use crate::files::temporary::is_temporary_name;
 use crate::files::{self, beneath, calls};
 use crate::limits;
+use crate::printable::{printable_bytes, printable_path};
 
 /// Where the Hugging Face client keeps unfinished downloads; left out by default.
 const DOWNLOADS: &[u8] = b".cache/huggingface";

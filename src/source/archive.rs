@@ -16,13 +16,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{
-    BlobSource, DOCUMENTS, EXPECTED, FileBlob, ReadAt, not_regular, open_any, read_document,
-    read_exact_at, time_of,
-};
+use super::blob::{BlobSource, ReadAt, read_document};
+use super::file::{DOCUMENTS, EXPECTED, FileBlob, not_regular, open_any, read_exact_at, time_of};
 use crate::digest::Digest;
-use crate::entry_path::{printable_bytes, printable_path};
 use crate::error::{Error, Result};
+use crate::printable::{printable_bytes, printable_path};
 use crate::tar::{self, Entry, EntryKind};
 
 /// An open archive.

@@ -17,14 +17,14 @@ use lru::LruCache;
 use rustix::fs::{Dir, OFlags};
 use rustix::io::Errno;
 
-use super::{
-    BlobSource, DOCUMENTS, EXPECTED, FileBlob, ReadAt, check_range, open_any, read_document,
-    read_exact_at, read_exact_vectored_at, time_of, total,
+use super::blob::{BlobSource, ReadAt, check_range, read_document};
+use super::file::{
+    DOCUMENTS, EXPECTED, FileBlob, open_any, read_exact_at, read_exact_vectored_at, time_of, total,
 };
 use crate::digest::{Algorithm, Digest};
-use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::files::beneath;
+use crate::printable::printable_path;
 
 /// Blob files kept open at once.
 const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{BlobSource, DOCUMENTS, ReadAt, check_range, read_document};
+use super::blob::{BlobSource, ReadAt, check_range, read_document};
+use super::file::DOCUMENTS;
 use crate::digest::Digest;
 use crate::error::Result;
 

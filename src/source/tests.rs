@@ -5,9 +5,15 @@ use std::thread;
 
 use rustix::fs::Mode;
 
+use std::io::IoSliceMut;
+use std::path::Path;
+use std::sync::Arc;
+
 use super::*;
 use crate::digest::Algorithm;
+use crate::digest::Digest;
 use crate::error::ErrorKind;
+use crate::error::Result;
 use crate::tar::write::{END_OF_ARCHIVE, file_header, padding};
 
 /// What every source in the conformance suite holds.

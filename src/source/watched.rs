@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{BlobSource, ReadAt};
+use super::blob::{BlobSource, ReadAt};
 use crate::digest::Digest;
 use crate::error::Result;
 

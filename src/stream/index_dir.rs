@@ -127,7 +127,7 @@ impl IndexDir {
         };
         let shown = |problem: &dyn std::fmt::Display| {
             let path = path.join("seek-tables");
-            format!("{} {problem}", crate::entry_path::printable_path(&path))
+            format!("{} {problem}", crate::printable::printable_path(&path))
         };
         if create {
             match calls::mkdir(&named, SUBDIRECTORY, Mode::from_raw_mode(0o700)) {

@@ -1,6 +1,7 @@
 //! One block of a tar: its fields, its numbers and its checksum.
 
-use super::BLOCK;
+/// Size of a tar block, in bytes.
+pub const BLOCK: u64 = 512;
 
 /// One block of a tar.
 pub(super) type Block = [u8; BLOCK as usize];

@@ -1,6 +1,6 @@
 //! An entry of a tar, with all headers that describe it put together.
 
-use crate::entry_path::printable_bytes;
+use crate::printable::printable_bytes;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

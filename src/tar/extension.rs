@@ -10,8 +10,8 @@
 //! Source: POSIX.1-2017 pax, "pax Extended Header"; GNU tar manual, "Basic Tar Format".
 
 use super::block::Block;
-use crate::entry_path::printable_bytes;
 use crate::limits;
+use crate::printable::printable_bytes;
 
 /// The headers that describe the entry behind them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

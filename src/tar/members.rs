@@ -14,9 +14,9 @@ use super::block::{Block, padded};
 use super::outer::after_end;
 use super::parser::{Parser, Step};
 use super::{BLOCK, Entry, EntryKind};
-use crate::entry_path::printable;
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::printable::printable;
 
 /// Bytes skipped at once.
 const SKIP: usize = 16 << 10;

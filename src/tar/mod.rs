@@ -30,9 +30,6 @@ pub mod write;
 #[cfg(test)]
 pub(crate) mod raw;
 
-pub use block::is_header;
+pub use block::{BLOCK, is_header};
 pub use entry::{Entry, EntryKind};
 pub use members::Members;
-
-/// Size of a tar block, in bytes.
-pub const BLOCK: u64 = 512;

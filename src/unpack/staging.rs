@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, RenameFlags};
 use rustix::io::Errno;
 
-use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::files::beneath::DIRECTORY;
 use crate::files::calls;
@@ -28,6 +27,7 @@ use crate::files::identity::node;
 use crate::files::parents::Parents;
 use crate::files::remove;
 use crate::files::temporary::temporary_name;
+use crate::printable::printable_path;
 
 /// The tree's name in the private directory; afterwards that of the tree that it replaced.
 const TREE: &CStr = c"tree";

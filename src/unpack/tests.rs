@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
 
 use rustix::io::Errno;
 
@@ -15,6 +16,7 @@ mod faults;
 use crate::entry_path::EntryPath;
 use crate::error::ErrorKind;
 use crate::files::beneath::{self, DIRECTORY};
+use crate::model::Model;
 
 fn path(text: &str) -> EntryPath {
     EntryPath::new(text).unwrap()

@@ -17,10 +17,10 @@ use rustix::fs::{Timespec, Timestamps};
 
 use super::{UnpackOptions, Unpacked};
 use crate::digest::Hasher;
-use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::files::{beneath, calls, faults};
 use crate::model::{FileInfo, Model, verify};
+use crate::printable::printable_path;
 use crate::work::Progress;
 
 /// Bytes that one thread writes of a file before it looks for other work.

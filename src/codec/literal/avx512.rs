@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use super::super::huffman::END_OF_BLOCK;
-use super::{MAX_BITS, SYMBOLS};
+use super::shape::{MAX_BITS, SYMBOLS};
 
 /// Literals per step.
 const BLOCK: usize = 64;

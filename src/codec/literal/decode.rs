@@ -5,7 +5,7 @@ use super::super::cpu::Cpu;
 use super::super::huffman::{DynamicHeader, END_OF_BLOCK, canonical_codes};
 use super::super::{CodecError, SUB_STREAMS, SubOffsets};
 use super::kernel::{self, Lane, MAX_LITERALS, TABLE_SIZE, Table};
-use super::{DISTANCE_LENGTHS, MAX_BITS, SYMBOLS, SYNC, part};
+use super::shape::{DISTANCE_LENGTHS, MAX_BITS, SYMBOLS, SYNC, part};
 
 const INVALID: CodecError = CodecError::Invalid("literal-only deflate");
 

@@ -7,7 +7,7 @@ use super::super::{SUB_STREAMS, SubOffsets};
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
 use super::histogram::{self, Histogram};
-use super::{DISTANCE_LENGTHS, MAX_BITS, SYMBOLS, SYNC, part};
+use super::shape::{DISTANCE_LENGTHS, MAX_BITS, SYMBOLS, SYNC, part};
 
 /// What the literal-only form of an input will be: its code, and with it about its size.
 pub(in super::super) struct LiteralPlan {

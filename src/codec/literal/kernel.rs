@@ -8,7 +8,7 @@
 
 use super::super::bits::load_padded;
 use super::super::cpu::multiversion;
-use super::MAX_BITS;
+use super::shape::MAX_BITS;
 
 /// Entries of a decoding table.
 pub(super) const TABLE_SIZE: usize = 1 << MAX_BITS;

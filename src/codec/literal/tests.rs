@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::super::cpu::Cpu;
 use super::super::tests::{shapes, stream, zlib_inflate};
-use super::super::{CodecError, Compression, Decoder, Encoder, SubOffsets, stored};
+use super::super::{CodecError, Compression, Decoder, Encoder, SUB_STREAMS, SubOffsets, stored};
+use super::shape::part;
 use super::*;
 
 fn encode(input: &[u8]) -> (SubOffsets, Vec<u8>) {

@@ -9,7 +9,7 @@
 //! no trust: the code is safe, and every access is checked besides.
 
 use super::super::cpu::multiversion;
-use super::State;
+use super::state::State;
 use super::tables::{DISTANCE_BITS, STEP_BITS, Symbol, Tables};
 
 /// Longest match.

@@ -5,8 +5,8 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use modeloci::entry_path::{printable, printable_path};
 use modeloci::mount::parts::{Attached, Detached, Served};
+use modeloci::printable::{printable, printable_path};
 use modeloci::{Error, Result};
 
 use super::notify::Notifier;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use modeloci::Result;
-use modeloci::entry_path::printable_bytes;
+use modeloci::printable::printable_bytes;
 
 use super::local_log::LocalLog;
 

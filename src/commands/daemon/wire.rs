@@ -24,8 +24,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
-use modeloci::entry_path::printable_bytes;
 use modeloci::mount::parts::Scratch;
+use modeloci::printable::printable_bytes;
 use modeloci::{Error, Result};
 use rustix::io::Errno;
 use rustix::net::{

@@ -95,7 +95,7 @@ impl Head {
     fn check(&self, name: &str, executable: bool) -> std::result::Result<(), String> {
         let base = self.path.rsplit(|byte| *byte == b'/').next();
         if base.unwrap_or(&self.path) != name.as_bytes() {
-            let path = crate::entry_path::printable_bytes(&self.path);
+            let path = crate::printable::printable_bytes(&self.path);
             return Err(format!("names \"{path}\", the manifest \"{name}\""));
         }
         if self.executable != executable {

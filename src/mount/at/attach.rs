@@ -33,10 +33,10 @@ use super::place::{self, Place};
 use super::spot::{self, Detached, Found, Held, Spot};
 use super::target::Target;
 use super::{detach, device, helper};
-use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
 use crate::mount::labels::Labels;
 use crate::mount::options::{MAX_REQUEST_BYTES, MountOptions};
+use crate::printable::printable_path;
 
 /// How long another process of ours is waited for that mounts on the same directory.
 const OTHERS: Duration = Duration::from_secs(2);

@@ -4,8 +4,8 @@ use rustix::io::Errno;
 
 use super::spot::{Detached, Held, Spot};
 use super::{helper, mountinfo};
-use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
+use crate::printable::printable_path;
 
 /// Unmounts a model. `held` is its root, at `spot`.
 pub(super) fn unmount(spot: &Spot, held: Held, lazily: bool) -> Result<Detached> {

@@ -6,8 +6,8 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::entry_path::{printable, printable_path};
 use crate::error::{Error, Result};
+use crate::printable::{printable, printable_path};
 
 pub(in crate::mount) const DEVICE: &str = "/dev/fuse";
 /// Longest source shown in the mount table, in bytes; mount(2) takes less than a page.

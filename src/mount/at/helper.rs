@@ -16,9 +16,9 @@ use rustix::net::{
 
 use super::device::{DEVICE, no_device};
 use super::spot::Detached;
-use crate::entry_path::{printable_bytes, printable_path};
 use crate::error::{Error, Result};
 use crate::mount::options::{MAX_REQUEST_BYTES, MountOptions};
+use crate::printable::{printable_bytes, printable_path};
 
 const FUSE_CONF: &str = "/etc/fuse.conf";
 

@@ -13,9 +13,9 @@ use rustix::fs::{Dir, FileType, Mode, OFlags};
 use super::detach;
 use super::mountinfo::{self, FS_TYPE, Mount};
 use super::spot::{Found, Held, Spot};
-use crate::entry_path::{printable_bytes, printable_path};
 use crate::error::{Error, Result};
 use crate::mount::options::MountOptions;
+use crate::printable::{printable_bytes, printable_path};
 
 /// Most dead mounts on top of each other that are cleared.
 const MAX_STALE: usize = 64;

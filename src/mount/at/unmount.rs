@@ -6,8 +6,8 @@ use super::detach;
 use super::mountinfo::{self, Mount};
 use super::place::{self, PAUSE, mounted};
 use super::spot::Detached;
-use crate::entry_path::printable_path;
 use crate::error::{Error, Result};
+use crate::printable::printable_path;
 
 /// How often an unmount of a busy mount is tried again.
 const BUSY_RETRIES: u32 = 4;

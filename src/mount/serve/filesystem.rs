@@ -17,11 +17,11 @@ use super::activity::Activity;
 use super::waits::{Files, Read};
 use super::xattrs::Xattrs;
 use super::{errno, guard};
-use crate::entry_path::{printable, printable_path};
 use crate::error::Error;
 use crate::model::{Attr, DirEntry, Inode, Model, NodeKind};
 use crate::mount::resident::resident;
 use crate::mount::status::{Failure, MAX_FAILURES, Protections, STATUS_XATTR, Status};
+use crate::printable::{printable, printable_path};
 use crate::stream::{Wait, Within};
 
 /// How long the kernel may keep what it was told: 136 years. (The longest duration that the
