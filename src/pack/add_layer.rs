@@ -22,10 +22,13 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::archive::Archive;
+use super::model_layer::ModelLayer;
+use super::options::PackOptions;
 use super::output::OutputPlace;
+use super::packed::Packed;
 use super::plan::Settings;
 use super::tree::Tree;
-use super::{ModelLayer, PackOptions, Packed, documents, pipeline};
+use super::{documents, pipeline};
 use crate::digest::{Digest, Hasher};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};

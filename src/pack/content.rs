@@ -11,7 +11,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::PackOptions;
+use super::options::PackOptions;
 use super::plan::Settings;
 use super::tree::{InputFile, Tree};
 use crate::error::{Error, Result};

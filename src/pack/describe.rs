@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::options::PackOptions;
+use super::packed::Found;
 use super::tree::{InputFile, Tree};
 use super::weights::{self, Weights};
-use super::{Found, PackOptions, card, plan};
+use super::{card, plan};
 use crate::error::{Error, Result};
 use crate::files::calls;
 use crate::oci::{OciConfig, annotations};

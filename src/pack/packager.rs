@@ -2,73 +2,14 @@
 
 use std::path::Path;
 
-use super::{Output, PackOptions, Packed, documents};
-use crate::digest::Digest;
-use crate::entry_path::EntryPath;
+use super::add_layer::{add_layer, remove_layer, replace_layer};
+use super::documents;
+use super::model_layer::ModelLayer;
+use super::options::{Output, PackOptions};
+use super::packed::Packed;
+use super::run::pack;
 use crate::error::Result;
-use crate::oci::{Descriptor, OciConfig, OciManifest, annotations, media_type};
-
-/// One layer of a model: which file it holds, and which blob it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelLayer(Descriptor);
-
-impl ModelLayer {
-    /// A gzip tar layer that holds the file `title`; `digest` and `size` are the blob's.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when `title` is no path of a file.
-    pub fn new(title: &str, digest: Digest, size: u64) -> Result<ModelLayer> {
-        let title = EntryPath::new(title)?;
-        let mut descriptor = Descriptor::new(media_type::LAYER_TAR_GZIP, digest, size);
-        for key in [annotations::TITLE, annotations::MODELPACK_FILEPATH] {
-            descriptor
-                .annotations
-                .insert(key.into(), title.as_str().into());
-        }
-        Ok(ModelLayer(descriptor))
-    }
-
-    /// The path of the file in the model; empty when the descriptor names none.
-    pub fn title(&self) -> &str {
-        let name = |key| self.0.annotation(key);
-        name(annotations::MODELPACK_FILEPATH)
-            .or_else(|| name(annotations::MODELPACK_OLD_FILEPATH))
-            .or_else(|| name(annotations::TITLE))
-            .unwrap_or_default()
-    }
-
-    /// Digest of the blob.
-    pub fn digest(&self) -> &Digest {
-        &self.0.digest
-    }
-
-    /// Size of the blob, in bytes.
-    pub fn size(&self) -> u64 {
-        self.0.size
-    }
-
-    /// Media type of the blob.
-    pub fn media_type(&self) -> &str {
-        &self.0.media_type
-    }
-
-    /// The whole descriptor.
-    pub fn descriptor(&self) -> &Descriptor {
-        &self.0
-    }
-}
-
-impl From<Descriptor> for ModelLayer {
-    fn from(descriptor: Descriptor) -> ModelLayer {
-        ModelLayer(descriptor)
-    }
-}
-
-impl From<ModelLayer> for Descriptor {
-    fn from(layer: ModelLayer) -> Descriptor {
-        layer.0
-    }
-}
+use crate::oci::{Descriptor, OciConfig, OciManifest};
 
 /// Packs models.
 ///
@@ -119,7 +60,7 @@ impl ModelPackager {
         output: impl AsRef<Path>,
     ) -> Result<Packed> {
         let output = Output::File(output.as_ref().to_path_buf());
-        super::pack(
+        pack(
             model_dir.as_ref(),
             config,
             &output,
@@ -176,7 +117,7 @@ impl ModelPackager {
         file: impl AsRef<Path>,
         title: Option<&str>,
     ) -> Result<Packed> {
-        super::add_layer(archive.as_ref(), file.as_ref(), title, &self.options)
+        add_layer(archive.as_ref(), file.as_ref(), title, &self.options)
     }
 
     /// Adds a file to an archive in place, or replaces it; see [`replace_layer`](super::replace_layer()).
@@ -189,7 +130,7 @@ impl ModelPackager {
         file: impl AsRef<Path>,
         title: Option<&str>,
     ) -> Result<Packed> {
-        super::replace_layer(archive.as_ref(), file.as_ref(), title, &self.options)
+        replace_layer(archive.as_ref(), file.as_ref(), title, &self.options)
     }
 
     /// Removes a file from an archive in place; see [`remove_layer`](super::remove_layer()).
@@ -197,6 +138,6 @@ impl ModelPackager {
     /// # Errors
     /// As [`remove_layer`](super::remove_layer()).
     pub fn remove_layer(&self, archive: impl AsRef<Path>, title: &str) -> Result<Packed> {
-        super::remove_layer(archive.as_ref(), title, &self.options)
+        remove_layer(archive.as_ref(), title, &self.options)
     }
 }

@@ -27,7 +27,6 @@ use std::thread;
 
 use rustix::fs::Advice;
 
-use super::Progress;
 use super::archive::Archive;
 use super::layer::{self, LayerComposer, Segment};
 use super::plan::Settings;
@@ -38,6 +37,7 @@ use crate::error::{Error, Result};
 use crate::files::{calls, faults};
 use crate::layer::table::Framing;
 use crate::oci::Descriptor;
+use crate::work::Progress;
 
 /// The buffers of one segment; used again and again.
 #[derive(Default)]

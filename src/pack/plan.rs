@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::PackOptions;
+use super::options::PackOptions;
 use crate::codec::Compression;
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};

@@ -13,7 +13,7 @@ use std::path::Path;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use super::PackOptions;
+use super::options::PackOptions;
 use crate::error::{Error, Result};
 
 /// What is left out by default: what version control, Python, file managers, editors and the

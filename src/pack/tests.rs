@@ -7,7 +7,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::archive::Archive;
+use super::describe::Description;
+use super::plan::Settings;
+use super::select::Selection;
+use super::walk::Skip;
 use super::*;
+use crate::codec::Compression;
+use crate::digest::{Algorithm, Digest};
+use crate::error::Result;
+use crate::limits;
+use crate::oci::OciConfig;
 
 mod add;
 mod calls;

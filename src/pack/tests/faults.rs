@@ -228,7 +228,7 @@ fn k8_a_stream_that_cannot_be_written() {
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let archive = Archive::to_stream(Box::new(full), Path::new("stream"), 0).unwrap();
     let settings = Settings::new(&options()).unwrap();
-    let result = super::super::write(tree, about(), archive, &settings, &|_, _| {});
+    let result = super::super::run::write(tree, about(), archive, &settings, &|_, _| {});
     let error = result.unwrap_err();
     assert_eq!(error.kind(), crate::ErrorKind::Environment);
     assert!(

@@ -278,7 +278,7 @@ fn a_stream_gets_the_same_bytes() {
         .unwrap();
         let archive = Archive::to_stream(Box::new(writer), Path::new("pipe"), 0).unwrap();
         let settings = Settings::new(&options()).unwrap();
-        super::super::write(tree, about(), archive, &settings, &|_, _| {}).unwrap()
+        super::super::run::write(tree, about(), archive, &settings, &|_, _| {}).unwrap()
     });
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes).unwrap();
