@@ -2,15 +2,9 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+use modeloci_test_support::{self as support, workspace};
 use std::fs;
 use std::path::{Path, PathBuf};
-
-#[path = "support/mod.rs"]
-#[allow(dead_code)]
-mod support;
-#[path = "support/workspace.rs"]
-#[allow(dead_code)]
-mod workspace;
 
 use workspace::{Mounted, Workspace, every_packaging, has, python_has, shell};
 

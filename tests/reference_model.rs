@@ -6,9 +6,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
-#[path = "support/mount.rs"]
-mod support;
-
+use modeloci_test_support::mount as support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -10,9 +10,6 @@
 
 #![allow(clippy::disallowed_methods)]
 
-#[path = "../../tests/hostile/forge.rs"]
-#[allow(dead_code)]
-mod forge;
 pub mod memory;
 pub mod mutate;
 #[path = "../../tests/support/plain.rs"]
@@ -21,6 +18,7 @@ mod random;
 pub mod run;
 pub mod targets;
 
+use modeloci_test_support::forge;
 pub use random::Random;
 
 /// One target.

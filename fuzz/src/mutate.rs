@@ -392,8 +392,16 @@ fn kind(content: &[u8]) -> fn(&mut Vec<u8>, &mut Random) {
     }
 }
 
-impl Layout {
+/// What changes an archive, and keeps what refers to the change true.
+trait Change: Sized {
     /// The entries of any bytes that are a tar; a hard link has the bytes of its target.
+    fn read(archive: &[u8]) -> Option<Self>;
+
+    /// Replaces some content wherever it stands, and its digest and size in what refers to it.
+    fn replace(&mut self, old: &[u8], new: &[u8]);
+}
+
+impl Change for Layout {
     fn read(archive: &[u8]) -> Option<Layout> {
         use std::io::Read as _;
         let mut entries: Vec<(String, Vec<u8>)> = Vec::new();
@@ -415,7 +423,6 @@ impl Layout {
         Some(Layout { entries })
     }
 
-    /// Replaces some content wherever it stands, and its digest and size in what refers to it.
     fn replace(&mut self, old: &[u8], new: &[u8]) {
         let (was, is) = (digest(old), digest(new));
         if was == is {

@@ -19,5 +19,4 @@ pub(crate) mod temporary;
 pub(crate) mod trusted;
 
 #[cfg(test)]
-#[path = "../../tests/support/meanwhile.rs"]
-pub(crate) mod meanwhile;
+pub(crate) use modeloci_test_support::meanwhile;

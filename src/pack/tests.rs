@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use modeloci_test_support::noise;
 use serde_json::{Value, json};
 
 use super::archive::Archive;
@@ -73,18 +74,6 @@ fn scratch(files: &[(&str, &[u8])]) -> tempfile::TempDir {
 fn pack_in(dir: &Path, options: &PackOptions) -> Result<Packed> {
     let output = Output::File(dir.join("out.tar"));
     pack(&dir.join("model"), &config(), &output, options, &|_, _| {})
-}
-
-/// Bytes that look random and are not.
-fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..length).map(|_| next()).collect()
 }
 
 /// The entries of a tar, in their order, as the `tar` crate reads them.

@@ -148,17 +148,5 @@ pub(crate) fn names(dir: &Path) -> Vec<String> {
 
 /// Bytes that do not compress, always the same.
 pub(crate) fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let mut bytes: Vec<u8> = std::iter::repeat_with(next)
-        .take(len / 8 + 1)
-        .flatten()
-        .collect();
-    bytes.truncate(len);
-    bytes
+    modeloci_test_support::noise(1, len)
 }

@@ -2,10 +2,10 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs)]
 
+use modeloci_test_support::documented;
+
 mod contract;
 mod describe;
-#[path = "../support/documented.rs"]
-mod documented;
 mod generated;
 mod harness;
 mod inspect;

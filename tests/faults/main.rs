@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+use modeloci_test_support as support;
 use std::io::{self, IoSliceMut};
 use std::path::Path;
 use std::sync::Arc;
@@ -20,9 +21,6 @@ use modeloci::{Compression, Digest, Error, ErrorKind, Model, Result};
 
 #[path = "../support/plain.rs"]
 mod plain;
-#[path = "../support/mod.rs"]
-#[allow(dead_code)]
-mod support;
 
 mod calls;
 

@@ -5,15 +5,10 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+use modeloci_test_support::{self as support, workspace};
 #[path = "../support/plain.rs"]
 #[allow(dead_code)]
 mod plain;
-#[path = "../support/mod.rs"]
-#[allow(dead_code)]
-mod support;
-#[path = "../support/workspace.rs"]
-#[allow(dead_code)]
-mod workspace;
 
 mod archives;
 mod indexes;

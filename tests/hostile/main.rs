@@ -6,16 +6,13 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+use modeloci_test_support::{forge, machine, meanwhile};
+
 mod attributes;
 mod digests;
-mod forge;
 mod indexes;
 mod json;
 mod layers;
-#[path = "../support/machine.rs"]
-mod machine;
-#[path = "../support/meanwhile.rs"]
-mod meanwhile;
 mod mounted;
 mod mounting;
 mod mutations;

@@ -10,6 +10,7 @@
     unsafe_code
 )]
 
+use modeloci_test_support::{self as support, meanwhile, workspace};
 mod cycles;
 mod fio;
 #[path = "../mount/harness.rs"]
@@ -17,16 +18,8 @@ mod fio;
 mod harness;
 mod large;
 mod many;
-#[path = "../support/meanwhile.rs"]
-mod meanwhile;
 mod memory;
 mod storage;
-#[path = "../support/mod.rs"]
-#[allow(dead_code)]
-mod support;
-#[path = "../support/workspace.rs"]
-#[allow(dead_code)]
-mod workspace;
 
 /// One of two sizes: of every run, or of the long one.
 fn size<T>(short: T, long: T) -> T {

@@ -2,16 +2,10 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+use modeloci_test_support::workspace;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-#[path = "../support/mod.rs"]
-#[allow(dead_code)]
-mod support;
-#[path = "../support/workspace.rs"]
-#[allow(dead_code)]
-mod workspace;
 
 use workspace::{Workspace, every_packaging, has_modules, output};
 

@@ -11,21 +11,17 @@
     unsafe_code
 )]
 
-#[path = "../support/documented.rs"]
-mod documented;
+use modeloci_test_support::{self as support, documented, meanwhile};
+
 mod faults;
 mod given;
 mod harness;
 mod in_process;
 mod lifecycle;
-#[path = "../support/meanwhile.rs"]
-mod meanwhile;
 mod places;
 mod reading;
 mod sandbox;
 mod starting;
-#[path = "../support/mod.rs"]
-mod support;
 mod system;
 mod times;
 mod tree;

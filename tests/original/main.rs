@@ -3,19 +3,13 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+use modeloci_test_support::{self as support, workspace};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-
-#[path = "../support/mod.rs"]
-#[allow(dead_code)]
-mod support;
-#[path = "../support/workspace.rs"]
-#[allow(dead_code)]
-mod workspace;
 
 use workspace::{Workspace, files_below, output, shell};
 

@@ -5,7 +5,7 @@ use crate::model::{Model, OpenOptions};
 
 /// A packed model in `out.tar`, and a file to add.
 fn packed(compression: Compression) -> tempfile::TempDir {
-    let dir = scratch(&[("b", &noise(200_000, 1)), ("d/e", b"text")]);
+    let dir = scratch(&[("b", &noise(1, 200_000)), ("d/e", b"text")]);
     let options = PackOptions {
         compression,
         ..options()

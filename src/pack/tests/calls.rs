@@ -145,7 +145,7 @@ fn check(plan: &Plan, op: Op, result: &Result<Packed>, left: &Left, before: &Lef
 }
 
 fn model() -> tempfile::TempDir {
-    let dir = scratch(&[("a", &noise(70_000, 1)), ("d/b", b"text")]);
+    let dir = scratch(&[("a", &noise(1, 70_000)), ("d/b", b"text")]);
     std::os::unix::fs::symlink("../a", model_of(&dir).join("d/link")).unwrap();
     dir
 }
@@ -200,7 +200,7 @@ fn k8_every_call_of_add_layer_fails() {
     let prepare = || {
         let dir = model();
         pack_in(dir.path(), &jobs()).unwrap();
-        fs::write(dir.path().join("extra"), noise(66_000, 3)).unwrap();
+        fs::write(dir.path().join("extra"), noise(3, 66_000)).unwrap();
         dir
     };
     let add = |dir: &Path| {

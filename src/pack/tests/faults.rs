@@ -197,7 +197,7 @@ fn k8_a_full_disk_leaves_nothing() {
     for files in [1, 200] {
         let dir = scratch(&[]);
         for n in 0..files {
-            let content = noise(2 << 20 >> (files / 100), n as u64);
+            let content = noise(n as u64, 2 << 20 >> (files / 100));
             fs::write(model_of(&dir).join(format!("{n:03}")), content).unwrap();
         }
         // Blocks of 1 KiB: writing fails after half a megabyte.
@@ -212,7 +212,7 @@ fn k8_a_full_disk_leaves_nothing() {
 
 #[test]
 fn k8_a_stream_that_cannot_be_written() {
-    let dir = scratch(&[("a", &noise(30 * C, 1))]);
+    let dir = scratch(&[("a", &noise(1, 30 * C))]);
     let model = model_of(&dir);
     let walk::Input::Directory(root) = walk::open(&model).unwrap() else {
         panic!("a file")
@@ -242,7 +242,7 @@ fn k8_a_stream_that_cannot_be_written() {
 fn k9_killed_at_any_moment() {
     let dir = scratch(&[]);
     for n in 0..40 {
-        let content = noise(500_000, n);
+        let content = noise(n, 500_000);
         fs::write(model_of(&dir).join(format!("{n:02}")), content).unwrap();
     }
     let mut complete = 0;

@@ -19,7 +19,7 @@ const C: usize = limits::MIN_CHUNK_BYTES as usize;
 fn many_files() -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<(String, Vec<u8>)> = [0, 1, 511, 512, 513, C - 1, C, C + 1, 5 * C + 7]
         .into_iter()
-        .map(|size| (format!("sizes/{size}"), noise(size, size as u64)))
+        .map(|size| (format!("sizes/{size}"), noise(size as u64, size)))
         .collect();
     files.push(("config.json".into(), br#"{"a": 1}"#.repeat(20_000)));
     files.push(("zeros".into(), vec![0; 3 * C]));
@@ -243,7 +243,7 @@ fn the_archive_is_laid_out_as_designed() {
 
 #[test]
 fn sha256_chunk_digests() {
-    let dir = scratch(&[("a", &noise(3 * C, 1))]);
+    let dir = scratch(&[("a", &noise(1, 3 * C))]);
     let options = PackOptions {
         chunk_digest: Algorithm::Sha256,
         ..options()
@@ -253,14 +253,14 @@ fn sha256_chunk_digests() {
     check_layer(
         &written,
         &written.layers()[0],
-        &noise(3 * C, 1),
+        &noise(1, 3 * C),
         Framing::Gzip,
     );
 }
 
 #[test]
 fn a_stream_gets_the_same_bytes() {
-    let dir = scratch(&[("a", &noise(3 * C, 1)), ("b", b""), ("c", b"text")]);
+    let dir = scratch(&[("a", &noise(1, 3 * C)), ("b", b""), ("c", b"text")]);
     pack_in(dir.path(), &options()).unwrap();
     let (mut reader, writer) = std::io::pipe().unwrap();
     let model = model_of(&dir);
@@ -382,7 +382,7 @@ fn the_model_reads_back_every_byte() {
 /// r9: what is kept of a layer is counted, and can be read again.
 #[test]
 fn r9_a_chunk_table_that_was_forgotten_is_read_and_checked_again() {
-    let content = noise(700_000, 3);
+    let content = noise(3, 700_000);
     let dir = scratch(&[("one.bin", &content), ("two.bin", &content[..300_000])]);
     for compression in [Compression::Auto, Compression::Zstd(1)] {
         let options = PackOptions {

@@ -223,7 +223,7 @@ fn k13_the_directory_of_the_output_is_exchanged() {
 fn to_add(dir: &Path, count: usize) -> Vec<PathBuf> {
     let files = (0..count).map(|n| {
         let path = dir.join(format!("layer-{n}"));
-        fs::write(&path, noise(1_000 + n, n as u64)).unwrap();
+        fs::write(&path, noise(n as u64, 1_000 + n)).unwrap();
         path
     });
     files.collect()
@@ -269,7 +269,7 @@ fn none_is_lost(archive: &Path, files: &[PathBuf], results: &[Result<Packed>]) -
 #[test]
 fn k15_layers_added_at_once() {
     for count in [2, 3] {
-        let dir = scratch(&[("b", &noise(100_000, 1))]);
+        let dir = scratch(&[("b", &noise(1, 100_000))]);
         let archive = dir.path().join("out.tar");
         pack_in(dir.path(), &options()).unwrap();
         let old = fs::read(&archive).unwrap();
@@ -288,7 +288,7 @@ fn k15_layers_added_at_once() {
 /// Two at once where the file system has no locks at all: the exchange tells.
 #[test]
 fn k15_layers_added_at_once_without_locks() {
-    let dir = scratch(&[("b", &noise(100_000, 1))]);
+    let dir = scratch(&[("b", &noise(1, 100_000))]);
     let archive = dir.path().join("out.tar");
     pack_in(dir.path(), &options()).unwrap();
     let old = fs::read(&archive).unwrap();
@@ -305,12 +305,12 @@ fn k15_layers_added_at_once_without_locks() {
 /// `pack --force` and `add-layer` at once: as if one had come after the other.
 #[test]
 fn k15_a_layer_is_added_while_the_archive_is_packed_anew() {
-    let dir = scratch(&[("b", &noise(100_000, 1))]);
+    let dir = scratch(&[("b", &noise(1, 100_000))]);
     let archive = dir.path().join("out.tar");
     pack_in(dir.path(), &options()).unwrap();
     let old = fs::read(&archive).unwrap();
     fs::remove_file(model_of(&dir).join("b")).unwrap();
-    fs::write(model_of(&dir).join("new"), noise(90_000, 2)).unwrap();
+    fs::write(model_of(&dir).join("new"), noise(2, 90_000)).unwrap();
     let files = to_add(dir.path(), 1);
     let before = listing(dir.path());
     let force = PackOptions {

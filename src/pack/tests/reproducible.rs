@@ -9,7 +9,7 @@ use super::*;
 #[test]
 fn jobs_places_and_times_change_nothing() {
     let c = limits::MIN_CHUNK_BYTES as usize;
-    let noise = noise(20 * c + 3, 9);
+    let noise = noise(9, 20 * c + 3);
     let text = b"some text, again and again; ".repeat(30_000);
     let files: [(&str, &[u8]); 5] = [
         ("weights/a.bin", &noise),

@@ -5,6 +5,8 @@ use std::iter;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use modeloci_test_support::noise;
+
 use super::*;
 use crate::digest::Digest;
 use crate::error::Result as Outcome;
@@ -119,19 +121,6 @@ impl BlobSource for Storage {
     fn blobs(&self) -> Vec<(Digest, u64)> {
         self.inner.blobs()
     }
-}
-
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }
 
 fn tar(content: &[u8]) -> Vec<u8> {

@@ -1,21 +1,43 @@
-//! A small writer of archives as other tools make them: an OCI image layout in a tar. Independent
-//! of the crate, so that it shares none of its bugs.
+//! What the tests have in common: archives of other tools, forged ones, noise, and the program in a
+//! directory of its own.
+//!
+//! Independent of the crate that it tests, so that it shares none of its bugs.
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+// What the tests name is made by a call, and has no end to iterate to.
+#![allow(clippy::new_without_default, clippy::should_implement_trait)]
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-pub(crate) mod machine;
+pub mod documented;
+pub mod forge;
+pub mod machine;
+pub mod meanwhile;
+pub mod mount;
+pub mod random;
+pub mod workspace;
+
+pub use random::noise;
+
+/// The program that is tested: beside the directory of the tests, which cargo builds it for.
+pub fn binary() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().unwrap().join("../modeloci");
+    let problem = |error| panic!("{}: {error}", path.display());
+    path.canonicalize().unwrap_or_else(problem)
+}
 
 /// Writes an archive of `files` to `path`, each in a plain tar+gzip layer of its own; returns the
 /// manifest's digest.
-pub(crate) fn write_archive(path: &Path, files: &[(&str, &[u8])]) -> String {
+pub fn write_archive(path: &Path, files: &[(&str, &[u8])]) -> String {
     let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
     let layers = files
         .iter()
@@ -25,7 +47,7 @@ pub(crate) fn write_archive(path: &Path, files: &[(&str, &[u8])]) -> String {
 
 /// Writes an archive of layers with the titles of their files; a blob that comes twice is there
 /// once. Returns the manifest's digest.
-pub(crate) fn write_layers<B: AsRef<[u8]>>(
+pub fn write_layers<B: AsRef<[u8]>>(
     path: &Path,
     media_type: &str,
     blobs: impl Iterator<Item = (String, B)>,
@@ -96,23 +118,9 @@ fn append(tar: &mut tar::Builder<impl std::io::Write>, name: &str, bytes: &[u8],
 }
 
 /// The SHA-256 of bytes, in hexadecimal.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
+pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
-}
-
-/// Bytes that do not compress, the same for the same seed.
-pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }

@@ -6,11 +6,11 @@ use std::path::Path;
 use serde_json::Value;
 
 /// Fields of a document, and their types.
-pub(crate) type Fields = BTreeMap<String, String>;
+pub type Fields = BTreeMap<String, String>;
 
 /// The tables below these headings, as one.
-pub(crate) fn fields(headings: &[&str]) -> Fields {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md");
+pub fn fields(headings: &[&str]) -> Fields {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/json.md");
     let text = std::fs::read_to_string(path).unwrap();
     let mut all = Fields::new();
     for heading in headings {
@@ -33,7 +33,7 @@ pub(crate) fn fields(headings: &[&str]) -> Fields {
 
 /// The document has exactly these fields, each of its type.
 #[track_caller]
-pub(crate) fn assert_documented(document: &Value, fields: &Fields) {
+pub fn assert_documented(document: &Value, fields: &Fields) {
     let document = document.as_object().unwrap();
     let names: Vec<&String> = document.keys().collect();
     let documented: Vec<&String> = fields.keys().collect();

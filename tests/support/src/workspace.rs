@@ -10,20 +10,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// A temporary directory.
-pub(crate) struct Workspace(tempfile::TempDir);
+pub struct Workspace(tempfile::TempDir);
 
 impl Workspace {
-    pub(crate) fn new() -> Workspace {
+    pub fn new() -> Workspace {
         Workspace(tempfile::tempdir().unwrap())
     }
 
     /// The path of something in the directory.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Writes a file and the directories above it; names that end in `.sh` are executable.
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, bytes).unwrap();
@@ -34,8 +34,8 @@ impl Workspace {
     }
 
     /// The binary, in the directory, with a cache directory of its own.
-    pub(crate) fn modeloci<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_modeloci"));
+    pub fn modeloci<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
+        let mut command = Command::new(crate::binary());
         command
             .args(args)
             .current_dir(self.0.path())
@@ -46,7 +46,7 @@ impl Workspace {
     }
 
     /// Packs `model` as `archive` with more options; returns the archive's path.
-    pub(crate) fn pack(&self, model: &Path, archive: &str, options: &[&str]) -> PathBuf {
+    pub fn pack(&self, model: &Path, archive: &str, options: &[&str]) -> PathBuf {
         let path = self.path(archive);
         let mut command = self.modeloci(&["pack", "--name", "m", "--version", "1.0", "-o"]);
         output(command.arg(&path).args(options).arg(model));
@@ -54,7 +54,7 @@ impl Workspace {
     }
 
     /// Mounts an archive.
-    pub(crate) fn mount(&self, archive: &Path) -> Mounted {
+    pub fn mount(&self, archive: &Path) -> Mounted {
         let name = archive.file_name().unwrap().to_str().unwrap();
         let mountpoint = self.path(&format!("mnt-{name}"));
         fs::create_dir(&mountpoint).unwrap();
@@ -65,12 +65,12 @@ impl Workspace {
 }
 
 /// A mount; unmounted at the end of the test.
-pub(crate) struct Mounted(pub(crate) PathBuf);
+pub struct Mounted(pub PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {
         let umount = |options: &[&str]| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_modeloci"));
+            let mut command = Command::new(crate::binary());
             command.arg("umount").args(options).arg(&self.0);
             command.output().is_ok_and(|output| output.status.success())
         };
@@ -84,7 +84,7 @@ impl Drop for Mounted {
 
 /// Runs a program that must succeed; returns its stdout.
 #[track_caller]
-pub(crate) fn output(command: &mut Command) -> Vec<u8> {
+pub fn output(command: &mut Command) -> Vec<u8> {
     let Output {
         status,
         stdout,
@@ -104,7 +104,7 @@ pub(crate) fn output(command: &mut Command) -> Vec<u8> {
 
 /// Runs a shell script that must succeed; returns its stdout. `$1` and on are `args`.
 #[track_caller]
-pub(crate) fn shell(script: &str, args: &[&Path]) -> Vec<u8> {
+pub fn shell(script: &str, args: &[&Path]) -> Vec<u8> {
     let script = format!("set -eu\n{script}");
     output(
         Command::new("bash")
@@ -115,25 +115,25 @@ pub(crate) fn shell(script: &str, args: &[&Path]) -> Vec<u8> {
 
 /// True when a program is there; with `CI` set it must be.
 #[track_caller]
-pub(crate) fn has(program: &str) -> bool {
+pub fn has(program: &str) -> bool {
     available(program, finds(program))
 }
 
 /// True when a program is there.
-pub(crate) fn finds(program: &str) -> bool {
+pub fn finds(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 /// True when python3 can import all of the modules; with `CI` set it must.
 #[track_caller]
-pub(crate) fn python_has(modules: &str) -> bool {
+pub fn python_has(modules: &str) -> bool {
     has_modules("python3", modules)
 }
 
 /// The same for another python.
 #[track_caller]
-pub(crate) fn has_modules(python: &str, modules: &str) -> bool {
+pub fn has_modules(python: &str, modules: &str) -> bool {
     let mut command = Command::new(python);
     command
         .arg("-c")
@@ -144,7 +144,7 @@ pub(crate) fn has_modules(python: &str, modules: &str) -> bool {
 }
 
 #[track_caller]
-pub(crate) fn available(what: &str, found: bool) -> bool {
+pub fn available(what: &str, found: bool) -> bool {
     if !found {
         assert!(std::env::var_os("CI").is_none(), "{what} is missing");
         eprintln!("skipped: {what} is missing");
@@ -153,7 +153,7 @@ pub(crate) fn available(what: &str, found: bool) -> bool {
 }
 
 /// All files below a directory: path relative to it, and the absolute path.
-pub(crate) fn files_below(root: &Path) -> Vec<(String, PathBuf)> {
+pub fn files_below(root: &Path) -> Vec<(String, PathBuf)> {
     let mut files = Vec::new();
     let mut dirs = vec![root.to_path_buf()];
     while let Some(dir) = dirs.pop() {
@@ -174,7 +174,7 @@ pub(crate) fn files_below(root: &Path) -> Vec<(String, PathBuf)> {
 
 /// Packs `model` in every way that a mount must serve alike: our own archives, and one that
 /// another tool could have written. Returns the archives.
-pub(crate) fn every_packaging(workspace: &Workspace, model: &Path) -> Vec<PathBuf> {
+pub fn every_packaging(workspace: &Workspace, model: &Path) -> Vec<PathBuf> {
     let mut archives: Vec<PathBuf> = [
         ("default", "auto"),
         ("gzip", "gzip:6"),
@@ -194,7 +194,7 @@ pub(crate) fn every_packaging(workspace: &Workspace, model: &Path) -> Vec<PathBu
         .map(|(name, bytes)| (*name, bytes.as_slice()))
         .collect();
     let foreign = workspace.path("foreign.tar");
-    super::support::write_archive(&foreign, &list);
+    crate::write_archive(&foreign, &list);
     archives.push(foreign);
     archives
 }

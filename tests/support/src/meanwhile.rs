@@ -7,7 +7,7 @@ use std::thread;
 ///
 /// When the work panics, the others end too: a scope waits for its threads, and a failed test
 /// would hang instead of failing.
-pub(crate) fn meanwhile<T, F: FnMut() + Send>(
+pub fn meanwhile<T, F: FnMut() + Send>(
     others: impl IntoIterator<Item = F>,
     work: impl FnOnce() -> T,
 ) -> T {

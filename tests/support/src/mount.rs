@@ -4,23 +4,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_modeloci");
-
 /// An archive, mounted on a directory of its own until dropped.
-pub(crate) struct Mount {
+pub struct Mount {
     path: PathBuf,
     _dir: tempfile::TempDir,
 }
 
 impl Mount {
-    pub(crate) fn new(archive: &Path) -> Mount {
+    pub fn new(archive: &Path) -> Mount {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("mnt")).unwrap();
         let mount = Mount {
             path: dir.path().join("mnt"),
             _dir: dir,
         };
-        let done = Command::new(BINARY)
+        let done = Command::new(crate::binary())
             .args(["mount", "--no-index", "--"])
             .arg(archive)
             .arg(mount.path())
@@ -32,14 +30,14 @@ impl Mount {
         mount
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = Command::new(BINARY)
+        let _ = Command::new(crate::binary())
             .args(["umount", "--lazy", "--"])
             .arg(self.path())
             .status();

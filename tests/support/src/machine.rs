@@ -10,7 +10,7 @@ use rustix::fs::Mode;
 /// FUSE device, as udev arranges it where fuse3 was installed while it ran. In a fresh container
 /// the device may be root's alone. Only root can change that, and only root's tests start commands
 /// of other users.
-pub(crate) fn set_up() {
+pub fn set_up() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         rustix::process::umask(Mode::from_raw_mode(0o022));
