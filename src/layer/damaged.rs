@@ -15,6 +15,7 @@ use super::reader::{FileReader, LayerSpec};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::effort::Effort;
+use crate::memory::spare_threads::Helpers;
 use crate::source::ReadAt;
 
 /// Bytes that are hashed at a time.
@@ -92,7 +93,7 @@ impl FileReader for DamagedFile {
         Err(self.error.clone())
     }
 
-    fn verify(&self, _also: &[Algorithm]) -> Result<FileDigests> {
+    fn verify_with(&self, _also: &[Algorithm], _helpers: &Helpers) -> Result<FileDigests> {
         if !self.proven {
             let found = hash(&*self.blob, self.digest.algorithm())?;
             if found != self.digest {

@@ -20,6 +20,7 @@ use crate::digest::Algorithm;
 use crate::error::{Error, Result};
 use crate::memory::context::Context;
 use crate::memory::effort::Effort;
+use crate::memory::spare_threads::Helpers;
 use crate::oci::media_type;
 use crate::source::ReadAt;
 use crate::stream::{Listener, Stream, Taken, Tuning, Wait, Within};
@@ -254,7 +255,7 @@ impl FileReader for ForeignFile {
         ))
     }
 
-    fn verify(&self, also: &[Algorithm]) -> Result<FileDigests> {
+    fn verify_with(&self, also: &[Algorithm], _helpers: &Helpers) -> Result<FileDigests> {
         let mut digests = Digesting {
             start: FileHasher::new(also),
             hasher: None,

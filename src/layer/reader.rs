@@ -8,6 +8,7 @@ use super::file_digests::FileDigests;
 use crate::digest::Algorithm;
 use crate::entry_path::EntryPath;
 use crate::error::Result;
+use crate::memory::spare_threads::Helpers;
 use crate::oci::Stated;
 use crate::source::ReadAt;
 use crate::stream::{Wait, Within};
@@ -87,7 +88,15 @@ pub trait FileReader: Send + Sync {
     ///
     /// # Errors
     /// As [`read_at`](FileReader::read_at).
-    fn verify(&self, also: &[Algorithm]) -> Result<FileDigests>;
+    fn verify(&self, also: &[Algorithm]) -> Result<FileDigests> {
+        self.verify_with(also, &Helpers::default())
+    }
+
+    /// The same, with no more threads than there are helpers; a foreign layer has one of its own.
+    ///
+    /// # Errors
+    /// As [`read_at`](FileReader::read_at).
+    fn verify_with(&self, also: &[Algorithm], helpers: &Helpers) -> Result<FileDigests>;
 }
 
 /// What a layer holds.

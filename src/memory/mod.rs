@@ -12,6 +12,7 @@ pub mod limiter;
 mod pages;
 pub(crate) mod pool;
 pub mod promise;
+pub mod spare_threads;
 mod sync;
 pub(crate) mod tables;
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::memory::cache::LruChunkCache;
 use crate::memory::context::{Context, Stats};
 use crate::memory::limiter::Limiter;
 use crate::memory::promise::Promise;
+use crate::memory::spare_threads::Helpers;
 use crate::oci::OciConfig;
 use crate::source::BlobSource;
 use crate::stream::{Wait, Within};
@@ -398,14 +399,19 @@ impl Model {
     pub fn verify(&self, inode: Inode) -> Result<Digest> {
         let file = self.regular(inode)?;
         let stated = file.info.digest.map(|digest| digest.algorithm());
-        let digests = self.verify_layer(inode, stated.as_slice())?;
+        let digests = self.verify_layer(inode, stated.as_slice(), &Helpers::default())?;
         self.verify_file(inode, &digests)
     }
 
     /// Verifies the layer of a file: what is the same for all files that are read from it. Returns the
     /// file's digests.
-    fn verify_layer(&self, inode: Inode, also: &[Algorithm]) -> Result<FileDigests> {
-        self.regular(inode)?.reader.verify(also)
+    fn verify_layer(
+        &self,
+        inode: Inode,
+        also: &[Algorithm],
+        helpers: &Helpers,
+    ) -> Result<FileDigests> {
+        self.regular(inode)?.reader.verify_with(also, helpers)
     }
 
     /// Compares what the manifest says about one file with what verifying its layer found.

@@ -10,6 +10,7 @@ use super::{FileInfo, Model};
 use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
+use crate::memory::spare_threads::Helpers;
 use crate::oci::Stated;
 use crate::work::Progress;
 
@@ -38,8 +39,10 @@ impl LayerReport {
 /// Verifies every layer once: blob digest, chunk table against stream; then what the manifest says of
 /// each file that is read from it. One report per file, in path order, whatever fails.
 ///
-/// Works on `jobs` threads (0 for one per core), largest file first, so that no large one starts
-/// last. `progress` counts bytes of files.
+/// Works on `jobs` threads in all (0 for one per core), the calling one among them: on so many layers at
+/// a time, and where there are fewer layers, on each with several. Only layers without a chunk table have
+/// one more while they are gone over, up to six of them. Where the system has fewer threads, fewer do it.
+/// Largest file first, so that no large one starts last. `progress` counts bytes of files.
 pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerReport> {
     let files: Vec<&FileInfo> = model.files().collect();
     let total = model.total_bytes();
@@ -71,11 +74,15 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
     let next = AtomicUsize::new(0);
     let state = Mutex::new((0u64, vec![None; files.len()]));
     progress(0, total);
+    let threads = threads(jobs);
+    let workers = threads.min(order.len()).max(1);
+    let helpers = &Helpers::beside(workers, threads);
     let work = || {
+        let _working = helpers.work();
         while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             let Some(file) = files.get(i) else { break };
             let stated = stated.get(&i).map_or(&[][..], Vec::as_slice);
-            let outcome = model.verify_layer(file.inode, stated);
+            let outcome = model.verify_layer(file.inode, stated, helpers);
             let mut state = state.lock().unwrap_or_else(|e| e.into_inner());
             state.0 = state.0.saturating_add(bytes.get(i).copied().unwrap_or(0));
             if let Some(slot) = state.1.get_mut(i) {
@@ -85,7 +92,7 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
         }
     };
     thread::scope(|scope| {
-        for _ in 1..threads(jobs).min(order.len()) {
+        for _ in 1..workers {
             // Without a thread the others have more to do.
             if thread::Builder::new().spawn_scoped(scope, work).is_err() {
                 break;

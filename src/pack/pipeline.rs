@@ -16,7 +16,8 @@
 //! therefore always has one, and nobody waits for ever. The threads live as long as the run: a
 //! segment of the next file follows the last of one file without a stop.
 //!
-//! When a stage fails it drops its channels, which ends the others.
+//! When a stage fails it drops its channels, which ends the others. Where the system has no threads for
+//! them, one thread does it all, segment by segment.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -104,60 +105,137 @@ pub(super) fn write_layers(
     let (jobs, waiting) = channel();
     let (done, results) = channel();
     let waiting = &Mutex::new(waiting);
-    thread::scope(|scope| {
+    let out = &mut *archive;
+    let layers = thread::scope(move |scope| {
         // Threads that cannot be started drop their ends of the channels, so that every stage that
         // was started comes to an end.
         let inherited = faults::inherit();
         let reader = thread::Builder::new().spawn_scoped(scope, move || {
             inherited.enter();
-            Reader::new(tree, settings, free_slots, jobs).run()
+            let belt = Channels {
+                free: free_slots,
+                jobs,
+            };
+            Reader::new(tree, settings, belt).run()
         });
-        let reader = reader.map_err(cannot_start)?;
+        let reader = reader.ok()?;
         let (pieces, composed) = channel();
         let composer = move || Composer::new(tree, settings, pieces).run(&results);
         let composer = match thread::Builder::new().spawn_scoped(scope, composer) {
             Ok(composer) => composer,
-            Err(error) => {
+            Err(_) => {
                 // The reader waits for slots that nobody gives back.
                 drop(free);
-                return Err(cannot_start(error));
+                return None;
             }
         };
         let mut workers = Vec::with_capacity(settings.workers);
-        let mut unstarted = None;
         for _ in 0..settings.workers {
             let done = done.clone();
             let worker = move || work(settings, waiting, &done);
             match thread::Builder::new().spawn_scoped(scope, worker) {
                 Ok(worker) => workers.push(worker),
                 // The others have more to do.
-                Err(error) => {
-                    unstarted = Some(error);
-                    break;
-                }
+                Err(_) => break,
             }
         }
         drop(done);
-        if let (true, Some(error)) = (workers.is_empty(), unstarted) {
+        if workers.is_empty() {
             drop(free);
-            return Err(cannot_start(error));
+            return None;
         }
-        let written = Writer {
-            settings,
-            archive,
-            progress,
-            total: tree.bytes(),
-            bytes: 0,
-        }
-        .run(composed, free);
+        let written = Writer::new(tree, settings, out, progress).run(composed, free);
         let read = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
         for worker in workers {
             worker.join().unwrap_or_else(|panic| resume_unwind(panic));
         }
         let layers = composer.join().unwrap_or_else(|panic| resume_unwind(panic));
         // Stages that stopped because another one failed report nothing.
-        read.and(written).and(layers)
-    })
+        Some(read.and(written).and(layers))
+    });
+    match layers {
+        Some(layers) => layers,
+        // Nothing is written yet.
+        None => write_alone(tree, settings, archive, progress),
+    }
+}
+
+/// The same in one thread.
+fn write_alone(
+    tree: &Tree,
+    settings: &Settings,
+    archive: &mut Archive,
+    progress: Progress<'_>,
+) -> Result<Vec<Descriptor>> {
+    let (pieces, composed) = channel();
+    let writer = Writer::new(tree, settings, archive, progress);
+    (writer.progress)(0, writer.total);
+    let mut alone = Alone {
+        slot: Some(Slot::default()),
+        settings,
+        encoder: Encoder::new(settings.compression),
+        composer: Composer::new(tree, settings, pieces),
+        composed,
+        writer,
+        failure: None,
+    };
+    let read = Reader::new(tree, settings, &mut alone).run();
+    match alone.failure {
+        Some(error) => Err(error),
+        None => read.map(|()| alone.composer.layers),
+    }
+}
+
+/// Where a reader gets slots, and gives segments.
+trait Belt {
+    fn slot(&mut self) -> Result<Slot, Stopped>;
+    fn send(&mut self, job: Job) -> Result<(), Stopped>;
+}
+
+/// To and from other threads.
+struct Channels {
+    free: Receiver<Slot>,
+    jobs: Sender<Job>,
+}
+
+impl Belt for Channels {
+    fn slot(&mut self) -> Result<Slot, Stopped> {
+        self.free.recv().map_err(|_| Stopped)
+    }
+
+    fn send(&mut self, job: Job) -> Result<(), Stopped> {
+        self.jobs.send(job).map_err(|_| Stopped)
+    }
+}
+
+/// All stages after the reader's, in its thread.
+struct Alone<'a> {
+    /// One is enough: it comes back before the next is wanted.
+    slot: Option<Slot>,
+    settings: &'a Settings,
+    encoder: Encoder,
+    composer: Composer<'a>,
+    composed: Receiver<Piece>,
+    writer: Writer<'a>,
+    failure: Option<Error>,
+}
+
+impl Belt for &mut Alone<'_> {
+    fn slot(&mut self) -> Result<Slot, Stopped> {
+        self.slot.take().ok_or(Stopped)
+    }
+
+    fn send(&mut self, job: Job) -> Result<(), Stopped> {
+        let done = encode(self.settings, &mut self.encoder, job);
+        let mut written = self.composer.compose(done).map(drop);
+        while let (Ok(()), Ok(piece)) = (&written, self.composed.try_recv()) {
+            written = self.writer.write(piece, |slot| self.slot = Some(slot));
+        }
+        written.map_err(|error| {
+            self.failure = Some(error);
+            Stopped
+        })
+    }
 }
 
 /// How many slots there are. Each worker has one in hand while another waits, and the others share
@@ -166,11 +244,6 @@ fn slots(workers: usize, chunk_size: u32) -> usize {
     let least = 2 * workers + 2;
     let room = SLOTS_BYTES / (2 * chunk_size as usize);
     (6 * workers + 2).min(room).max(least)
-}
-
-/// Reading and encoding need a thread each.
-fn cannot_start(error: io::Error) -> Error {
-    Error::io("start", "a thread")(error)
 }
 
 /// Encodes segments until there are no more.
@@ -183,32 +256,38 @@ fn work(settings: &Settings, waiting: &Mutex<Receiver<Job>>, done: &Sender<Optio
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .recv();
-        let Ok(mut job) = job else { return };
-        let Slot {
-            input,
-            filled,
-            output,
-        } = &mut job.slot;
-        let input = input.get(..*filled).unwrap_or_default();
-        output.clear();
-        let encoded = match job.part {
-            Part::Data => encoder.encode(input, output),
-            Part::Head(_) | Part::Tail => encoder.encode_generic(input, output),
-        };
-        let mut crc = crc32fast::Hasher::new();
-        if settings.framing == Framing::Gzip {
-            crc.update(input);
-        }
-        let digest = Digest::of(settings.algorithm, output);
-        let result = Done {
-            job,
-            encoded,
-            digest,
-            crc,
-        };
-        if done.send(Some(result)).is_err() {
+        let Ok(job) = job else { return };
+        if done
+            .send(Some(encode(settings, &mut encoder, job)))
+            .is_err()
+        {
             return;
         }
+    }
+}
+
+fn encode(settings: &Settings, encoder: &mut Encoder, mut job: Job) -> Done {
+    let Slot {
+        input,
+        filled,
+        output,
+    } = &mut job.slot;
+    let input = input.get(..*filled).unwrap_or_default();
+    output.clear();
+    let encoded = match job.part {
+        Part::Data => encoder.encode(input, output),
+        Part::Head(_) | Part::Tail => encoder.encode_generic(input, output),
+    };
+    let mut crc = crc32fast::Hasher::new();
+    if settings.framing == Framing::Gzip {
+        crc.update(input);
+    }
+    let digest = Digest::of(settings.algorithm, output);
+    Done {
+        job,
+        encoded,
+        digest,
+        crc,
     }
 }
 
@@ -317,54 +396,70 @@ struct Writer<'a> {
     bytes: u64,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(
+        tree: &Tree,
+        settings: &'a Settings,
+        archive: &'a mut Archive,
+        progress: Progress<'a>,
+    ) -> Writer<'a> {
+        Writer {
+            settings,
+            archive,
+            progress,
+            total: tree.bytes(),
+            bytes: 0,
+        }
+    }
+
     fn run(mut self, pieces: Receiver<Piece>, free: Sender<Slot>) -> Result<()> {
         (self.progress)(0, self.total);
         while let Ok(piece) = pieces.recv() {
-            self.settings.check_cancelled(self.archive.name())?;
-            match piece {
-                Piece::Begin => self.archive.begin_blob()?,
-                Piece::Framing(bytes) => self.archive.write(&bytes)?,
-                Piece::Segment(slot, length) => {
-                    self.archive.write(&slot.output)?;
-                    // The reader is gone when it has read everything.
-                    let _ = free.send(slot);
-                    if length > 0 {
-                        self.bytes += length;
-                        (self.progress)(self.bytes, self.total);
-                    }
+            self.write(piece, |slot| {
+                // The reader is gone when it has read everything.
+                let _ = free.send(slot);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes a piece, and gives its slot back.
+    fn write(&mut self, piece: Piece, free: impl FnOnce(Slot)) -> Result<()> {
+        self.settings.check_cancelled(self.archive.name())?;
+        match piece {
+            Piece::Begin => self.archive.begin_blob()?,
+            Piece::Framing(bytes) => self.archive.write(&bytes)?,
+            Piece::Segment(slot, length) => {
+                self.archive.write(&slot.output)?;
+                free(slot);
+                if length > 0 {
+                    self.bytes += length;
+                    (self.progress)(self.bytes, self.total);
                 }
-                Piece::End(digest) => self.archive.end_blob(&digest)?,
             }
+            Piece::End(digest) => self.archive.end_blob(&digest)?,
         }
         Ok(())
     }
 }
 
 /// Reads all files and cuts them into segments.
-struct Reader<'a> {
+struct Reader<'a, B> {
     tree: &'a Tree,
     settings: &'a Settings,
-    free: Receiver<Slot>,
-    jobs: Sender<Job>,
+    belt: B,
     number: u64,
 }
 
 /// The other stages are gone: the error is theirs to report.
 struct Stopped;
 
-impl<'a> Reader<'a> {
-    fn new(
-        tree: &'a Tree,
-        settings: &'a Settings,
-        free: Receiver<Slot>,
-        jobs: Sender<Job>,
-    ) -> Reader<'a> {
+impl<'a, B: Belt> Reader<'a, B> {
+    fn new(tree: &'a Tree, settings: &'a Settings, belt: B) -> Reader<'a, B> {
         Reader {
             tree,
             settings,
-            free,
-            jobs,
+            belt,
             number: 0,
         }
     }
@@ -396,7 +491,7 @@ impl<'a> Reader<'a> {
             let length = usize::try_from(rest)
                 .unwrap_or(usize::MAX)
                 .min(self.settings.chunk_size as usize);
-            let Ok(mut slot) = self.free.recv() else {
+            let Ok(mut slot) = self.belt.slot() else {
                 return Ok(Err(Stopped));
             };
             if slot.input.len() < length {
@@ -427,7 +522,7 @@ impl<'a> Reader<'a> {
     }
 
     fn send_bytes(&mut self, part: Part, bytes: &[u8]) -> Result<(), Stopped> {
-        let mut slot = self.free.recv().map_err(|_| Stopped)?;
+        let mut slot = self.belt.slot()?;
         if slot.input.len() < bytes.len() {
             slot.input.resize(bytes.len(), 0);
         }
@@ -442,7 +537,7 @@ impl<'a> Reader<'a> {
         let number = self.number;
         self.number += 1;
         let job = Job { number, part, slot };
-        self.jobs.send(job).map_err(|_| Stopped)
+        self.belt.send(job)
     }
 }
 

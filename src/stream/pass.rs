@@ -21,6 +21,7 @@ use super::reader::Digests;
 use super::spans::{BlockHasher, Blocks, Recorder, Spans};
 use crate::codec::frames;
 use crate::codec::seek::Record;
+use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::memory::limiter::{Term, Unit};
 use crate::memory::turns::{Turn, Turns};
@@ -144,33 +145,11 @@ impl Pass<'_> {
     }
 
     fn run_within(&self, memory: &mut Decoder, listener: &mut dyn Listener) -> Result<Passed> {
-        // BLAKE3 is the business of the side that has less to do.
-        let packing = self.0.guess.unproven().packing;
-        let blocks = BlockHasher::new(self.0.tuning.block(packing, self.0.bytes.len()));
-        let (hashing, decoding) = match packing {
-            Packing::Plain => (None, Some(blocks)),
-            Packing::Gzip | Packing::Zstd => (Some(blocks), None),
+        let beside = self.beside(&mut *memory, &mut *listener);
+        let (hashed, decoded) = match beside {
+            Some(both) => both,
+            None => self.alone(memory, listener),
         };
-        let stop = &AtomicBool::new(false);
-        let (hashed, decoded) = thread::scope(|scope| {
-            let (sender, receiver) = sync_channel(AHEAD);
-            let source = Buffers::new(receiver, stop, decoding, &self.0.advance);
-            let decoder = thread::Builder::new()
-                .name("layer-pass".into())
-                .spawn_scoped(scope, move || self.decode(source, listener, memory))
-                .map_err(|source| Error::Io {
-                    action: "start a thread for",
-                    subject: self.0.subject.clone(),
-                    source: Arc::new(source),
-                })?;
-            let hashed = self.hash(sender, hashing);
-            // What is left in the channel is of no use then.
-            stop.store(hashed.is_err(), Ordering::Relaxed);
-            match decoder.join() {
-                Ok(decoded) => Ok((hashed, decoded)),
-                Err(panic) => panic::resume_unwind(panic),
-            }
-        })?;
         // A wrong digest explains whatever the decoder met.
         let (fact, blocks) = hashed?;
         let decoded = decoded?;
@@ -182,6 +161,78 @@ impl Pass<'_> {
             spans: decoded.spans,
             whole: decoded.whole,
         })
+    }
+
+    fn blocks(&self) -> BlockHasher {
+        let packing = self.0.guess.unproven().packing;
+        BlockHasher::new(self.0.tuning.block(packing, self.0.bytes.len()))
+    }
+
+    /// Reads and hashes, while another thread decodes. `None` where there is no other thread.
+    fn beside(
+        &self,
+        memory: &mut Decoder,
+        listener: &mut dyn Listener,
+    ) -> Option<(Result<HashedBlocks>, Result<Decoded>)> {
+        // BLAKE3 is the business of the side that has less to do.
+        let (hashing, decoding) = match self.0.guess.unproven().packing {
+            Packing::Plain => (None, Some(self.blocks())),
+            Packing::Gzip | Packing::Zstd => (Some(self.blocks()), None),
+        };
+        let stop = &AtomicBool::new(false);
+        thread::scope(move |scope| {
+            let (sender, receiver) = sync_channel(AHEAD);
+            let feed = Feed::Sent(receiver);
+            let source = Buffers::new(feed, stop, decoding, &self.0.advance);
+            let decoder = thread::Builder::new()
+                .name("layer-pass".into())
+                .spawn_scoped(scope, move || self.decode(source, listener, memory))
+                .ok()?;
+            let hashed = self.hash(Some(sender), hashing);
+            // What is left in the channel is of no use then.
+            stop.store(hashed.is_err(), Ordering::Relaxed);
+            match decoder.join() {
+                Ok(decoded) => Some((hashed, decoded)),
+                Err(panic) => panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// Reads and hashes, and then reads again, hashes and decodes.
+    fn alone(
+        &self,
+        memory: &mut Decoder,
+        listener: &mut dyn Listener,
+    ) -> (Result<HashedBlocks>, Result<Decoded>) {
+        let nothing = || Err(Error::corrupt(&self.0.subject, "was not decoded"));
+        let hashed = self.hash(None, Some(self.blocks()));
+        if hashed.is_err() {
+            return (hashed, nothing());
+        }
+        let mut again = Again {
+            bytes: Arc::clone(&self.0.bytes),
+            at: 0,
+            hasher: Hasher::new(self.0.digest.algorithm()),
+        };
+        let stop = AtomicBool::new(false);
+        let source = Buffers::new(Feed::Read(&mut again), &stop, None, &self.0.advance);
+        let decoded = self.decode(source, listener, memory);
+        // Nothing is believed of what was not hashed in the same breath.
+        let rest = || -> Result<()> {
+            while again.next()?.is_some() {}
+            let found = again.hasher.finish();
+            match found == self.0.digest {
+                true => Ok(()),
+                false => Err(Error::corrupt(
+                    &self.0.subject,
+                    format!("changed while it was read: the blob is now {found}"),
+                )),
+            }
+        };
+        match rest() {
+            Ok(()) => (hashed, decoded),
+            Err(error) => (Err(error), nothing()),
+        }
     }
 
     /// Waits until [`hash_blocks`](Pass::hash_blocks) may begin. Decoders wait for what it finds, with
@@ -217,10 +268,9 @@ impl Pass<'_> {
     /// Reads and hashes the blob, and sends on what it read.
     fn hash(
         &self,
-        sender: SyncSender<Arc<Vec<u8>>>,
+        mut sender: Option<SyncSender<Arc<Vec<u8>>>>,
         mut blocks: Option<BlockHasher>,
-    ) -> Result<(Fact, Option<Blocks>)> {
-        let mut sender = Some(sender);
+    ) -> Result<HashedBlocks> {
         let fact = self.prove(|buffer| {
             // The decoder may have given up; the digest still decides what to say of the layer.
             if let Some(open) = &sender
@@ -311,9 +361,42 @@ impl<R: Read> Read for Overheard<'_, R> {
     }
 }
 
-/// The blob as the hashing side sends it.
+/// What hashing the blob has shown.
+type HashedBlocks = (Fact, Option<Blocks>);
+
+/// Where the blob comes from.
+enum Feed<'a> {
+    /// Another thread, which hashes it.
+    Sent(Receiver<Arc<Vec<u8>>>),
+    /// The storage, once more.
+    Read(&'a mut Again),
+}
+
+/// The blob, read once more, and hashed once more.
+struct Again {
+    bytes: Arc<dyn ReadAt>,
+    at: u64,
+    hasher: Hasher,
+}
+
+impl Again {
+    fn next(&mut self) -> Result<Option<Arc<Vec<u8>>>> {
+        let left = self.bytes.len().saturating_sub(self.at);
+        let length = usize::try_from(left.min(BUFFER as u64)).unwrap_or(BUFFER);
+        if length == 0 {
+            return Ok(None);
+        }
+        let mut buffer = vec![0; length];
+        self.bytes.read_exact_at(&mut buffer, self.at)?;
+        self.hasher.update(&buffer);
+        self.at += length as u64;
+        Ok(Some(Arc::new(buffer)))
+    }
+}
+
+/// The blob as it comes.
 struct Buffers<'a> {
-    receiver: Receiver<Arc<Vec<u8>>>,
+    feed: Feed<'a>,
     stop: &'a AtomicBool,
     blocks: Option<BlockHasher>,
     advance: &'a Advance,
@@ -323,13 +406,13 @@ struct Buffers<'a> {
 
 impl<'a> Buffers<'a> {
     fn new(
-        receiver: Receiver<Arc<Vec<u8>>>,
+        feed: Feed<'a>,
         stop: &'a AtomicBool,
         blocks: Option<BlockHasher>,
         advance: &'a Advance,
     ) -> Buffers<'a> {
         Buffers {
-            receiver,
+            feed,
             stop,
             blocks,
             advance,
@@ -349,7 +432,11 @@ impl Read for &mut Buffers<'_> {
                 return Err(io::Error::other("the layer could not be read"));
             }
             // A closed channel is the end of the blob, or of the attempt to read it.
-            let Ok(next) = self.receiver.recv() else {
+            let next = match &mut self.feed {
+                Feed::Sent(receiver) => receiver.recv().ok(),
+                Feed::Read(again) => again.next().map_err(io::Error::other)?,
+            };
+            let Some(next) = next else {
                 return Ok(0);
             };
             if let Some(blocks) = &mut self.blocks {

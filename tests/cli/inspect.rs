@@ -6,6 +6,46 @@ use std::process::{Command, Stdio};
 
 use super::harness::{Sandbox, noise};
 
+/// Many layers at a time, or many threads for one layer: never more than were asked for.
+#[test]
+fn r19_jobs_bound_the_threads_of_all_layers() {
+    let sandbox = Sandbox::new();
+    for (archive, files) in [("many.tar", 16), ("one.tar", 1)] {
+        let model = format!("model-{archive}");
+        for n in 0..files {
+            let size = (96 << 20) / files;
+            sandbox.write(&format!("{model}/{n}.bin"), noise(size + n));
+        }
+        let args = [
+            "pack",
+            &model,
+            "--name",
+            "m",
+            "--version",
+            "1",
+            "-o",
+            archive,
+        ];
+        sandbox.run(&args).ok();
+        let mut child = sandbox.command(&["inspect", archive, "-j", "5"]);
+        let mut child = child.stdout(Stdio::null()).spawn().unwrap();
+        let mut most = 0;
+        let code = loop {
+            let status = fs::read_to_string(format!("/proc/{}/status", child.id()));
+            let status = status.unwrap_or_default();
+            let threads = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Threads:"));
+            most = most.max(threads.map_or(0, |threads| threads.trim().parse().unwrap()));
+            if let Some(code) = child.try_wait().unwrap() {
+                break code;
+            }
+        };
+        assert!(code.success());
+        assert!((2..=5).contains(&most), "{archive}: {most}");
+    }
+}
+
 #[test]
 fn prints_what_is_in_the_archive() {
     let sandbox = Sandbox::new();

@@ -17,6 +17,7 @@ use crate::limits;
 use crate::memory::context::Context;
 use crate::memory::flight::Flight;
 use crate::memory::limiter::{Term, Unit};
+use crate::memory::spare_threads::Helpers;
 use crate::memory::tables::Forget;
 use crate::oci::stated::TablePlace;
 use crate::source::ReadAt;
@@ -485,10 +486,12 @@ impl FileReader for ChunkedFile {
         }
     }
 
-    fn verify(&self, also: &[Algorithm]) -> Result<FileDigests> {
+    fn verify_with(&self, also: &[Algorithm], helpers: &Helpers) -> Result<FileDigests> {
         match self.access()? {
-            Access::Table(table) => verify::verify(&self.chunks, &table.chunks, &self.spec, also),
-            Access::Foreign(file) => file.verify(also),
+            Access::Table(table) => {
+                verify::verify(&self.chunks, &table.chunks, &self.spec, also, helpers)
+            }
+            Access::Foreign(file) => file.verify_with(also, helpers),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod chunks;
 pub(super) mod file;
+mod line;
 pub mod table;
 mod verify;
 pub mod wrap;

@@ -1,12 +1,11 @@
 //! The proof that a layer's blob, chunk table, stream and file say the same thing.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
 
 use super::chunks::Chunks;
+use super::line::Line;
 use super::table::{ChunkTable, DEFLATE_END, Framing, GZIP_HEADER, Row};
 use super::wrap;
 use crate::codec::{ChunkKind, Decoder, SubOffsets};
@@ -14,10 +13,11 @@ use crate::digest::{Algorithm, Hasher};
 use crate::error::{Error, Result};
 use crate::layer::file_digests::{FileDigests, FileHasher};
 use crate::layer::reader::LayerSpec;
+use crate::memory::spare_threads::Helpers;
 
 /// Layers of fewer segments are not worth threads of their own.
 const MIN_PARALLEL_SEGMENTS: u64 = 8;
-/// Decoded bytes of segments on their way, for each of which some five wait in all.
+/// Decoded bytes of segments in the hands of helpers, for each of which two more wait.
 const BYTES_UNDER_WAY: usize = 8 << 20;
 
 /// Reads the blob once, in order, and checks everything there is:
@@ -30,50 +30,72 @@ const BYTES_UNDER_WAY: usize = 8 << 20;
 ///   nothing after the footer;
 /// - that only zeros follow the file in the tar.
 ///
-/// Segments are decoded on all cores, and hashed in order as they come. Returns the file's digests,
+/// Segments are decoded by as many helpers as there are, and hashed in order as they come. Returns the file's digests,
 /// which the caller compares with the manifest's.
 pub(super) fn verify(
     shared: &Chunks,
     table: &ChunkTable,
     spec: &LayerSpec,
     also: &[Algorithm],
+    helpers: &Helpers,
 ) -> Result<FileDigests> {
-    let workers = match table.segments() {
-        0..MIN_PARALLEL_SEGMENTS => 1,
-        _ => {
-            let fitting = BYTES_UNDER_WAY / table.header().chunk_size as usize;
-            let cores = thread::available_parallelism().map_or(1, usize::from);
-            cores.min(fitting.max(1))
-        }
+    let wanted = match table.segments() {
+        0..MIN_PARALLEL_SEGMENTS => 0,
+        // One hashes the file; the others decode, as this thread and that one do when they would wait.
+        _ => 1 + (BYTES_UNDER_WAY / table.header().chunk_size as usize).max(1),
     };
-    let no_thread = |source| Error::Io {
-        action: "start a thread for",
-        subject: shared.subject.clone(),
-        source: Arc::new(source),
-    };
+    let taken = helpers.take(wanted);
+    let line = &Line::new(2 * taken.number() + 2, &shared.subject);
     thread::scope(|scope| {
-        // Segments wait in the channels only: memory is bounded by their capacity.
-        let (jobs, queue) = sync_channel::<Job>(workers);
-        let (decoded, in_order) = sync_channel::<Receiver<Result<Bytes>>>(2 * workers);
-        let queue = Arc::new(Mutex::new(queue));
-        for number in 0..workers {
-            let queue = Arc::clone(&queue);
-            let work = move || decode_jobs(shared, &queue);
-            match thread::Builder::new().spawn_scoped(scope, work) {
-                Err(error) if number == 0 => return Err(no_thread(error)),
-                Err(_) => break,
-                Ok(_) => {}
+        let hash = move || {
+            let _given_up = GivenUp(line);
+            let mut decode = decoder(shared);
+            let mut order = InOrder::new(shared, table, also);
+            while let Some(segment) = line.next(&mut decode) {
+                order.take(&segment?)?;
+            }
+            Ok(order.finish())
+        };
+        // Where there are no threads this one does all.
+        let hashing = match taken.number() {
+            0 => None,
+            _ => thread::Builder::new().spawn_scoped(scope, hash).ok(),
+        };
+        if hashing.is_some() {
+            for _ in 1..taken.number() {
+                let help = move || line.help(decoder(shared));
+                if thread::Builder::new().spawn_scoped(scope, help).is_err() {
+                    break;
+                }
             }
         }
-        drop(queue);
-        let hashing = thread::Builder::new()
-            .spawn_scoped(scope, move || hash_in_order(shared, table, in_order, also))
-            .map_err(no_thread)?;
+        let mut decode = decoder(shared);
+        let mut own = hashing
+            .is_none()
+            .then(|| Ok(InOrder::new(shared, table, also)));
         let algorithm = spec.stated.digest.algorithm();
-        let read = read_blob(shared, table, algorithm, jobs, decoded);
-        let hashed = hashing
-            .join()
-            .unwrap_or_else(|_| Err(Error::corrupt(&shared.subject, "could not be verified")));
+        let read = {
+            let _ended = Ended(line);
+            read_blob(shared, table, algorithm, |job| {
+                let pushed = line.push(job, &mut decode);
+                while let Some(Ok(order)) = &mut own
+                    && !line.is_empty()
+                {
+                    let taken = line.next(&mut decode).map(|segment| order.take(&segment?));
+                    if let Some(Err(error)) = taken {
+                        own = Some(Err(error));
+                    }
+                }
+                pushed && !matches!(own, Some(Err(_)))
+            })
+        };
+        let hashed = match (hashing, own) {
+            (Some(hashing), _) => hashing
+                .join()
+                .unwrap_or_else(|_| Err(Error::corrupt(&shared.subject, "could not be verified"))),
+            (None, Some(own)) => own.map(InOrder::finish),
+            (None, None) => Err(Error::corrupt(&shared.subject, "was not verified")),
+        };
         // A reader that stopped early did so because hashing met an error: that one counts.
         let (blob, hashed) = match (read, hashed) {
             (_, Err(error)) | (Err(error), _) => return Err(error),
@@ -83,21 +105,37 @@ pub(super) fn verify(
     })
 }
 
+/// Nothing comes any more, whatever has become of the reader.
+struct Ended<'a>(&'a Line<Job>);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// Nobody wants any more.
+struct GivenUp<'a>(&'a Line<Job>);
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
+}
+
 /// One segment on its way to a decoder.
 struct Job {
     row: Row,
     compressed: Bytes,
     decoded_len: usize,
-    reply: SyncSender<Result<Bytes>>,
 }
 
-/// Reads the segments in order, hashes the blob, and hands them to the decoders.
+/// Reads the segments in order, hashes the blob, and hands them on as long as they are wanted.
 fn read_blob<'a>(
     shared: &'a Chunks,
     table: &ChunkTable,
     algorithm: Algorithm,
-    jobs: SyncSender<Job>,
-    decoded: SyncSender<Receiver<Result<Bytes>>>,
+    mut send: impl FnMut(Job) -> bool,
 ) -> Result<Hashed<'a>> {
     let header = table.header();
     let mut blob = Hashed {
@@ -116,16 +154,11 @@ fn read_blob<'a>(
             .ok_or_else(|| shared.lies(format!("has no row {segment}")))?;
         let compressed = blob.read(row.length as usize)?;
         let decoded_len = table.decoded_len(segment) as usize;
-        let (reply, result) = sync_channel(1);
-        let sent = jobs
-            .send(Job {
-                row,
-                compressed,
-                decoded_len,
-                reply,
-            })
-            .is_ok()
-            && decoded.send(result).is_ok();
+        let sent = send(Job {
+            row,
+            compressed,
+            decoded_len,
+        });
         if !sent {
             break; // hashing met an error, and is the one to report it
         }
@@ -133,14 +166,10 @@ fn read_blob<'a>(
     Ok(blob)
 }
 
-fn decode_jobs(shared: &Chunks, queue: &Mutex<Receiver<Job>>) {
+/// Decodes one segment after the other.
+fn decoder(shared: &Chunks) -> impl FnMut(Job) -> Result<Bytes> + '_ {
     let mut decoder = Decoder::default();
-    loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = job else { return };
-        // The other end is gone when an earlier segment failed.
-        let _ = job.reply.send(decode(shared, &job, &mut decoder));
-    }
+    move |job| decode(shared, &job, &mut decoder)
 }
 
 fn decode(shared: &Chunks, job: &Job, decoder: &mut Decoder) -> Result<Bytes> {
@@ -148,7 +177,6 @@ fn decode(shared: &Chunks, job: &Job, decoder: &mut Decoder) -> Result<Bytes> {
         row,
         compressed,
         decoded_len,
-        ..
     } = job;
     shared.check(compressed, row)?;
     let mut decode = |kind, sub_offsets: &SubOffsets| {
@@ -174,34 +202,47 @@ struct Stream {
     crc: u32,
 }
 
-fn hash_in_order(
-    shared: &Chunks,
-    table: &ChunkTable,
-    segments: Receiver<Receiver<Result<Bytes>>>,
-    also: &[Algorithm],
-) -> Result<Stream> {
-    let mut file = FileHasher::new(also);
-    let mut crc = crc32fast::Hasher::new();
-    let last = table.segments() - 1;
-    for (segment, result) in (0..).zip(segments) {
-        let out = result
-            .recv()
-            .unwrap_or_else(|_| Err(Error::corrupt(&shared.subject, "could not be decoded")))?;
-        crc.update(&out);
-        if segment == last && out.iter().any(|byte| *byte != 0) {
+/// Hashes the segments in their order.
+struct InOrder<'a> {
+    shared: &'a Chunks,
+    file: FileHasher,
+    crc: crc32fast::Hasher,
+    segment: u64,
+    last: u64,
+}
+
+impl<'a> InOrder<'a> {
+    fn new(shared: &'a Chunks, table: &ChunkTable, also: &[Algorithm]) -> InOrder<'a> {
+        InOrder {
+            shared,
+            file: FileHasher::new(also),
+            crc: crc32fast::Hasher::new(),
+            segment: 0,
+            last: table.segments().saturating_sub(1),
+        }
+    }
+
+    fn take(&mut self, out: &[u8]) -> Result<()> {
+        self.crc.update(out);
+        if self.segment == self.last && out.iter().any(|byte| *byte != 0) {
             return Err(Error::corrupt(
-                &shared.subject,
+                &self.shared.subject,
                 "more than padding follows the file",
             ));
         }
-        if segment > 0 && segment < last {
-            file.update(&out);
+        if self.segment > 0 && self.segment < self.last {
+            self.file.update(out);
+        }
+        self.segment += 1;
+        Ok(())
+    }
+
+    fn finish(self) -> Stream {
+        Stream {
+            file: self.file.finish(),
+            crc: self.crc.finalize(),
         }
     }
-    Ok(Stream {
-        file: file.finish(),
-        crc: crc.finalize(),
-    })
 }
 
 /// What follows the last segment: the end of the framing, the table that was read, its footer, and

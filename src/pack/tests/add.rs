@@ -261,7 +261,6 @@ fn remove(dir: &tempfile::TempDir, title: &str) -> Result<Packed> {
     remove_layer(&dir.path().join("out.tar"), title, &options())
 }
 
-/// Chunk tables that stand apart, and the manifest that keeps them, follow.
 #[test]
 fn k25_a_layer_that_is_replaced_or_removed_leaves_nothing() {
     for compression in [Compression::Auto, Compression::Zstd(3), Compression::None] {
