@@ -34,7 +34,6 @@ Examples:
   modeloci inspect llama-1.0.0.tar                     # verifies every layer
   modeloci cat llama-1.0.0.tar config.json             # without a mount
   modeloci mount llama-1.0.0.tar /mnt/llama            # ready in milliseconds
-  modeloci umount /mnt/llama
   modeloci unpack llama-1.0.0.tar ./restored
 
 Exit codes: 0 done, 1 failed verification or another failure, 2 usage,
