@@ -157,7 +157,7 @@ pub(crate) struct EncodeArgs {
         help_heading = "Layers"
     )]
     pub(crate) chunk_digest: ChunkDigest,
-    /// Worker threads, beside three [default: one per core]
+    /// Worker threads [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = parse_jobs)]
     pub(crate) jobs: Option<usize>,
 }
