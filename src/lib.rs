@@ -16,6 +16,7 @@
 //! limits  error  work  byte_size  files/
 //! ```
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::unwrap_used))]
 
 pub mod byte_size;

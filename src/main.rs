@@ -1,5 +1,6 @@
 //! The modeloci command: parses, dispatches, prints the error and sets the exit code.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::unwrap_used))]
 
 mod cli;

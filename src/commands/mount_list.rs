@@ -54,8 +54,10 @@ pub(crate) fn apply(options: &mut Options, list: &str, sloppy: bool) -> Result<(
     Ok(())
 }
 
-/// Longer than other functions because the list is: one arm for each option, and one for each way to
-/// get one wrong.
+#[expect(
+    clippy::too_many_lines,
+    reason = "the list is long: one arm for each option, and one for each way to get one wrong"
+)]
 fn apply_one(options: &mut Options, option: &str, sloppy: bool) -> Result<()> {
     let refuse = |why: &str| Err(Error::usage(format!("mount option \"{option}\": {why}")));
     let (name, value) = match option.split_once('=') {

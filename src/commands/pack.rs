@@ -44,22 +44,9 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         Some(path) => Output::File(path.clone()),
         None => Output::File(default_output(args)?),
     };
-    let options = PackOptions {
-        force: args.force,
-        exclude: args.exclude.clone(),
-        include: args.include.clone(),
-        default_excludes: !args.no_default_excludes,
-        dereference: args.dereference,
-        allow_incomplete: args.allow_incomplete,
-        allow_secrets: args.allow_secrets,
-        annotations: annotations(&args.annotations)?,
-        find_framework: args.framework.is_none(),
-        find_architecture: args.architecture.is_none(),
-        config_schema: args.config_schema.as_deref().map(schema).transpose()?,
-        // What goes to a stream leaves nothing to clean up, and may wait for its reader for long.
-        cancel: (!to_stdout).then(interrupt::catch),
-        ..options(&args.encode)
-    };
+    let mut options = wishes(args)?;
+    // What goes to a stream leaves nothing to clean up, and may wait for its reader for long.
+    options.cancel = (!to_stdout).then(interrupt::catch);
 
     // Whether it can be written is found out before the work.
     let digestfile = args
@@ -106,6 +93,24 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         output::print(&report(&output::absolute(archive), &config, &packed))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is asked of packing.
+fn wishes(args: &PackArgs) -> anyhow::Result<PackOptions> {
+    Ok(PackOptions {
+        force: args.force,
+        exclude: args.exclude.clone(),
+        include: args.include.clone(),
+        default_excludes: !args.no_default_excludes,
+        dereference: args.dereference,
+        allow_incomplete: args.allow_incomplete,
+        allow_secrets: args.allow_secrets,
+        annotations: annotations(&args.annotations)?,
+        find_framework: args.framework.is_none(),
+        find_architecture: args.architecture.is_none(),
+        config_schema: args.config_schema.as_deref().map(schema).transpose()?,
+        ..options(&args.encode)
+    })
 }
 
 /// The lines of the original tool, then what it did not know.

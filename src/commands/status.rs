@@ -61,7 +61,10 @@ fn code(args: &StatusArgs, answers: &[Status]) -> ExitCode {
     }
 }
 
-/// Longer than other functions because it is a list: one entry for each line, in their order.
+#[expect(
+    clippy::too_many_lines,
+    reason = "it is a list: one entry for each line, in their order"
+)]
 fn report(status: &Status) -> String {
     let mut text = String::new();
     let mut line = |label: &str, value: String| {

@@ -195,22 +195,24 @@ fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str, effort: &Effort) -> 
             break member;
         }
     };
+    check_size(member.attr.size, packaging, blob.len(), subject)?;
+    Ok(Look::File(Content { packaging, member }))
+}
+
+/// Checks that a layer of `blob` bytes can hold a file of `size`.
+fn check_size(size: u64, packaging: Packaging, blob: u64, subject: &str) -> Result<()> {
     let possible = match packaging {
-        Packaging::Tar => blob.len(),
-        Packaging::Gzip => blob.len().saturating_mul(MAX_DEFLATE_RATIO),
+        Packaging::Tar => blob,
+        Packaging::Gzip => blob.saturating_mul(MAX_DEFLATE_RATIO),
         Packaging::Zstd | Packaging::Raw => limits::MAX_FILE_BYTES,
     };
-    if member.attr.size > possible.min(limits::MAX_FILE_BYTES) {
-        return Err(Error::corrupt(
+    match size <= possible.min(limits::MAX_FILE_BYTES) {
+        true => Ok(()),
+        false => Err(Error::corrupt(
             subject,
-            format!(
-                "the tar header declares {} bytes, more than a layer of {} can hold",
-                member.attr.size,
-                blob.len()
-            ),
-        ));
+            format!("the tar header declares {size} bytes, more than a layer of {blob} can hold"),
+        )),
     }
-    Ok(Look::File(Content { packaging, member }))
 }
 
 /// The link that is the only member of the layer `bytes`, which were proven.

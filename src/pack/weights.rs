@@ -298,76 +298,109 @@ fn gguf_width(kind: u32) -> Option<u64> {
     }
 }
 
+/// The next value of a header, or the end of the function when it has none.
+macro_rules! next {
+    ($header:expr, $read:expr) => {
+        match $read {
+            Some(value) => value,
+            None => return Ok(Err($header.why())),
+        }
+    };
+}
+
 fn gguf_end(header: &mut Header<'_>, architecture: &mut Option<String>) -> Result<End> {
-    macro_rules! next {
-        ($read:expr) => {
-            match $read {
-                Some(value) => value,
-                None => return Ok(header.why()),
-            }
-        };
-    }
-    let tensors = next!(header.u64()?);
-    let pairs = next!(header.u64()?);
-    let mut alignment = 32;
-    for _ in 0..pairs {
-        let key = next!(header.string()?);
-        let kind = next!(header.u32()?);
-        match (&*key, kind) {
-            (b"general.architecture", 8) => {
-                let value = next!(header.string()?);
-                *architecture = String::from_utf8(value).ok();
-            }
-            (b"general.alignment", 4) => alignment = u64::from(next!(header.u32()?)).max(1),
-            (_, 8) => drop(next!(header.string()?)),
-            (_, 9) => {
-                let of = next!(header.u32()?);
-                let count = next!(header.u64()?);
-                match (of, gguf_width(of)) {
-                    (_, Some(width)) => next!(header.skip(count.saturating_mul(width))?),
-                    (8, None) => {
-                        for _ in 0..count {
-                            let length = next!(header.u64()?);
-                            next!(header.skip(length)?);
-                        }
-                    }
-                    // Arrays of arrays are allowed, and nobody writes them.
-                    _ => return Ok(End::Unknown),
-                }
-            }
-            (_, kind) => match gguf_width(kind) {
-                Some(width) => next!(header.skip(width)?),
-                None => return Ok(End::Unknown),
-            },
-        }
-    }
-    let mut end = 0u64;
-    for _ in 0..tensors {
-        let length = next!(header.u64()?);
-        next!(header.skip(length)?);
-        let dimensions = next!(header.u32()?);
-        if dimensions > 8 {
-            return Ok(End::Unknown);
-        }
-        let mut elements = 1u64;
-        for _ in 0..dimensions {
-            elements = elements.saturating_mul(next!(header.u64()?));
-        }
-        let kind = next!(header.u32()?);
-        let offset = next!(header.u64()?);
-        let known = GGML_TYPES.iter().find(|(number, ..)| *number == kind);
-        let bytes = known.map_or(0, |(_, block, bytes)| {
-            (elements / block).saturating_mul(*bytes)
-        });
-        end = end.max(offset.saturating_add(bytes));
-    }
-    Ok(End::Needs(match end {
+    let (alignment, data) = match gguf_header(header, architecture)? {
+        Ok(found) => found,
+        Err(end) => return Ok(end),
+    };
+    Ok(End::Needs(match data {
         0 => header.at,
-        end => match header.at.checked_next_multiple_of(alignment) {
-            Some(data) => data.saturating_add(end),
+        data => match header.at.checked_next_multiple_of(alignment) {
+            Some(start) => start.saturating_add(data),
             None => return Ok(End::Unknown),
         },
     }))
+}
+
+/// What data are aligned to, and how many there are.
+fn gguf_header(
+    header: &mut Header<'_>,
+    architecture: &mut Option<String>,
+) -> Result<Result<(u64, u64), End>> {
+    let tensors = next!(header, header.u64()?);
+    let pairs = next!(header, header.u64()?);
+    let mut alignment = 32;
+    for _ in 0..pairs {
+        let key = next!(header, header.string()?);
+        let kind = next!(header, header.u32()?);
+        match (&*key, kind) {
+            (b"general.architecture", 8) => {
+                let value = next!(header, header.string()?);
+                *architecture = String::from_utf8(value).ok();
+            }
+            (b"general.alignment", 4) => {
+                alignment = u64::from(next!(header, header.u32()?)).max(1);
+            }
+            (_, kind) => match gguf_skip(header, kind)? {
+                Ok(()) => {}
+                Err(end) => return Ok(Err(end)),
+            },
+        }
+    }
+    let mut data = 0u64;
+    for _ in 0..tensors {
+        match gguf_tensor(header)? {
+            Ok(end) => data = data.max(end),
+            Err(end) => return Ok(Err(end)),
+        }
+    }
+    Ok(Ok((alignment, data)))
+}
+
+/// Passes over one value.
+fn gguf_skip(header: &mut Header<'_>, kind: u32) -> Result<Result<(), End>> {
+    match (kind, gguf_width(kind)) {
+        (_, Some(width)) => next!(header, header.skip(width)?),
+        (8, None) => drop(next!(header, header.string()?)),
+        (9, None) => {
+            let of = next!(header, header.u32()?);
+            let count = next!(header, header.u64()?);
+            match (of, gguf_width(of)) {
+                (_, Some(width)) => next!(header, header.skip(count.saturating_mul(width))?),
+                (8, None) => {
+                    for _ in 0..count {
+                        let length = next!(header, header.u64()?);
+                        next!(header, header.skip(length)?);
+                    }
+                }
+                // Arrays of arrays are allowed, and nobody writes them.
+                _ => return Ok(Err(End::Unknown)),
+            }
+        }
+        (_, None) => return Ok(Err(End::Unknown)),
+    }
+    Ok(Ok(()))
+}
+
+/// Where the data of a tensor end, counted from where those of the first begin.
+fn gguf_tensor(header: &mut Header<'_>) -> Result<Result<u64, End>> {
+    let length = next!(header, header.u64()?);
+    next!(header, header.skip(length)?);
+    let dimensions = next!(header, header.u32()?);
+    if dimensions > 8 {
+        return Ok(Err(End::Unknown));
+    }
+    let mut elements = 1u64;
+    for _ in 0..dimensions {
+        elements = elements.saturating_mul(next!(header, header.u64()?));
+    }
+    let kind = next!(header, header.u32()?);
+    let offset = next!(header, header.u64()?);
+    let known = GGML_TYPES.iter().find(|(number, ..)| *number == kind);
+    let bytes = known.map_or(0, |(_, block, bytes)| {
+        (elements / block).saturating_mul(*bytes)
+    });
+    Ok(Ok(offset.saturating_add(bytes)))
 }
 
 /// Reads the beginning of a file, bounded.

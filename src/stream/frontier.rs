@@ -449,21 +449,12 @@ fn decode_beside<'scope>(
 ) -> Result<()> {
     let (frontier, subject) = (&known.frontier, &blob.subject);
     let fail = |error: io::Error| lift(error, subject);
-    let (number, mut at, member, unstored) = {
-        let state = frontier.lock();
-        let number = state.spans.spans.len().saturating_sub(1);
-        (number, state.covered, state.member, state.unstored.clone())
-    };
-    let place = frontier.place(number).ok_or_else(|| missing(subject))?;
-    let (bit, checkpoint) = match unstored {
-        Some(unstored) => (unstored.bit, unstored.checkpoint.clone()),
-        None => place.checkpoint(subject)?,
-    };
-    let member = (at > 0).then_some(member);
-    let source = FetchedAhead::start(scope, blob, &known.digests, bit / 8)?;
-    let mut gunzip = Gunzip::enter(source, bit, &checkpoint, member).map_err(fail)?;
-    let mut history = checkpoint.window;
-    let mut number = u32::try_from(number).map_err(|_| missing(subject))?;
+    let Entered {
+        mut gunzip,
+        mut history,
+        mut number,
+        mut at,
+    } = enter(scope, blob, known)?;
     let mut orders = Orders::new(blob, known);
     while orders.next(at) {
         let wanted = blob.span().min(blob.content_end().saturating_sub(at)) as usize;
@@ -493,25 +484,8 @@ fn decode_beside<'scope>(
         let next = if at < blob.content_end() {
             let mark = gunzip.mark(decoded).map_err(fail)?;
             let (bit, checkpoint, member) = mark.ok_or_else(|| ends_early(subject))?;
-            let dir = blob.context.index_dir.as_deref();
-            // Made under the lock, written outside of it.
-            let (disk, limiter) = (blob.tuning.disk, &blob.context.limiter);
-            let store = frontier.lock().spans.store(dir, disk, limiter);
-            let stored = store
-                .and_then(|store| store.append(&checkpoint.to_bytes()))
-                .map_err(fail)?;
-            let entry = match stored {
-                Some(checkpoint) => Entry::Gzip { bit, checkpoint },
-                None => {
-                    let entry = frontier.lock().spans.entry_after(at);
-                    entry.ok_or_else(|| missing(subject))?
-                }
-            };
-            let unstored = match stored {
-                Some(_) => None,
-                None => Some(Arc::new(Unstored::new(bit, checkpoint, blob)?)),
-            };
-            Some((Span { out: at, entry }, member, unstored))
+            let (span, unstored) = seek_point(blob, frontier, at, bit, checkpoint)?;
+            Some((span, member, unstored))
         } else {
             // A match may have crossed the end of the span, and even have reached the file's.
             let end = window + (blob.content_end() - start) as usize;
@@ -539,6 +513,69 @@ fn decode_beside<'scope>(
         number = number.checked_add(1).ok_or_else(|| missing(subject))?;
     }
     Ok(())
+}
+
+/// A decoder that stands at the frontier.
+struct Entered {
+    gunzip: Gunzip<'static, FetchedAhead>,
+    /// What it has decoded before.
+    history: Vec<u8>,
+    /// The span that begins there,
+    number: u32,
+    /// and where that is.
+    at: u64,
+}
+
+fn enter<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    blob: &'scope Blob,
+    known: &'scope Known,
+) -> Result<Entered> {
+    let (frontier, subject) = (&known.frontier, &blob.subject);
+    let (number, at, member, unstored) = {
+        let state = frontier.lock();
+        let number = state.spans.spans.len().saturating_sub(1);
+        (number, state.covered, state.member, state.unstored.clone())
+    };
+    let place = frontier.place(number).ok_or_else(|| missing(subject))?;
+    let (bit, checkpoint) = match unstored {
+        Some(unstored) => (unstored.bit, unstored.checkpoint.clone()),
+        None => place.checkpoint(subject)?,
+    };
+    let member = (at > 0).then_some(member);
+    let source = FetchedAhead::start(scope, blob, &known.digests, bit / 8)?;
+    let gunzip = Gunzip::enter(source, bit, &checkpoint, member);
+    Ok(Entered {
+        gunzip: gunzip.map_err(|error| lift(error, subject))?,
+        history: checkpoint.window,
+        number: u32::try_from(number).map_err(|_| missing(subject))?,
+        at,
+    })
+}
+
+/// The span that begins at `at`, with its checkpoint in the store, or in memory where that has no room.
+fn seek_point(
+    blob: &Blob,
+    frontier: &Frontier,
+    at: u64,
+    bit: u64,
+    checkpoint: Checkpoint,
+) -> Result<(Span, Option<Arc<Unstored>>)> {
+    let dir = blob.context.index_dir.as_deref();
+    // Made under the lock, written outside of it.
+    let (disk, limiter) = (blob.tuning.disk, &blob.context.limiter);
+    let store = frontier.lock().spans.store(dir, disk, limiter);
+    let stored = store
+        .and_then(|store| store.append(&checkpoint.to_bytes()))
+        .map_err(|error| lift(error, &blob.subject))?;
+    if let Some(checkpoint) = stored {
+        let entry = Entry::Gzip { bit, checkpoint };
+        return Ok((Span { out: at, entry }, None));
+    }
+    let entry = frontier.lock().spans.entry_after(at);
+    let entry = entry.ok_or_else(|| missing(&blob.subject))?;
+    let unstored = Unstored::new(bit, checkpoint, blob)?;
+    Ok((Span { out: at, entry }, Some(Arc::new(unstored))))
 }
 
 /// Makes a span known, and what comes next; after the last one, the index is saved before.

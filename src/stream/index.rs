@@ -120,22 +120,7 @@ pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<(Blocks, Sp
     let mut rows = vec![0; tables]; // no more than the file has
     calls::read_exact(&file, &mut rows).map_err(text)?;
     hasher.update(&rows);
-    let mut buffer = vec![0; 256 << 10];
-    let mut left = body.saturating_sub((HEADER + tables) as u64);
-    while left > 0 {
-        let n = buffer
-            .len()
-            .min(usize::try_from(left).unwrap_or(usize::MAX));
-        let part = buffer.get_mut(..n).unwrap_or_default();
-        calls::read_exact(&file, part).map_err(text)?;
-        hasher.update(part);
-        left -= n as u64;
-    }
-    let mut trailer = [0; TRAILER as usize];
-    calls::read_exact(&file, &mut trailer).map_err(text)?;
-    if hasher.finish().as_bytes() != trailer {
-        return Err("it is damaged".into());
-    }
+    check_rest(&file, hasher, body.saturating_sub((HEADER + tables) as u64))?;
 
     let (digests, rows) = rows
         .split_at_checked(blocks as usize * BLOCK_ROW)
@@ -159,6 +144,26 @@ pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<(Blocks, Sp
             store: Some(Arc::new(Store::of(file, body))),
         },
     )))
+}
+
+/// Reads `left` bytes more, and compares the digest of all with the one that follows them.
+fn check_rest(file: &File, mut hasher: Hasher, mut left: u64) -> Result<(), Problem> {
+    let mut buffer = vec![0; BUFFER];
+    while left > 0 {
+        let n = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let part = buffer.get_mut(..n).unwrap_or_default();
+        calls::read_exact(file, part).map_err(text)?;
+        hasher.update(part);
+        left -= n as u64;
+    }
+    let mut trailer = [0; TRAILER as usize];
+    calls::read_exact(file, &mut trailer).map_err(text)?;
+    match hasher.finish().as_bytes() == trailer {
+        true => Ok(()),
+        false => Err("it is damaged".into()),
+    }
 }
 
 /// Writes the index of a layer, under its name complete or not at all. The spans then take their

@@ -42,6 +42,10 @@ impl Tables {
 /// bits of `pending`, whose other bits are zero. Bits that fill no byte are left there. Returns the
 /// other literals.
 #[allow(unsafe_code)]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one loop, all of whose values stay in registers"
+)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,bmi1,bmi2,lzcnt")]
 pub(super) fn append<'a>(
     tables: &Tables,

@@ -38,6 +38,10 @@ multiversion! {
     pub(super) fn run(tables: &Tables, state: &mut State<'_>) -> Option<bool> = run_body
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one loop, all of whose values stay in registers"
+)]
 #[inline(always)]
 fn run_body(tables: &Tables, state: &mut State<'_>) -> Option<bool> {
     let input = state.input;

@@ -48,18 +48,9 @@ pub(super) fn mount(mountpoint: &Path, source: &str, options: &MountOptions) -> 
     // The one descriptor that the helper inherits.
     rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty())
         .map_err(|e| Error::io("create", "a socket pair")(e.into()))?;
-    let mut list = format!("ro,nosuid,nodev,default_permissions,max_read={MAX_REQUEST_BYTES}");
-    if options.noexec {
-        list.push_str(",noexec");
-    }
-    if options.allow_other {
-        list.push_str(",allow_other");
-    }
-    list.push_str(",subtype=modeloci,fsname=");
-    list.push_str(&escape(source));
     let child = Command::new(helper)
         .arg("-o")
-        .arg(list)
+        .arg(list(source, options))
         .arg("--")
         .arg(mountpoint)
         .env("_FUSE_COMMFD", theirs.as_raw_fd().to_string())
@@ -76,19 +67,34 @@ pub(super) fn mount(mountpoint: &Path, source: &str, options: &MountOptions) -> 
         .map_err(Error::io("run", "fusermount3"))?;
     match received {
         Ok(Some(fd)) if output.status.success() => Ok(fd),
-        _ => {
-            let text = printable_bytes(output.stderr.trim_ascii());
-            let text = without_program(&text);
-            Err(Error::environment(
-                format!("cannot mount on {}", printable_path(mountpoint)),
-                if text.is_empty() {
-                    "fusermount3 failed without saying why"
-                } else {
-                    text
-                },
-            ))
-        }
+        _ => Err(failed(mountpoint, &output.stderr)),
     }
+}
+
+/// The options of the mount, as the helper takes them.
+fn list(source: &str, options: &MountOptions) -> String {
+    let mut list = format!("ro,nosuid,nodev,default_permissions,max_read={MAX_REQUEST_BYTES}");
+    if options.noexec {
+        list.push_str(",noexec");
+    }
+    if options.allow_other {
+        list.push_str(",allow_other");
+    }
+    list.push_str(",subtype=modeloci,fsname=");
+    list.push_str(&escape(source));
+    list
+}
+
+/// What the helper had to say.
+fn failed(mountpoint: &Path, said: &[u8]) -> Error {
+    let text = printable_bytes(said.trim_ascii());
+    Error::environment(
+        format!("cannot mount on {}", printable_path(mountpoint)),
+        match without_program(&text) {
+            "" => "fusermount3 failed without saying why",
+            text => text,
+        },
+    )
 }
 
 /// m4: only root says whether users may do that.
