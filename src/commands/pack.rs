@@ -83,16 +83,23 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         }
     };
     if args.json {
-        let mut document = document(archive, &packed)?;
-        let left_out: Vec<Value> = packed.left_out.iter().map(left_out_document).collect();
-        let found: Vec<Value> = packed.found.iter().map(found_document).collect();
-        let more = json!({ "left_out": left_out, "found": found });
-        document::extend(&mut document, more);
-        output::print_json(&document)?;
+        output::print_json(&whole_document(archive, &packed)?)?;
     } else {
         output::print(&report(&output::absolute(archive), &config, &packed))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// All that packing has to say.
+fn whole_document(archive: &Path, packed: &Packed) -> anyhow::Result<Value> {
+    let mut document = document(archive, packed)?;
+    let left_out: Vec<Value> = packed.left_out.iter().map(left_out_document).collect();
+    let found: Vec<Value> = packed.found.iter().map(found_document).collect();
+    document::extend(
+        &mut document,
+        json!({ "left_out": left_out, "found": found }),
+    );
+    Ok(document)
 }
 
 /// What is asked of packing.

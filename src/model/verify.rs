@@ -46,46 +46,23 @@ impl LayerReport {
 pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerReport> {
     let files: Vec<&FileInfo> = model.files().collect();
     let total = model.total_bytes();
-    // A layer is verified once: thousands of links to a large file, or of descriptors that name its
-    // blob, cost what it costs.
-    let mut firsts = HashMap::new();
-    let first_of: Vec<usize> = files
-        .iter()
-        .enumerate()
-        .map(|(i, file)| *firsts.entry(model.content_key(file.inode)).or_insert(i))
-        .collect();
-    let mut bytes = vec![0u64; files.len()];
-    let mut stated: HashMap<usize, Vec<Algorithm>> = HashMap::new();
-    for (file, first) in files.iter().zip(&first_of) {
-        if let Some(algorithm) = file.digest.map(|digest| digest.algorithm()) {
-            let stated = stated.entry(*first).or_default();
-            if !stated.contains(&algorithm) {
-                stated.push(algorithm);
-            }
-        }
-        if let Some(bytes) = bytes.get_mut(*first) {
-            *bytes = bytes.saturating_add(file.size);
-        }
-    }
-    let mut order: Vec<usize> = firsts.into_values().collect();
-    let size = |i: &usize| files.get(*i).map_or(0, |f| f.size);
-    order.sort_by_key(|i| (std::cmp::Reverse(size(i)), *i));
-
+    let Plan { first_of, layers } = Plan::of(model, &files);
     let next = AtomicUsize::new(0);
     let state = Mutex::new((0u64, vec![None; files.len()]));
     progress(0, total);
     let threads = threads(jobs);
-    let workers = threads.min(order.len()).max(1);
+    let workers = threads.min(layers.len()).max(1);
     let helpers = &Helpers::beside(workers, threads);
     let work = || {
         let _working = helpers.work();
-        while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let Some(file) = files.get(i) else { break };
-            let stated = stated.get(&i).map_or(&[][..], Vec::as_slice);
-            let outcome = model.verify_layer(file.inode, stated, helpers);
+        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let Some(file) = files.get(layer.first) else {
+                break;
+            };
+            let outcome = model.verify_layer(file.inode, &layer.stated, helpers);
             let mut state = state.lock().unwrap_or_else(|e| e.into_inner());
-            state.0 = state.0.saturating_add(bytes.get(i).copied().unwrap_or(0));
-            if let Some(slot) = state.1.get_mut(i) {
+            state.0 = state.0.saturating_add(layer.bytes);
+            if let Some(slot) = state.1.get_mut(layer.first) {
                 *slot = Some(outcome);
             }
             progress(state.0, total);
@@ -102,28 +79,79 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
     });
 
     let (_, outcomes) = state.into_inner().unwrap_or_else(|e| e.into_inner());
-    files
-        .iter()
-        .zip(first_of)
-        .enumerate()
-        .map(|(i, (file, first))| {
-            let outcome = outcomes.get(first).cloned().flatten();
-            let outcome =
-                outcome.map(|o| o.and_then(|digests| model.verify_file(file.inode, &digests)));
-            // The error names the file that the layer was opened for; this one comes first.
-            let named = outcome.map(|o| match first {
-                first if first == i => o,
-                _ => o.map_err(|error| error.within(&file.path)),
-            });
-            (file, named)
-        })
-        .map(|(file, outcome)| LayerReport {
+    let report = |(i, (file, first)): (usize, (&&FileInfo, &usize))| {
+        let outcome = outcomes.get(*first).cloned().flatten();
+        let outcome =
+            outcome.map(|o| o.and_then(|digests| model.verify_file(file.inode, &digests)));
+        // The error names the file that the layer was opened for; this one comes first.
+        let named = outcome.map(|o| match *first == i {
+            true => o,
+            false => o.map_err(|error| error.within(&file.path)),
+        });
+        LayerReport {
             path: file.path.clone(),
             layer: Arc::clone(&file.layer),
             size: file.size,
-            outcome: outcome.unwrap_or_else(|| Err(Error::corrupt(&file.path, "was not verified"))),
-        })
+            outcome: named.unwrap_or_else(|| Err(Error::corrupt(&file.path, "was not verified"))),
+        }
+    };
+    files
+        .iter()
+        .zip(&first_of)
+        .enumerate()
+        .map(report)
         .collect()
+}
+
+/// What there is to verify, each layer once: thousands of links to a large file, or of descriptors that
+/// name its blob, cost what it costs.
+struct Plan {
+    /// For each file, the first that is read from the same layer.
+    first_of: Vec<usize>,
+    /// The largest file first.
+    layers: Vec<Layer>,
+}
+
+/// A layer, by the first file that is read from it.
+struct Layer {
+    first: usize,
+    /// Bytes of all its files.
+    bytes: u64,
+    /// Algorithms by which the manifest states digests of them.
+    stated: Vec<Algorithm>,
+}
+
+impl Plan {
+    fn of(model: &Model, files: &[&FileInfo]) -> Plan {
+        let mut places = HashMap::new();
+        let mut layers: Vec<Layer> = Vec::new();
+        let mut first_of = Vec::with_capacity(files.len());
+        for (i, file) in files.iter().enumerate() {
+            let place = *places
+                .entry(model.content_key(file.inode))
+                .or_insert_with(|| {
+                    layers.push(Layer {
+                        first: i,
+                        bytes: 0,
+                        stated: Vec::new(),
+                    });
+                    layers.len() - 1
+                });
+            let Some(layer) = layers.get_mut(place) else {
+                continue;
+            };
+            layer.bytes = layer.bytes.saturating_add(file.size);
+            if let Some(algorithm) = file.digest.map(|digest| digest.algorithm())
+                && !layer.stated.contains(&algorithm)
+            {
+                layer.stated.push(algorithm);
+            }
+            first_of.push(layer.first);
+        }
+        let size = |layer: &Layer| files.get(layer.first).map_or(0, |file| file.size);
+        layers.sort_by_key(|layer| (std::cmp::Reverse(size(layer)), layer.first));
+        Plan { first_of, layers }
+    }
 }
 
 /// Number of worker threads for `jobs`, where 0 means one per core.

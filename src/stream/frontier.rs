@@ -499,12 +499,7 @@ fn decode_beside<'scope>(
             None
         };
         let len = (at - start) as usize;
-        let bytes = buffer.freeze().slice(window..window + len);
-        let bytes = match window > len / 16 {
-            // A cache counts what it is given: a short span must not hold a window.
-            true => Bytes::copy_from_slice(&bytes),
-            false => bytes,
-        };
+        let bytes = behind(buffer.freeze(), window, len);
         let last = next.is_none();
         publish(blob, known, number, start..at, bytes, next);
         if last {
@@ -513,6 +508,15 @@ fn decode_beside<'scope>(
         number = number.checked_add(1).ok_or_else(|| missing(subject))?;
     }
     Ok(())
+}
+
+/// The `len` bytes behind a window. A cache counts what it is given: a short span must not hold one.
+fn behind(decoded: Bytes, window: usize, len: usize) -> Bytes {
+    let bytes = decoded.slice(window..window + len);
+    match window > len / 16 {
+        true => Bytes::copy_from_slice(&bytes),
+        false => bytes,
+    }
 }
 
 /// A decoder that stands at the frontier.

@@ -30,8 +30,8 @@ const BYTES_UNDER_WAY: usize = 8 << 20;
 ///   nothing after the footer;
 /// - that only zeros follow the file in the tar.
 ///
-/// Segments are decoded by as many helpers as there are, and hashed in order as they come. Returns the file's digests,
-/// which the caller compares with the manifest's.
+/// Segments are decoded by as many helpers as there are, and hashed in order as they come. Returns the
+/// file's digests, which the caller compares with the manifest's.
 pub(super) fn verify(
     shared: &Chunks,
     table: &ChunkTable,
@@ -97,11 +97,8 @@ pub(super) fn verify(
             (None, None) => Err(Error::corrupt(&shared.subject, "was not verified")),
         };
         // A reader that stopped early did so because hashing met an error: that one counts.
-        let (blob, hashed) = match (read, hashed) {
-            (_, Err(error)) | (Err(error), _) => return Err(error),
-            (Ok(blob), Ok(hashed)) => (blob, hashed),
-        };
-        finish(shared, table, spec, blob, hashed)
+        let hashed = hashed?;
+        finish(shared, table, spec, read?, hashed)
     })
 }
 
