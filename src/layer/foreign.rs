@@ -64,9 +64,8 @@ pub fn open_in_miniature(
 
 /// A file in a layer without a chunk table: a range of its stream.
 pub(crate) struct ForeignFile {
-    spec: LayerSpec,
     /// What the layer's first bytes said. Readers are answered by the stream, which compares it.
-    content: Content,
+    taken_for: Arc<OneFile>,
     stream: Stream,
 }
 
@@ -86,7 +85,7 @@ impl ForeignFile {
         context: Arc<Context>,
         tuning: Tuning,
     ) -> Result<Result<ForeignFile, LinkTarget>> {
-        let subject = format!("{} ({})", spec.path, spec.stated.digest);
+        let subject: Arc<str> = format!("{} ({})", spec.path, spec.stated.digest).into();
         if blob.len() != spec.stated.size {
             return Err(Error::malformed(
                 subject,
@@ -101,19 +100,20 @@ impl ForeignFile {
             Opening::File(content) => content,
             Opening::Link(target) => return Ok(Err(target)),
         };
+        let digest = spec.stated.digest;
+        let taken_for = Arc::new(OneFile {
+            spec,
+            subject: Arc::clone(&subject),
+            content,
+        });
         let taken = Taken {
-            digest: spec.stated.digest,
-            subject: subject.clone(),
+            digest,
+            subject: Arc::clone(&subject),
             plan: content.plan(),
-            expected: Box::new(OneFile {
-                spec: spec.clone(),
-                subject,
-                content,
-            }),
+            expected: Arc::<OneFile>::clone(&taken_for),
         };
         let file = ForeignFile {
-            spec,
-            content,
+            taken_for,
             stream: Stream::open(blob, taken, Arc::clone(&context), tuning)?,
         };
         file.prove_if_empty(&context.opening)?;
@@ -122,12 +122,12 @@ impl ForeignFile {
 
     /// What the layer is, where its media type says that it is something else.
     pub(super) fn disagreement(&self) -> Option<&'static str> {
-        let spec = &self.spec;
+        let spec = &self.taken_for.spec;
         if spec.reading == Reading::File {
             return None;
         }
         let said = media_type::compression(&spec.stated.media_type);
-        match (self.content.packaging, said) {
+        match (self.taken_for.content.packaging, said) {
             (Packaging::Tar, None)
             | (Packaging::Gzip, Some("gzip"))
             | (Packaging::Zstd, Some("zstd")) => None,
@@ -140,15 +140,15 @@ impl ForeignFile {
 
     /// Where byte `offset` of the file is in the stream.
     fn place(&self, offset: u64) -> u64 {
-        self.content.member.start.saturating_add(offset)
+        self.taken_for.content.member.start.saturating_add(offset)
     }
 
     /// Nobody reads an empty file: that it is one is verified when it is opened, or never.
     fn prove_if_empty(&self, opening: &Effort) -> Result<()> {
-        if self.content.member.attr.size > 0 {
+        if self.taken_for.content.member.attr.size > 0 {
             return Ok(());
         }
-        let bytes = self.spec.stated.size;
+        let bytes = self.taken_for.spec.stated.size;
         if !opening.affords(bytes) {
             let problem = format!("its first bytes say that {bytes} bytes hold an empty file");
             return Err(Error::corrupt(self.stream.subject(), problem));
@@ -164,7 +164,7 @@ impl ForeignFile {
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when it states what the layer's header does
     /// not.
     pub(crate) fn attr_of(&self, spec: &LayerSpec) -> Result<FileAttr> {
-        let Content { packaging, member } = self.content;
+        let Content { packaging, member } = self.taken_for.content;
         self.check_name(spec.path.file_name())?;
         let differs = |found: String, stated: String| {
             Err(Error::corrupt(
@@ -198,8 +198,8 @@ impl ForeignFile {
     }
 
     fn check_name(&self, name: &str) -> Result<()> {
-        let found = self.spec.path.file_name();
-        if self.content.packaging == Packaging::Raw || found == name {
+        let found = self.taken_for.spec.path.file_name();
+        if self.taken_for.content.packaging == Packaging::Raw || found == name {
             return Ok(());
         }
         Err(Error::malformed(
@@ -217,13 +217,13 @@ impl ForeignFile {
     }
 
     pub(crate) fn content(&self) -> &Content {
-        &self.content
+        &self.taken_for.content
     }
 }
 
 impl FileReader for ForeignFile {
     fn size(&self) -> u64 {
-        self.content.member.attr.size
+        self.taken_for.content.member.attr.size
     }
 
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
@@ -244,7 +244,7 @@ impl FileReader for ForeignFile {
 
     fn confirm(&self, name: &str, executable: bool) -> Result<()> {
         self.check_name(name)?;
-        let Content { packaging, member } = self.content;
+        let Content { packaging, member } = self.taken_for.content;
         if packaging == Packaging::Raw || member.attr.executable == executable {
             return Ok(());
         }

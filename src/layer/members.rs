@@ -4,6 +4,7 @@
 //! and the walk through all of it, so that they cannot read it differently.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use super::reader::{FileAttr, LayerSpec, LinkTarget, Reading};
 use crate::error::{Error, ErrorKind, Result};
@@ -323,7 +324,8 @@ fn check_name(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Res
 /// The layer of one file, as it was taken for when it was opened.
 pub(super) struct OneFile {
     pub(super) spec: LayerSpec,
-    pub(super) subject: String,
+    /// Names it in messages.
+    pub(super) subject: Arc<str>,
     pub(super) content: Content,
 }
 

@@ -32,11 +32,11 @@ pub(super) struct Blob {
     pub(super) context: Arc<Context>,
     pub(super) tuning: Tuning,
     /// Names it in messages.
-    pub(super) subject: String,
+    pub(super) subject: Arc<str>,
     /// What it is taken for. Only plans are made with it,
     pub(super) guess: Guess,
     /// and whether it is that is asked here.
-    pub(super) expected: Box<dyn Expected>,
+    pub(super) expected: Arc<dyn Expected>,
     /// What its zstd decoders take.
     pub(super) windows: Windows,
 }

@@ -192,7 +192,7 @@ impl Known {
             .spawn(move || run(&blob, &known))
             .map_err(|source| Error::Io {
                 action: "start a thread for",
-                subject,
+                subject: subject.to_string(),
                 source: Arc::new(source),
             })?;
         (state.decoder, state.trouble, state.leave) = (Decoder::Works, None, false);
@@ -420,7 +420,7 @@ impl Drop for Leaving<'_> {
         if thread::panicking() {
             state.trouble = Some(Error::Io {
                 action: "decode",
-                subject: self.blob.subject.clone(),
+                subject: self.blob.subject.to_string(),
                 source: Arc::new(io::Error::other("the decoder panicked")),
             });
         }

@@ -65,11 +65,11 @@ pub(crate) struct Taken {
     /// Its digest, as the manifest has it.
     pub(crate) digest: Digest,
     /// Names it in messages.
-    pub(crate) subject: String,
+    pub(crate) subject: Arc<str>,
     /// How it is packed, and where its content is.
     pub(crate) plan: Plan,
     /// How that is compared with its bytes.
-    pub(crate) expected: Box<dyn Expected>,
+    pub(crate) expected: Arc<dyn Expected>,
 }
 
 /// A part of the stream that is read, verified, decoded and cached as one.

@@ -196,7 +196,7 @@ impl FetchedAhead {
             .spawn_scoped(scope, move || fetch(blob, digests, first, &sender, &free))
             .map_err(|source| Error::Io {
                 action: "start a thread for",
-                subject: blob.subject.clone(),
+                subject: blob.subject.to_string(),
                 source: Arc::new(source),
             })?;
         Ok(FetchedAhead {
