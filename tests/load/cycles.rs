@@ -55,7 +55,7 @@ impl Leaks {
         let devices = self.devices.len();
         assert!(devices <= rounds() / 2, "{devices} devices");
         assert_eq!(names(scene.path("tmp")), [""; 0]);
-        let ours = ["cache", "m.tar", "mnt", "tmp"].map(PathBuf::from);
+        let ours = ["cache", "m.tar", "mnt", "state", "tmp"].map(PathBuf::from);
         let there = names(scene.path("")).into_iter().map(PathBuf::from);
         assert!(there.into_iter().all(|name| ours.contains(&name)));
     }
