@@ -35,7 +35,7 @@ pub(crate) struct InspectArgs {
     pub(crate) no_verify: bool,
     #[command(flatten)]
     pub(crate) which: Which,
-    /// Threads in all [default: two per core]
+    /// Threads in all [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = parse_jobs)]
     pub(crate) jobs: Option<usize>,
 }
@@ -57,7 +57,7 @@ pub(crate) struct VerifyArgs {
     pub(crate) archive: PathBuf,
     #[command(flatten)]
     pub(crate) which: Which,
-    /// Threads in all [default: two per core]
+    /// Threads in all [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = parse_jobs)]
     pub(crate) jobs: Option<usize>,
     /// Print everything as JSON

@@ -12,7 +12,7 @@ use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::memory::spare_threads::Helpers;
 use crate::oci::Stated;
-use crate::work::{Progress, cores};
+use crate::work::Progress;
 
 /// What verification found about one file and the layer that holds it.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ impl LayerReport {
 /// Verifies every layer once: blob digest, chunk table against stream; then what the manifest says of
 /// each file that is read from it. One report per file, in path order, whatever fails.
 ///
-/// Works on `jobs` threads in all (0 for two per core), the calling one among them: on so many layers at
+/// Works on `jobs` threads in all (0 for one per core), the calling one among them: on so many layers at
 /// a time, and where there are fewer layers, on each with several. Only layers without a chunk table have
 /// one more while they are gone over, up to six of them. Where the system has fewer threads, fewer do it.
 /// Largest file first, so that no large one starts last. `progress` counts bytes of files.
@@ -50,11 +50,7 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
     let next = AtomicUsize::new(0);
     let state = Mutex::new((0u64, vec![None; files.len()]));
     progress(0, total);
-    // With one per core, processors would rest: one reads or hashes while another has nothing decoded.
-    let threads = match jobs {
-        0 => 2 * cores(),
-        jobs => jobs,
-    };
+    let threads = threads(jobs);
     let workers = threads.min(layers.len()).max(1);
     let helpers = &Helpers::beside(workers, threads);
     let work = || {

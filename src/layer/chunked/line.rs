@@ -123,13 +123,7 @@ impl<J> Line<J> {
         }
     }
 
-    /// True when the front is decoded, or there is no room for more.
-    pub(super) fn is_ready(&self) -> bool {
-        let state = self.lock();
-        state.places.len() >= self.room || matches!(state.places.front(), Some(Place::Done(_)))
-    }
-
-    /// True when nothing stands in it.
+    /// True when the front can be had without waiting for more.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().places.is_empty()
     }

@@ -13,8 +13,7 @@ use crate::digest::{Algorithm, Hasher};
 use crate::error::{Error, Result};
 use crate::layer::file_digests::{FileDigests, FileHasher};
 use crate::layer::reader::LayerSpec;
-use crate::memory::spare_threads::{Helpers, Taken};
-use crate::work::cores;
+use crate::memory::spare_threads::Helpers;
 
 /// Layers of fewer segments are not worth threads of their own.
 const MIN_PARALLEL_SEGMENTS: u64 = 8;
@@ -33,13 +32,12 @@ const BYTES_UNDER_WAY: usize = 8 << 20;
 ///
 /// Segments are decoded by as many helpers as there are, and hashed in order as they come. Returns the
 /// file's digests, which the caller compares with the manifest's.
-#[expect(clippy::too_many_lines, reason = "who does what, in one place")]
-pub(super) fn verify<'a>(
+pub(super) fn verify(
     shared: &Chunks,
     table: &ChunkTable,
     spec: &LayerSpec,
     also: &[Algorithm],
-    helpers: &'a Helpers,
+    helpers: &Helpers,
 ) -> Result<FileDigests> {
     let wanted = match table.segments() {
         0..MIN_PARALLEL_SEGMENTS => 0,
@@ -47,8 +45,7 @@ pub(super) fn verify<'a>(
         _ => 1 + (BYTES_UNDER_WAY / table.header().chunk_size as usize).max(1),
     };
     let taken = helpers.take(wanted);
-    let most = wanted.min(cores()).max(taken.number());
-    let line = &Line::new(2 * most + 2, &shared.subject);
+    let line = &Line::new(2 * taken.number() + 2, &shared.subject);
     thread::scope(|scope| {
         let hash = move || {
             let _given_up = GivenUp(line);
@@ -59,43 +56,39 @@ pub(super) fn verify<'a>(
             }
             Ok(order.finish())
         };
-        let join = |more: Option<Taken<'a>>| {
-            let help = move || {
-                let _more = more;
-                line.help(decoder(shared));
-            };
-            thread::Builder::new().spawn_scoped(scope, help).is_ok()
-        };
         // Where there are no threads this one does all.
         let hashing = match taken.number() {
             0 => None,
             _ => thread::Builder::new().spawn_scoped(scope, hash).ok(),
         };
-        let mut beside = usize::from(hashing.is_some());
-        while beside > 0 && beside < taken.number() && join(None) {
-            beside += 1;
+        if hashing.is_some() {
+            for _ in 1..taken.number() {
+                let help = move || line.help(decoder(shared));
+                if thread::Builder::new().spawn_scoped(scope, help).is_err() {
+                    break;
+                }
+            }
         }
         let mut decode = decoder(shared);
         let mut own = hashing
             .is_none()
             .then(|| Ok(InOrder::new(shared, table, also)));
+        let algorithm = spec.stated.digest.algorithm();
         let read = {
             let _ended = Ended(line);
-            read_blob(shared, table, spec.stated.digest.algorithm(), |job| {
-                // Who has verified the other layers may have become free.
-                let more = helpers.take(usize::from(job.is_late() && beside < most));
-                if more.number() > 0 {
-                    // Where there is no thread, there is none later either.
-                    beside = if join(Some(more)) { beside + 1 } else { most };
-                }
+            read_blob(shared, table, algorithm, |job| {
                 let pushed = line.push(job, &mut decode);
-                hash_along(&mut own, line, &mut decode, || {
-                    !line.is_empty() && (beside == 0 || line.is_ready())
-                });
+                while let Some(Ok(order)) = &mut own
+                    && !line.is_empty()
+                {
+                    let taken = line.next(&mut decode).map(|segment| order.take(&segment?));
+                    if let Some(Err(error)) = taken {
+                        own = Some(Err(error));
+                    }
+                }
                 pushed && !matches!(own, Some(Err(_)))
             })
         };
-        hash_along(&mut own, line, &mut decode, || true);
         let hashed = match (hashing, own) {
             (Some(hashing), _) => hashing
                 .join()
@@ -107,28 +100,6 @@ pub(super) fn verify<'a>(
         let hashed = hashed?;
         finish(shared, table, spec, read?, hashed)
     })
-}
-
-/// Hashes what stands in the line, as long as that `goes_on`: for who has no thread for it.
-fn hash_along(
-    own: &mut Option<Result<InOrder<'_>>>,
-    line: &Line<Job>,
-    decode: &mut impl FnMut(Job) -> Result<Bytes>,
-    goes_on: impl Fn() -> bool,
-) {
-    while let Some(Ok(order)) = own
-        && goes_on()
-    {
-        match line.next(&mut *decode) {
-            None => return,
-            Some(segment) => {
-                if let Err(error) = segment.and_then(|segment| order.take(&segment)) {
-                    line.give_up();
-                    *own = Some(Err(error));
-                }
-            }
-        }
-    }
 }
 
 /// Nothing comes any more, whatever has become of the reader.
@@ -151,17 +122,9 @@ impl Drop for GivenUp<'_> {
 
 /// One segment on its way to a decoder.
 struct Job {
-    number: u64,
     row: Row,
     compressed: Bytes,
     decoded_len: usize,
-}
-
-impl Job {
-    /// True when whoever began at the same time has had time to take its share of helpers.
-    fn is_late(&self) -> bool {
-        self.number >= MIN_PARALLEL_SEGMENTS
-    }
 }
 
 /// Reads the segments in order, hashes the blob, and hands them on as long as they are wanted.
@@ -189,7 +152,6 @@ fn read_blob<'a>(
         let compressed = blob.read(row.length as usize)?;
         let decoded_len = table.decoded_len(segment) as usize;
         let sent = send(Job {
-            number: segment,
             row,
             compressed,
             decoded_len,
@@ -212,7 +174,6 @@ fn decode(shared: &Chunks, job: &Job, decoder: &mut Decoder) -> Result<Bytes> {
         row,
         compressed,
         decoded_len,
-        ..
     } = job;
     shared.check(compressed, row)?;
     let mut decode = |kind, sub_offsets: &SubOffsets| {
