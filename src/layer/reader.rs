@@ -8,7 +8,7 @@ use super::file_digests::FileDigests;
 use crate::digest::Algorithm;
 use crate::entry_path::EntryPath;
 use crate::error::Result;
-use crate::memory::spare_threads::Helpers;
+use crate::memory::helpers::Helpers;
 use crate::oci::Stated;
 use crate::source::ReadAt;
 use crate::stream::{Wait, Within};
@@ -92,7 +92,7 @@ pub trait FileReader: Send + Sync {
         self.verify_with(also, &Helpers::default())
     }
 
-    /// The same, with no more threads than there are helpers; a foreign layer has one of its own.
+    /// The same, with the help of others; a foreign layer has a thread of its own besides.
     ///
     /// # Errors
     /// As [`read_at`](FileReader::read_at).

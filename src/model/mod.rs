@@ -17,12 +17,13 @@ use crate::layer::FileDigests;
 use crate::limits;
 use crate::memory::cache::LruChunkCache;
 use crate::memory::context::{Context, Stats};
+use crate::memory::helpers::{Helpers, together};
 use crate::memory::limiter::Limiter;
 use crate::memory::promise::Promise;
-use crate::memory::spare_threads::Helpers;
 use crate::oci::OciConfig;
 use crate::source::BlobSource;
 use crate::stream::{Wait, Within};
+use crate::work::cores;
 
 mod builder;
 mod entry;
@@ -399,7 +400,8 @@ impl Model {
     pub fn verify(&self, inode: Inode) -> Result<Digest> {
         let file = self.regular(inode)?;
         let stated = file.info.digest.map(|digest| digest.algorithm());
-        let digests = self.verify_layer(inode, stated.as_slice(), &Helpers::default())?;
+        let own = |helpers: &Helpers| self.verify_layer(inode, stated.as_slice(), helpers);
+        let digests = together(cores(), own, |_| {})?;
         self.verify_file(inode, &digests)
     }
 

@@ -10,7 +10,7 @@ use super::{FileInfo, Model};
 use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
-use crate::memory::spare_threads::Helpers;
+use crate::memory::helpers::{Helpers, together};
 use crate::oci::Stated;
 use crate::work::Progress;
 
@@ -40,7 +40,7 @@ impl LayerReport {
 /// each file that is read from it. One report per file, in path order, whatever fails.
 ///
 /// Works on `jobs` threads in all (0 for one per core), the calling one among them: on so many layers at
-/// a time, and where there are fewer layers, on each with several. Only layers without a chunk table have
+/// a time, and who finds none any more helps with those that are left. Only layers without a chunk table have
 /// one more while they are gone over, up to six of them. Where the system has fewer threads, fewer do it.
 /// Largest file first, so that no large one starts last. `progress` counts bytes of files.
 pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerReport> {
@@ -50,11 +50,7 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
     let next = AtomicUsize::new(0);
     let state = Mutex::new((0u64, vec![None; files.len()]));
     progress(0, total);
-    let threads = threads(jobs);
-    let workers = threads.min(layers.len()).max(1);
-    let helpers = &Helpers::beside(workers, threads);
-    let work = || {
-        let _working = helpers.work();
+    let work = |helpers: &Helpers| {
         while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
             let Some(file) = files.get(layer.first) else {
                 break;
@@ -68,15 +64,7 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
             progress(state.0, total);
         }
     };
-    thread::scope(|scope| {
-        for _ in 1..workers {
-            // Without a thread the others have more to do.
-            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
-    });
+    together(threads(jobs), work, work);
 
     let (_, outcomes) = state.into_inner().unwrap_or_else(|e| e.into_inner());
     let report = |(i, (file, first)): (usize, (&&FileInfo, &usize))| {

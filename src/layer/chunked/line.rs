@@ -1,8 +1,8 @@
-//! Segments on their way from who reads them to who wants them decoded, in order.
+//! Segments on their way from who reads them to who takes them decoded, in order.
 //!
-//! Whoever would have to wait decodes: the reader when the line is long, and who takes from its front
-//! when that is not decoded yet. So everything goes on with any number of threads beside them, none
-//! included, and the memory of what waits has a bound.
+//! Any number of threads work on a line, and all do the same: take what is decoded and next, else
+//! decode the first that waits. Whoever would have to wait works, the reader too when the line is long.
+//! So one thread is enough, every other one is a gain, and the memory of what waits has a bound.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,46 +11,83 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 
+/// Who takes the decoded segments, one at a time.
+pub(super) trait Taker {
+    /// Takes the next one.
+    ///
+    /// # Errors
+    /// Ends everything: no more are taken.
+    fn take(&mut self, segment: &[u8]) -> Result<()>;
+}
+
 /// The line. `J` is a segment that is not decoded yet.
-pub(super) struct Line<J> {
-    state: Mutex<State<J>>,
+pub(super) struct Line<J, T> {
+    state: Mutex<State<J, T>>,
     moved: Condvar,
     /// How many may stand in it.
     room: usize,
     subject: String,
 }
 
-struct State<J> {
+struct State<J, T> {
     places: VecDeque<Place<J>>,
     /// The number of the front place.
     front: u64,
+    /// `None` while somebody has it take a segment.
+    taker: Option<T>,
     /// Nothing comes any more.
     ended: bool,
-    /// Nobody wants any more.
-    unwanted: bool,
+    /// Why nothing is wanted any more.
+    failure: Option<Error>,
 }
 
 enum Place<J> {
     Waits(J),
     /// Somebody decodes it.
-    Taken,
+    InHand,
     Done(Result<Bytes>),
 }
 
-/// What somebody decodes: should that panic, it is an error, and nobody waits for it for ever.
-struct InHand<'a, J> {
-    line: &'a Line<J>,
-    number: u64,
+/// What a thread can do about a line.
+enum Next<J, T> {
+    Take(T, Result<Bytes>),
+    Decode(u64, J),
+    Nothing,
 }
 
-impl<J> Line<J> {
-    pub(super) fn new(room: usize, subject: &str) -> Line<J> {
+impl<J, T> State<J, T> {
+    fn next(&mut self) -> Next<J, T> {
+        if self.failure.is_some() {
+            return Next::Nothing;
+        }
+        if matches!(self.places.front(), Some(Place::Done(_)))
+            && let Some(taker) = self.taker.take()
+            && let Some(Place::Done(segment)) = self.places.pop_front()
+        {
+            self.front += 1;
+            return Next::Take(taker, segment);
+        }
+        let places = self.places.iter_mut().enumerate();
+        for (at, place) in places {
+            if let Place::Waits(_) = place
+                && let Place::Waits(job) = std::mem::replace(place, Place::InHand)
+            {
+                return Next::Decode(self.front + at as u64, job);
+            }
+        }
+        Next::Nothing
+    }
+}
+
+impl<J, T: Taker> Line<J, T> {
+    pub(super) fn new(room: usize, taker: T, subject: &str) -> Line<J, T> {
         Line {
             state: Mutex::new(State {
                 places: VecDeque::new(),
                 front: 0,
+                taker: Some(taker),
                 ended: false,
-                unwanted: false,
+                failure: None,
             }),
             moved: Condvar::new(),
             room,
@@ -58,20 +95,11 @@ impl<J> Line<J> {
         }
     }
 
-    /// Adds a segment at the end; false when nobody wants it. Where there is no room one is decoded first.
-    pub(super) fn push(&self, job: J, mut decode: impl FnMut(J) -> Result<Bytes>) -> bool {
-        let mut state = self.lock();
-        while state.places.len() >= self.room && !state.unwanted {
-            state = match self.take(&mut state) {
-                Some((hand, job)) => {
-                    drop(state);
-                    hand.done(decode(job));
-                    self.lock()
-                }
-                None => self.wait(state),
-            };
-        }
-        if state.unwanted {
+    /// Adds a segment at the end; false when nothing is wanted any more. Works while there is no room.
+    pub(super) fn push(&self, job: J, decode: &mut impl FnMut(J) -> Result<Bytes>) -> bool {
+        let full = |state: &State<J, T>| state.places.len() >= self.room;
+        let mut state = self.work(decode, |state| !full(state));
+        if state.failure.is_some() {
             return false;
         }
         state.places.push_back(Place::Waits(job));
@@ -86,122 +114,111 @@ impl<J> Line<J> {
         self.moved.notify_all();
     }
 
-    /// Nobody wants any more.
-    pub(super) fn give_up(&self) {
-        let mut state = self.lock();
-        (state.unwanted, state.ended) = (true, true);
-        state.places.clear();
-        drop(state);
-        self.moved.notify_all();
+    /// Works until nothing comes any more, and all is taken.
+    pub(super) fn help(&self, decode: &mut impl FnMut(J) -> Result<Bytes>) {
+        drop(self.work(decode, |state| state.ended && state.places.is_empty()));
     }
 
-    /// The next one, decoded; `None` behind the last.
-    pub(super) fn next(&self, mut decode: impl FnMut(J) -> Result<Bytes>) -> Option<Result<Bytes>> {
-        let mut state = self.lock();
-        loop {
-            match state.places.front() {
-                Some(Place::Done(_)) => {
-                    let place = state.places.pop_front();
-                    state.front += 1;
-                    drop(state);
-                    self.moved.notify_all();
-                    match place {
-                        Some(Place::Done(result)) => return Some(result),
-                        _ => return None,
-                    }
-                }
-                None if state.ended => return None,
-                Some(Place::Waits(_)) => {
-                    if let Some((hand, job)) = self.take(&mut state) {
-                        drop(state);
-                        hand.done(decode(job));
-                        state = self.lock();
-                    }
-                }
-                None | Some(Place::Taken) => state = self.wait(state),
-            }
+    /// The same, for who has called [`end`](Line::end); returns who took it all.
+    ///
+    /// # Errors
+    /// The first error, in the order of the segments.
+    pub(super) fn finish(&self, decode: &mut impl FnMut(J) -> Result<Bytes>) -> Result<T> {
+        let all = |state: &State<J, T>| state.places.is_empty() && state.taker.is_some();
+        let mut state = self.work(decode, all);
+        // It stays for the others to see.
+        match (state.failure.clone(), state.taker.take()) {
+            (None, Some(taker)) => Ok(taker),
+            (Some(error), _) => Err(error),
+            (None, None) => Err(self.lost()),
         }
     }
 
-    /// True when the front can be had without waiting for more.
-    pub(super) fn is_empty(&self) -> bool {
-        self.lock().places.is_empty()
-    }
-
-    /// Decodes what waits, until nothing comes any more.
-    pub(super) fn help(&self, mut decode: impl FnMut(J) -> Result<Bytes>) {
+    /// Works until `done`, or nothing is wanted any more.
+    fn work(
+        &self,
+        decode: &mut impl FnMut(J) -> Result<Bytes>,
+        done: impl Fn(&State<J, T>) -> bool,
+    ) -> MutexGuard<'_, State<J, T>> {
         let mut state = self.lock();
-        loop {
-            state = match self.take(&mut state) {
-                Some((hand, job)) => {
+        while !done(&state) && state.failure.is_none() {
+            state = match state.next() {
+                Next::Take(taker, segment) => {
                     drop(state);
-                    hand.done(decode(job));
+                    // There is room for one more.
+                    self.moved.notify_all();
+                    InHand(self).take(taker, segment);
                     self.lock()
                 }
-                None if state.ended => return,
-                None => self.wait(state),
+                Next::Decode(number, job) => {
+                    drop(state);
+                    InHand(self).decode(number, job, decode);
+                    self.lock()
+                }
+                Next::Nothing => {
+                    let moved = self.moved.wait(state);
+                    moved.unwrap_or_else(PoisonError::into_inner)
+                }
             };
         }
+        state
     }
 
-    /// The first one that waits.
-    fn take(&self, state: &mut State<J>) -> Option<(InHand<'_, J>, J)> {
-        let (at, place) = state
-            .places
-            .iter_mut()
-            .enumerate()
-            .find(|(_, place)| matches!(place, Place::Waits(_)))?;
-        match std::mem::replace(place, Place::Taken) {
-            Place::Waits(job) => {
-                let number = state.front + at as u64;
-                Some((InHand { line: self, number }, job))
-            }
-            Place::Taken | Place::Done(_) => None,
-        }
+    fn lost(&self) -> Error {
+        Error::corrupt(&self.subject, "could not be verified")
     }
+}
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State<J>>) -> MutexGuard<'a, State<J>> {
-        let waited = self.moved.wait(state);
-        waited.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<J>> {
+impl<J, T> Line<J, T> {
+    fn lock(&self) -> MutexGuard<'_, State<J, T>> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<J> InHand<'_, J> {
-    fn done(self, result: Result<Bytes>) {
-        self.set(result);
-        std::mem::forget(self);
-    }
+/// What a thread has taken out of the line: should it panic, nobody waits for that for ever.
+struct InHand<'a, J, T: Taker>(&'a Line<J, T>);
 
-    fn set(&self, result: Result<Bytes>) {
-        let mut state = self.line.lock();
-        let at = self.number.checked_sub(state.front);
-        let place = at.and_then(|at| state.places.get_mut(usize::try_from(at).ok()?));
-        if let Some(place) = place {
-            *place = Place::Done(result);
+impl<J, T: Taker> InHand<'_, J, T> {
+    fn take(self, mut taker: T, segment: Result<Bytes>) {
+        let taken = segment.and_then(|segment| taker.take(&segment));
+        let mut state = self.0.lock();
+        state.taker = Some(taker);
+        if let Err(error) = taken {
+            state.failure.get_or_insert(error);
         }
         drop(state);
-        self.line.moved.notify_all();
+        self.put_back();
+    }
+
+    fn decode(self, number: u64, job: J, decode: &mut impl FnMut(J) -> Result<Bytes>) {
+        let decoded = decode(job);
+        let mut state = self.0.lock();
+        let at = number.checked_sub(state.front);
+        let place = at.and_then(|at| state.places.get_mut(usize::try_from(at).ok()?));
+        if let Some(place) = place {
+            *place = Place::Done(decoded);
+        }
+        drop(state);
+        self.put_back();
+    }
+
+    fn put_back(self) {
+        self.0.moved.notify_all();
+        std::mem::forget(self);
     }
 }
 
-impl<J> Drop for InHand<'_, J> {
+impl<J, T: Taker> Drop for InHand<'_, J, T> {
     fn drop(&mut self) {
-        self.set(Err(Error::corrupt(
-            &self.line.subject,
-            "could not be decoded",
-        )));
+        let lost = self.0.lost();
+        self.0.lock().failure.get_or_insert(lost);
+        self.0.moved.notify_all();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::thread;
 
     use super::*;
@@ -210,56 +227,84 @@ mod tests {
         Ok(Bytes::from(n.to_le_bytes().to_vec()))
     }
 
-    fn all(line: &Line<u32>) -> Vec<u32> {
-        let next = || line.next(decode).map(Result::unwrap);
-        std::iter::from_fn(next)
-            .map(|bytes| u32::from_le_bytes(bytes[..].try_into().unwrap()))
-            .collect()
+    #[derive(Default)]
+    struct Numbers(Vec<u32>);
+
+    impl Taker for Numbers {
+        fn take(&mut self, segment: &[u8]) -> Result<()> {
+            match u32::from_le_bytes(segment.try_into().unwrap()) {
+                u32::MAX => Err(Error::corrupt("the last", "is not taken")),
+                number => {
+                    self.0.push(number);
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    fn line(room: usize) -> Line<u32, Numbers> {
+        Line::new(room, Numbers::default(), "layer")
     }
 
     #[test]
     fn r19_everything_comes_in_order_whoever_helps() {
-        for helpers in [0, 1, 3] {
-            let line = Line::new(4, "layer");
+        for (helpers, room) in [(0, 1), (0, 2), (1, 4), (3, 8), (7, 2)] {
+            let line = line(room);
             let taken = thread::scope(|scope| {
-                let taken = scope.spawn(|| all(&line));
                 for _ in 0..helpers {
-                    scope.spawn(|| line.help(decode));
+                    scope.spawn(|| line.help(&mut decode));
                 }
                 for n in 0..10_000 {
-                    assert!(line.push(n, decode));
+                    assert!(line.push(n, &mut decode));
+                    assert!(line.lock().places.len() <= room);
                 }
                 line.end();
-                taken.join().unwrap()
+                line.finish(&mut decode).unwrap().0
             });
             assert!(taken == (0..10_000).collect::<Vec<_>>(), "{helpers}");
         }
     }
 
     #[test]
-    fn r19_one_thread_is_enough() {
-        let line = Line::new(2, "layer");
-        for n in 0..100 {
-            assert!(line.push(n, decode));
-            assert_eq!(line.next(decode).unwrap().unwrap()[..], n.to_le_bytes());
-            assert!(line.is_empty());
+    fn the_first_error_in_order_is_the_one_and_ends_everything() {
+        let fails = |n: u32| match n {
+            50 | 70 => Err(Error::corrupt(n, "is bad")),
+            n => decode(n),
+        };
+        for helpers in [0, 3] {
+            let line = line(64);
+            let error = thread::scope(|scope| {
+                for _ in 0..helpers {
+                    scope.spawn(|| line.help(&mut { fails }));
+                }
+                let pushed = (0..1000).take_while(|n| line.push(*n, &mut { fails }));
+                assert!(pushed.count() < 1000);
+                line.end();
+                line.finish(&mut { fails }).map(|numbers| numbers.0)
+            });
+            assert_eq!(error.unwrap_err().to_string(), "50: is bad");
         }
+        let line = line(2);
+        assert!(line.push(u32::MAX, &mut decode));
         line.end();
-        assert!(line.next(decode).is_none());
+        let error = line.finish(&mut decode).map(|numbers| numbers.0);
+        assert_eq!(error.unwrap_err().to_string(), "the last: is not taken");
     }
 
     #[test]
     fn r7_a_decoder_that_panics_is_an_error_and_no_wait() {
-        let line: Line<u32> = Line::new(4, "layer");
-        assert!(line.push(1, decode));
+        let line = line(4);
+        assert!(line.push(1, &mut decode));
         thread::scope(|scope| {
-            let panics = scope.spawn(|| line.help(|_| panic!("expected by the test")));
+            let panics = scope.spawn(|| line.help(&mut |_| panic!("expected by the test")));
             assert!(panics.join().is_err());
         });
-        let error = line.next(decode).unwrap().unwrap_err();
-        assert_eq!(error.to_string(), "layer: could not be decoded");
-        line.give_up();
-        assert!(!line.push(2, decode));
-        assert!(line.next(decode).is_none());
+        assert!(!line.push(2, &mut decode));
+        line.end();
+        let error = line.finish(&mut decode).map(|numbers| numbers.0);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "layer: could not be verified"
+        );
     }
 }

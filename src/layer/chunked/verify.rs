@@ -1,11 +1,11 @@
 //! The proof that a layer's blob, chunk table, stream and file say the same thing.
 
-use std::thread;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::chunks::Chunks;
-use super::line::Line;
+use super::line::{Line, Taker};
 use super::table::{ChunkTable, DEFLATE_END, Framing, GZIP_HEADER, Row};
 use super::wrap;
 use crate::codec::{ChunkKind, Decoder, SubOffsets};
@@ -13,9 +13,9 @@ use crate::digest::{Algorithm, Hasher};
 use crate::error::{Error, Result};
 use crate::layer::file_digests::{FileDigests, FileHasher};
 use crate::layer::reader::LayerSpec;
-use crate::memory::spare_threads::Helpers;
+use crate::memory::helpers::{Help, Helpers};
 
-/// Layers of fewer segments are not worth threads of their own.
+/// Layers of fewer segments are not worth anybody's help.
 const MIN_PARALLEL_SEGMENTS: u64 = 8;
 /// Decoded bytes of segments in the hands of helpers, for each of which two more wait.
 const BYTES_UNDER_WAY: usize = 8 << 20;
@@ -30,10 +30,10 @@ const BYTES_UNDER_WAY: usize = 8 << 20;
 ///   nothing after the footer;
 /// - that only zeros follow the file in the tar.
 ///
-/// Segments are decoded by as many helpers as there are, and hashed in order as they come. Returns the
-/// file's digests, which the caller compares with the manifest's.
+/// Whoever has time for it helps to decode the segments, and to hash them in order. Returns the file's
+/// digests, which the caller compares with the manifest's.
 pub(super) fn verify(
-    shared: &Chunks,
+    shared: &Arc<Chunks>,
     table: &ChunkTable,
     spec: &LayerSpec,
     also: &[Algorithm],
@@ -41,82 +41,46 @@ pub(super) fn verify(
 ) -> Result<FileDigests> {
     let wanted = match table.segments() {
         0..MIN_PARALLEL_SEGMENTS => 0,
-        // One hashes the file; the others decode, as this thread and that one do when they would wait.
         _ => 1 + (BYTES_UNDER_WAY / table.header().chunk_size as usize).max(1),
     };
-    let taken = helpers.take(wanted);
-    let line = &Line::new(2 * taken.number() + 2, &shared.subject);
-    thread::scope(|scope| {
-        let hash = move || {
-            let _given_up = GivenUp(line);
-            let mut decode = decoder(shared);
-            let mut order = InOrder::new(shared, table, also);
-            while let Some(segment) = line.next(&mut decode) {
-                order.take(&segment?)?;
-            }
-            Ok(order.finish())
-        };
-        // Where there are no threads this one does all.
-        let hashing = match taken.number() {
-            0 => None,
-            _ => thread::Builder::new().spawn_scoped(scope, hash).ok(),
-        };
-        if hashing.is_some() {
-            for _ in 1..taken.number() {
-                let help = move || line.help(decoder(shared));
-                if thread::Builder::new().spawn_scoped(scope, help).is_err() {
-                    break;
-                }
-            }
-        }
-        let mut decode = decoder(shared);
-        let mut own = hashing
-            .is_none()
-            .then(|| Ok(InOrder::new(shared, table, also)));
+    let most = wanted.min(helpers.others());
+    let order = InOrder::new(&shared.subject, table, also);
+    let segments = Arc::new(Segments {
+        line: Line::new(2 * most + 2, order, &shared.subject),
+        shared: Arc::clone(shared),
+    });
+    let offered: Arc<dyn Help> = Arc::<Segments>::clone(&segments);
+    let _offered = (most > 0).then(|| helpers.offer(offered, most));
+    let line = &segments.line;
+    let mut decode = decoder(shared);
+    let read = {
+        let _ended = Ended(line);
         let algorithm = spec.stated.digest.algorithm();
-        let read = {
-            let _ended = Ended(line);
-            read_blob(shared, table, algorithm, |job| {
-                let pushed = line.push(job, &mut decode);
-                while let Some(Ok(order)) = &mut own
-                    && !line.is_empty()
-                {
-                    let taken = line.next(&mut decode).map(|segment| order.take(&segment?));
-                    if let Some(Err(error)) = taken {
-                        own = Some(Err(error));
-                    }
-                }
-                pushed && !matches!(own, Some(Err(_)))
-            })
-        };
-        let hashed = match (hashing, own) {
-            (Some(hashing), _) => hashing
-                .join()
-                .unwrap_or_else(|_| Err(Error::corrupt(&shared.subject, "could not be verified"))),
-            (None, Some(own)) => own.map(InOrder::finish),
-            (None, None) => Err(Error::corrupt(&shared.subject, "was not verified")),
-        };
-        // A reader that stopped early did so because hashing met an error: that one counts.
-        let hashed = hashed?;
-        finish(shared, table, spec, read?, hashed)
-    })
+        read_blob(shared, table, algorithm, |job| line.push(job, &mut decode))
+    };
+    // A reader that stopped early did so because of an error in a segment: that one counts.
+    let order = line.finish(&mut decode)?;
+    finish(shared, table, spec, read?, order.finish())
+}
+
+/// The segments of a layer under way.
+struct Segments {
+    line: Line<Job, InOrder>,
+    shared: Arc<Chunks>,
+}
+
+impl Help for Segments {
+    fn help(&self) {
+        self.line.help(&mut decoder(&self.shared));
+    }
 }
 
 /// Nothing comes any more, whatever has become of the reader.
-struct Ended<'a>(&'a Line<Job>);
+struct Ended<'a>(&'a Line<Job, InOrder>);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.0.end();
-    }
-}
-
-/// Nobody wants any more.
-struct GivenUp<'a>(&'a Line<Job>);
-
-impl Drop for GivenUp<'_> {
-    fn drop(&mut self) {
-        self.0.give_up();
     }
 }
 
@@ -200,18 +164,19 @@ struct Stream {
 }
 
 /// Hashes the segments in their order.
-struct InOrder<'a> {
-    shared: &'a Chunks,
+struct InOrder {
+    /// Names the layer in messages.
+    subject: String,
     file: FileHasher,
     crc: crc32fast::Hasher,
     segment: u64,
     last: u64,
 }
 
-impl<'a> InOrder<'a> {
-    fn new(shared: &'a Chunks, table: &ChunkTable, also: &[Algorithm]) -> InOrder<'a> {
+impl InOrder {
+    fn new(subject: &str, table: &ChunkTable, also: &[Algorithm]) -> InOrder {
         InOrder {
-            shared,
+            subject: subject.into(),
             file: FileHasher::new(also),
             crc: crc32fast::Hasher::new(),
             segment: 0,
@@ -219,26 +184,28 @@ impl<'a> InOrder<'a> {
         }
     }
 
-    fn take(&mut self, out: &[u8]) -> Result<()> {
-        self.crc.update(out);
-        if self.segment == self.last && out.iter().any(|byte| *byte != 0) {
-            return Err(Error::corrupt(
-                &self.shared.subject,
-                "more than padding follows the file",
-            ));
-        }
-        if self.segment > 0 && self.segment < self.last {
-            self.file.update(out);
-        }
-        self.segment += 1;
-        Ok(())
-    }
-
     fn finish(self) -> Stream {
         Stream {
             file: self.file.finish(),
             crc: self.crc.finalize(),
         }
+    }
+}
+
+impl Taker for InOrder {
+    fn take(&mut self, segment: &[u8]) -> Result<()> {
+        self.crc.update(segment);
+        if self.segment == self.last && segment.iter().any(|byte| *byte != 0) {
+            return Err(Error::corrupt(
+                &self.subject,
+                "more than padding follows the file",
+            ));
+        }
+        if self.segment > 0 && self.segment < self.last {
+            self.file.update(segment);
+        }
+        self.segment += 1;
+        Ok(())
     }
 }
 
