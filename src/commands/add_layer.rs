@@ -5,20 +5,26 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use modeloci::model::OpenOptions;
-use modeloci::pack::{PackOptions, Packed};
-use modeloci::{ErrorKind, Model};
+use modeloci::pack::{PackOptions, Packed, add_layer, replace_layer};
+use modeloci::{ErrorKind, Model, Result};
 
 use super::{interrupt, output, pack};
 use crate::cli::AddLayerArgs;
+
+const ADDED: &str = "Added layer to";
+
+/// A function of the library that puts a file into an archive.
+type Add = fn(&Path, &Path, Option<&str>, &PackOptions) -> Result<Packed>;
 
 pub(crate) fn run(args: &AddLayerArgs) -> anyhow::Result<ExitCode> {
     let options = PackOptions {
         cancel: Some(interrupt::catch()),
         ..pack::options(&args.encode)
     };
-    let add = match args.replace {
-        true => modeloci::pack::replace_layer,
-        false => modeloci::pack::add_layer,
+    let (add, what): (Add, _) = match args.replace {
+        true if is_taken(args) => (replace_layer, "Replaced layer in"),
+        true => (replace_layer, ADDED),
+        false => (add_layer, ADDED),
     };
     let packed = add(&args.archive, &args.file, args.path.as_deref(), &options).map_err(
         |error| match error.kind() {
@@ -29,7 +35,7 @@ pub(crate) fn run(args: &AddLayerArgs) -> anyhow::Result<ExitCode> {
             _ => error.into(),
         },
     )?;
-    report("Added layer to", &args.archive, &packed, args.json)
+    report(what, &args.archive, &packed, args.json)
 }
 
 /// Prints what was made of an archive.

@@ -203,6 +203,17 @@ fn k25_layers_are_replaced_and_removed() {
     );
     let run = sandbox.run(&["cat", "m.tar", "config.json"]).ok();
     assert_eq!(run.stdout, b"{\"new\": true}");
+    sandbox.write("new.json", "{}");
+    for (file, what) in [
+        ("config.json", "Replaced layer in: /"),
+        ("new.json", "Added layer to: /"),
+        ("new.json", "Replaced layer in: /"),
+    ] {
+        let run = sandbox.run(&["add-layer", "m.tar", file, "--replace"]).ok();
+        let text = String::from_utf8(run.stdout).unwrap();
+        assert!(text.starts_with(what), "{text}");
+    }
+    sandbox.run(&["remove-layer", "m.tar", "new.json"]).ok();
 
     let run = sandbox.run(&["remove-layer", "m.tar", "config.json"]).ok();
     let text = String::from_utf8(run.stdout).unwrap();
