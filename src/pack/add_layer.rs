@@ -302,6 +302,11 @@ impl OldArchive<'_> {
         self.layers.iter().any(|layer| layer.title() == title)
     }
 
+    /// True when a layer is replaced or removed.
+    fn leaves_out(&self) -> bool {
+        self.links.is_some()
+    }
+
     /// Leaves the layer of a title out. What other files are links to has to stay.
     fn leave_out(&mut self, title: &str) -> Result<()> {
         let refuse = |problem: String| Err(Error::refused(self.source.name(), problem));
@@ -449,8 +454,8 @@ impl OldArchive<'_> {
                 format!("blob {} is missing", descriptor.digest),
             )
         })?;
-        if self.links.is_some() {
-            // As it is.
+        if self.leaves_out() {
+            // The damage of one layer must not keep another from being replaced, nor its size.
             return self.copy(&descriptor.digest, settings, out);
         }
         let mut hasher = Hasher::new(descriptor.digest.algorithm());

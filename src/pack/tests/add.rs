@@ -20,6 +20,20 @@ fn add(dir: &tempfile::TempDir, title: Option<&str>, options: &PackOptions) -> R
     add_layer(&archive, &dir.path().join("extra"), title, options)
 }
 
+/// An archive that was changed is the one that packing `model` now gives, and nothing else is there.
+fn is_as_if_packed(dir: &tempfile::TempDir, changed: &Packed, options: &PackOptions) {
+    let result = fs::read(dir.path().join("out.tar")).unwrap();
+    assert_eq!(changed.archive_bytes, result.len() as u64);
+    assert_eq!(listing(dir.path()), ["extra", "model", "out.tar"]);
+    let force = PackOptions {
+        force: true,
+        ..options.clone()
+    };
+    let together = pack_in(dir.path(), &force).unwrap();
+    assert_eq!(together.manifest_digest, changed.manifest_digest);
+    assert!(result == fs::read(dir.path().join("out.tar")).unwrap());
+}
+
 #[test]
 fn is_what_packing_all_together_gives() {
     for compression in [Compression::Auto, Compression::Zstd(3), Compression::None] {
@@ -30,24 +44,12 @@ fn is_what_packing_all_together_gives() {
             };
             let dir = packed(compression);
             let added = add(&dir, Some(title), &options).unwrap();
-            let result = fs::read(dir.path().join("out.tar")).unwrap();
-            assert_eq!(added.archive_bytes, result.len() as u64);
             assert_eq!((added.files, added.file_bytes), (3, 200_015));
-            assert_eq!(listing(dir.path()), ["extra", "model", "out.tar"]);
 
             let target = model_of(&dir).join(title);
             fs::create_dir_all(target.parent().unwrap()).unwrap();
             fs::copy(dir.path().join("extra"), target).unwrap();
-            let force = PackOptions {
-                force: true,
-                ..options
-            };
-            let together = pack_in(dir.path(), &force).unwrap();
-            assert_eq!(together.manifest_digest, added.manifest_digest);
-            assert!(
-                result == fs::read(dir.path().join("out.tar")).unwrap(),
-                "{title}"
-            );
+            is_as_if_packed(&dir, &added, &options);
         }
     }
 }
@@ -266,37 +268,23 @@ fn k25_a_layer_that_is_replaced_or_removed_leaves_nothing() {
     for compression in [Compression::Auto, Compression::Zstd(3), Compression::None] {
         let options = PackOptions {
             compression,
-            force: true,
             ..options()
         };
         for title in ["b", "d/e", "new"] {
             let dir = packed(compression);
             let replaced = replace(&dir, title, &options).unwrap();
-            let result = fs::read(dir.path().join("out.tar")).unwrap();
-            assert_eq!(replaced.archive_bytes, result.len() as u64);
             let files = if title == "new" { 3 } else { 2 };
             assert_eq!(replaced.files, files, "{title}");
-            assert_eq!(listing(dir.path()), ["extra", "model", "out.tar"]);
             fs::copy(dir.path().join("extra"), model_of(&dir).join(title)).unwrap();
-            let together = pack_in(dir.path(), &options).unwrap();
-            assert_eq!(together.manifest_digest, replaced.manifest_digest);
-            assert!(
-                result == fs::read(dir.path().join("out.tar")).unwrap(),
-                "{title}"
-            );
+            is_as_if_packed(&dir, &replaced, &options);
         }
         for title in ["b", "d/e"] {
             let dir = packed(compression);
             let removed = remove(&dir, title).unwrap();
-            let result = fs::read(dir.path().join("out.tar")).unwrap();
             assert_eq!((removed.files, removed.layers.len()), (1, 1));
             fs::remove_file(model_of(&dir).join(title)).unwrap();
             let _ = fs::remove_dir(model_of(&dir).join("d"));
-            pack_in(dir.path(), &options).unwrap();
-            assert!(
-                result == fs::read(dir.path().join("out.tar")).unwrap(),
-                "{title}"
-            );
+            is_as_if_packed(&dir, &removed, &options);
         }
     }
 }
