@@ -65,7 +65,7 @@ pub(crate) fn chunks(archive: &str, args: &Args) -> Result<Value> {
 fn largest(archive: &str) -> Result<(Arc<dyn ReadAt>, ChunkTable)> {
     let model = Model::open(archive, &OpenOptions::default())?;
     let file = model.files().max_by_key(|file| file.size);
-    let layer = &file.ok_or("the archive has no files")?.layer;
+    let layer = &file.ok_or("the archive has no files")?.parts.first().stated;
     let source = modeloci::source::open(archive.as_ref())?;
     let blob = source.blob(&layer.digest)?.ok_or("the blob is missing")?;
     let stated = layer.chunks.ok_or("no table")?;

@@ -53,7 +53,7 @@ pub(crate) fn archive(
         .files()
         .enumerate()
         .map(|(i, file)| {
-            let mut entry = entry(model, file, manifest.layers.get(file.layer_number));
+            let mut entry = entry(model, file, manifest.layers.get(file.parts.first().number));
             if let Some(report) = reports.and_then(|reports| reports.get(i)) {
                 verified(&mut entry, &report.outcome);
             }
@@ -95,15 +95,16 @@ pub(crate) fn layers(manifest: &OciManifest) -> Vec<&Descriptor> {
 
 /// One file and the layer that holds it.
 fn entry(model: &Model, file: &FileInfo, layer: Option<&Descriptor>) -> Value {
+    let stated = &file.parts.first().stated;
     json!({
         "path": file.path.as_str(),
         "size": file.size,
         "digest": file.digest,
         "executable": executable(model, file),
         "layer": layer,
-        "compression": compression(&file.layer.media_type),
-        "seekable": file.layer.chunks.is_some(),
-        "ratio": ratio(file.layer.size, file.size),
+        "compression": compression(&stated.media_type),
+        "seekable": stated.chunks.is_some(),
+        "ratio": ratio(stated.size, file.size),
     })
 }
 

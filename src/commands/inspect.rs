@@ -88,9 +88,7 @@ fn listing(model: &Model, manifest: &OciManifest, columns: Option<usize>) -> Str
         digest,
     };
     if files.len() == layers.len() {
-        let rows = files
-            .iter()
-            .map(|file| row(file, file.layer.digest.to_string()));
+        let rows = files.iter().map(|file| row(file, file.parts.digests()));
         return text + &table::render("  ", &rows.collect::<Vec<_>>(), columns);
     }
     for layer in layers {
@@ -100,7 +98,10 @@ fn listing(model: &Model, manifest: &OciManifest, columns: Option<usize>) -> Str
         let room = columns.map(|columns| columns.saturating_sub(beside));
         let digest = table::digest(&layer.digest.to_string(), room);
         let _ = writeln!(text, "  {digest}  {size}  {media_type}");
-        let inside = files.iter().filter(|f| f.layer.digest == layer.digest);
+        let inside = files.iter().filter(|file| {
+            let mut parts = file.parts.iter();
+            parts.any(|part| part.stated.digest == layer.digest)
+        });
         let rows: Vec<Row> = inside.map(|file| row(file, String::new())).collect();
         text.push_str(&table::render("    ", &rows, columns));
     }

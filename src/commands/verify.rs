@@ -117,7 +117,7 @@ pub(crate) fn section(reports: &[LayerReport], columns: Option<usize>) -> String
             Err(_) => "CORRUPTED",
         };
         let room = columns.map(|columns| columns.saturating_sub(word.len() + 4));
-        let digest = table::digest(&report.layer.digest.to_string(), room);
+        let digest = table::digest(&report.parts.digests(), room);
         let _ = writeln!(text, "  {word}  {digest}");
     }
     if reports.iter().all(LayerReport::verified) {

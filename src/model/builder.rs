@@ -4,56 +4,30 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::entry::FileLayer;
 use super::file::{File, FileInfo};
 use super::links::{self, Node};
 use super::node::Inode;
 use super::opening::OpenedFile;
-use super::resolve::{Layer, name_of};
 use super::tree::by_path;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::layer::Opened;
-use crate::oci::{Stated, annotations};
-use crate::systems::System;
+use crate::oci::Stated;
+use crate::systems::{Entry, Layer, System, name_of_layer};
 
 /// The files of a manifest's layers, sorted by path, as the system that wrote it means them.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the layer.
-pub(super) fn files(layers: Vec<Layer>, system: &dyn System) -> Result<Vec<FileLayer>> {
-    let mut files = Vec::with_capacity(layers.len());
+pub(super) fn entries(layers: Vec<Layer>, system: &dyn System) -> Result<Vec<Entry>> {
+    let mut entries = system.entries(layers)?;
     let mut readings: HashMap<Digest, Arc<Stated>> = HashMap::new();
-    for Layer {
-        number,
-        path,
-        stated,
-    } in layers
-    {
-        let subject = || name_of(number, None, &stated.digest);
-        let path = path.ok_or_else(|| {
-            Error::malformed(
-                subject(),
-                format!(
-                    "has no file name: neither {} nor {} is set",
-                    annotations::MODELPACK_FILEPATH,
-                    annotations::TITLE
-                ),
-            )
-        })?;
-        let reading = system.reading(&stated, &path);
-        let path = system.path(&path).map_err(|e| e.within(subject()))?;
-        check_reading(&mut readings, &stated)
-            .map_err(|e| e.within(name_of(number, None, &stated.digest)))?;
-        files.push(FileLayer {
-            path,
-            number,
-            stated,
-            reading,
-        });
+    for part in entries.iter().flat_map(|entry| entry.parts.iter()) {
+        check_reading(&mut readings, &part.stated)
+            .map_err(|e| e.within(name_of_layer(part.number, None, &part.stated.digest)))?;
     }
-    files.sort_by(|a, b| by_path(&a.path, &b.path));
-    Ok(files)
+    entries.sort_by(|a, b| by_path(&a.path, &b.path));
+    Ok(entries)
 }
 
 /// One blob can be read in one way only: descriptors that name it must not state different chunk
@@ -83,50 +57,50 @@ fn check_reading(readings: &mut HashMap<Digest, Arc<Stated>>, stated: &Arc<State
     }
 }
 
-/// The files of opened layers, in the same order; links become the files that they lead to.
+/// The files of entries, whose layers were opened in the same order; links become the files that they lead to.
 ///
 /// A link that leads nowhere is refused, or left out with a note where the system is known for them.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the link.
 pub(super) fn link(
-    layers: Vec<FileLayer>,
+    entries: Vec<Entry>,
     opened: Vec<OpenedFile>,
     system: &dyn System,
     notes: &mut Vec<String>,
 ) -> Result<Vec<File>> {
-    let nodes: HashMap<&str, Node<'_>> = layers
+    let nodes: HashMap<&str, Node<'_>> = entries
         .iter()
         .zip(&opened)
         .enumerate()
-        .map(|(number, (layer, opened))| {
+        .map(|(number, (entry, opened))| {
             let node = match &opened.opened {
                 Opened::File(..) => Node::File(number),
                 Opened::Link(target) => Node::Link(target),
             };
-            (layer.path.as_str(), node)
+            (entry.path.as_str(), node)
         })
         .collect();
-    let mut files = Vec::with_capacity(layers.len());
-    for (number, layer) in layers.iter().enumerate() {
+    let mut files = Vec::with_capacity(entries.len());
+    for (number, entry) in entries.iter().enumerate() {
         let source = match opened.get(number) {
             Some(OpenedFile {
                 opened: Opened::Link(target),
                 ..
-            }) => match links::follow(&nodes, layer.path.as_str(), target) {
+            }) => match links::follow(&nodes, entry.path.as_str(), target) {
                 Ok(source) => source,
                 Err(problem) if system.leaves_out_dead_links() => {
-                    notes.push(format!("{} {problem}; it is left out", layer.path));
+                    notes.push(format!("{} {problem}; it is left out", entry.path));
                     continue;
                 }
                 Err(problem) => {
-                    let subject = format!("layer {} ({})", layer.path, layer.stated.digest);
+                    let subject = format!("layer {} ({})", entry.path, entry.parts.digests());
                     return Err(Error::malformed(subject, problem));
                 }
             },
             _ => number,
         };
-        let (Some(found), Some(held)) = (opened.get(source), layers.get(source)) else {
+        let (Some(found), Some(held)) = (opened.get(source), entries.get(source)) else {
             continue;
         };
         let Opened::File(reader, attr) = &found.opened else {
@@ -135,11 +109,11 @@ pub(super) fn link(
         files.push(File {
             info: FileInfo {
                 inode: Inode::ROOT, // until the tree is built
-                path: layer.path.clone(),
+                path: entry.path.clone(),
                 size: attr.size,
-                layer: Arc::clone(&layer.stated),
-                layer_number: layer.number,
-                digest: held.stated.file_digest,
+                parts: entry.parts.clone(),
+                // What a layer states of its file is about all of it.
+                digest: held.parts.only().and_then(|part| part.stated.file_digest),
             },
             attr: *attr,
             reader: Arc::clone(reader),

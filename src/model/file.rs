@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::Result;
 use crate::layer::{FileAttr, FileReader};
-use crate::oci::Stated;
+use crate::systems::Parts;
 
 /// One file of a model: what the manifest says about it.
 #[derive(Debug, Clone)]
@@ -21,12 +21,17 @@ pub struct FileInfo {
     pub path: EntryPath,
     /// Size in bytes.
     pub size: u64,
-    /// What the manifest states about the layer that holds it.
-    pub layer: Arc<Stated>,
-    /// The layer's place in the manifest's list.
-    pub layer_number: usize,
+    /// The layers that hold it.
+    pub parts: Parts,
     /// SHA-256 of the file where the manifest states it (`io.modeloci.file.digest`).
     pub digest: Option<Digest>,
+}
+
+impl FileInfo {
+    /// Names the file and its layers in messages.
+    pub fn subject(&self) -> String {
+        format!("{} ({})", self.path, self.parts.digests())
+    }
 }
 
 /// A file of an open model.
@@ -48,7 +53,7 @@ pub(super) struct File {
 impl File {
     /// The time that its layer states.
     pub(super) fn stated_time(&self) -> Option<Duration> {
-        let metadata = self.info.layer.metadata.as_ref();
+        let metadata = self.info.parts.first().stated.metadata.as_ref();
         let stated = metadata
             .and_then(|metadata| metadata.mtime)
             .map(NonZeroU64::get);
@@ -58,7 +63,7 @@ impl File {
 
     /// Whether it is executable.
     pub(super) fn executable(&self) -> bool {
-        let metadata = self.info.layer.metadata.as_ref();
+        let metadata = self.info.parts.first().stated.metadata.as_ref();
         let stated = metadata.and_then(|metadata| metadata.executable);
         stated.unwrap_or(self.attr.executable)
     }

@@ -26,7 +26,6 @@ use crate::stream::{Wait, Within};
 use crate::work::cores;
 
 mod builder;
-mod entry;
 mod file;
 mod links;
 mod node;
@@ -118,14 +117,14 @@ impl Model {
         };
         let mut resolved = resolve::resolve(&*source, wanted).map_err(within)?;
         let layers = std::mem::take(&mut resolved.layers);
-        let layers = builder::files(layers, resolved.system).map_err(within)?;
+        let entries = builder::entries(layers, resolved.system).map_err(within)?;
         let limiter = match options.served_by {
             None => Limiter::new(Promise::unmounted(options.cache_bytes), Duration::ZERO),
             Some(threads) => Limiter::new(Promise::new(options.cache_bytes, threads, 0), PATIENCE),
         };
         if options.served_by.is_some() {
             // What cannot fit is refused before it is taken.
-            let taken = opening::memory_of(&layers);
+            let taken = opening::memory_of(&entries);
             limiter
                 .settle(taken, "opening this model")
                 .map_err(within)?;
@@ -142,10 +141,10 @@ impl Model {
             },
         ));
         let mut opening = Opening::new(&*source, &context, resolved.manifest_bytes);
-        let opened = layers.iter().map(|layer| opening.open(layer));
+        let opened = entries.iter().map(|entry| opening.open(entry));
         let opened = opened.collect::<Result<Vec<_>>>().map_err(within)?;
         resolved.notes.extend(opening.into_note());
-        let files = builder::link(layers, opened, resolved.system, &mut resolved.notes);
+        let files = builder::link(entries, opened, resolved.system, &mut resolved.notes);
         let mut files = files.map_err(within)?;
         let tree = Tree::build(files.iter().map(|file| &file.info.path)).map_err(within)?;
         let mut total_bytes = 0u64;
@@ -421,8 +420,7 @@ impl Model {
         let file = self.regular(inode)?;
         file.confirmed()?;
         if let Some(stated) = &file.info.digest {
-            let subject = || format!("{} ({})", file.info.path, file.info.layer.digest);
-            digests.compare(stated, subject)?;
+            digests.compare(stated, || file.info.subject())?;
         }
         Ok(digests.sha256)
     }

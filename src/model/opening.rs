@@ -1,10 +1,9 @@
 //! Opens the layers of a model's files: each blob once, however many descriptors name it.
 
-use std::collections::hash_map::Entry;
+use std::collections::hash_map;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::entry::FileLayer;
 use super::file::File;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -15,6 +14,7 @@ use crate::oci::Stated;
 use crate::oci::stated::TablePlace;
 use crate::printable::printable;
 use crate::source::BlobSource;
+use crate::systems::{Entry, Part};
 
 /// Layers opened so far.
 pub(super) struct Opening<'a> {
@@ -29,12 +29,15 @@ pub(super) struct Opening<'a> {
 const LAYER_BYTES: u64 = 1280;
 
 /// Memory, in bytes, that the files of so many layers will take: known before any is opened.
-pub(super) fn memory_of(layers: &[FileLayer]) -> u64 {
-    let blobs: HashSet<&Digest> = layers.iter().map(|layer| &layer.stated.digest).collect();
-    let file = size_of::<File>() + size_of::<FileLayer>() + size_of::<Stated>();
-    let paths = layers.iter().map(|layer| layer.path.as_str().len());
+pub(super) fn memory_of(entries: &[Entry]) -> u64 {
+    let parts = || entries.iter().flat_map(|entry| entry.parts.iter());
+    let blobs: HashSet<&Digest> = parts().map(|part| &part.stated.digest).collect();
+    let file = size_of::<File>() + size_of::<Entry>();
+    let part = size_of::<Part>() + size_of::<Stated>();
+    let paths = entries.iter().map(|entry| entry.path.as_str().len());
     (blobs.len() as u64 * LAYER_BYTES)
-        .saturating_add((layers.len() * file) as u64)
+        .saturating_add((entries.len() * file) as u64)
+        .saturating_add((parts().count() * part) as u64)
         .saturating_add(paths.sum::<usize>() as u64)
 }
 
@@ -75,25 +78,40 @@ impl<'a> Opening<'a> {
         })
     }
 
-    /// Opens the layer of one file, unless it is open.
-    pub(super) fn open(&mut self, layer: &FileLayer) -> Result<OpenedFile> {
+    /// Opens the layer of a file, unless it is open.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) for a file of several layers: no system
+    /// that is read has any. Who joins them must have proven the size of each before a byte of the next
+    /// is given.
+    pub(super) fn open(&mut self, entry: &Entry) -> Result<OpenedFile> {
+        match entry.parts.only() {
+            Some(part) => self.open_part(entry, part),
+            None => {
+                let subject = format!("{} ({})", entry.path, entry.parts.digests());
+                Err(Error::malformed(subject, "is in several layers"))
+            }
+        }
+    }
+
+    fn open_part(&mut self, entry: &Entry, part: &Part) -> Result<OpenedFile> {
         // A plain layer's table is a blob of its own; without it the layer is foreign.
-        let table = match &layer.stated.chunks {
+        let table = match &part.stated.chunks {
             Some(table) if table.place == TablePlace::Blob => self.source.blob(&table.digest)?,
             _ => None,
         };
         let spec = LayerSpec {
-            stated: Arc::clone(&layer.stated),
-            path: layer.path.clone(),
-            reading: layer.reading,
+            stated: Arc::clone(&part.stated),
+            path: entry.path.clone(),
+            reading: part.reading,
             table,
         };
         let open = match self.layers.entry(LayerKey::of(&spec)) {
-            Entry::Occupied(open) => open.into_mut(),
-            Entry::Vacant(slot) => {
-                let digest = &layer.stated.digest;
+            hash_map::Entry::Occupied(open) => open.into_mut(),
+            hash_map::Entry::Vacant(slot) => {
+                let digest = &part.stated.digest;
                 let blob = self.source.blob(digest)?.ok_or_else(|| {
-                    let subject = format!("layer {} ({digest})", layer.path);
+                    let subject = format!("layer {} ({digest})", entry.path);
                     Error::malformed(subject, "is not in the archive")
                 })?;
                 let open = OpenLayer::open(blob, &spec, self.context)?;
@@ -127,5 +145,49 @@ fn note(disagreements: &mut Option<(String, usize)>, spec: &LayerSpec, open: &Op
             );
             *disagreements = Some((first, 0));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry_path::EntryPath;
+    use crate::error::ErrorKind;
+    use crate::layer::Reading;
+    use crate::memory::cache::LruChunkCache;
+    use crate::oci::Descriptor;
+    use crate::oci::stated::MediaTypes;
+    use crate::source::memory::MemorySource;
+    use crate::systems::Parts;
+
+    /// No byte of the second is given where the size of the first may be wrong.
+    #[test]
+    fn l9_a_file_of_several_layers_is_refused_with_the_digests_of_all() {
+        let mut source = MemorySource::new();
+        let mut part = |number, bytes: &'static [u8]| {
+            source.insert(bytes);
+            let descriptor = Descriptor::of("application/octet-stream", bytes);
+            Part {
+                number,
+                stated: Arc::new(Stated::of(&descriptor, &mut MediaTypes::default()).unwrap()),
+                reading: Reading::File,
+            }
+        };
+        let (one, other) = (part(0, b"one"), part(1, b"other"));
+        let context = Arc::new(Context::new(Arc::new(LruChunkCache::new(1 << 20)), None, 0));
+        let mut opening = Opening::new(&source, &context, 0);
+        let mut open = |parts| {
+            let path = EntryPath::new("f").unwrap();
+            opening.open(&Entry { path, parts })
+        };
+        assert!(open(Parts::from(one.clone())).is_ok());
+        let digests = [one.stated.digest, other.stated.digest];
+        let error = open(Parts::new(one, vec![other])).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+        let [first, second] = digests;
+        assert_eq!(
+            error.to_string(),
+            format!("f ({first}, {second}): is in several layers")
+        );
     }
 }

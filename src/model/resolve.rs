@@ -22,7 +22,7 @@ use crate::oci::{
 };
 use crate::printable::printable;
 use crate::source::BlobSource;
-use crate::systems::{self, System};
+use crate::systems::{self, Layer, System, name_of_layer};
 
 /// The documents of a model, whole.
 #[derive(Debug, Clone)]
@@ -54,17 +54,6 @@ pub struct Resolved {
     /// What `inspect` should tell, one sentence each.
     pub notes: Vec<String>,
     place: Place,
-}
-
-/// One layer of a manifest.
-#[derive(Debug, Clone)]
-pub(super) struct Layer {
-    /// Its place in the manifest's list.
-    pub(super) number: usize,
-    /// The name of its file, as stated.
-    pub(super) path: Option<Box<str>>,
-    /// Shared with who opens it: of many layers a list of these would be held twice while it grows.
-    pub(super) stated: Arc<Stated>,
 }
 
 /// Which of the manifests of a source is wanted.
@@ -109,7 +98,7 @@ pub fn resolve<'a>(source: &dyn BlobSource, wanted: impl Into<Wanted<'a>>) -> Re
             return Ok(());
         }
         let path = path_of(&layer).map(Box::from);
-        let within = |e: Error| e.within(name_of(number, path.as_deref(), &layer.digest));
+        let within = |e: Error| e.within(name_of_layer(number, path.as_deref(), &layer.digest));
         let stated = Stated::of(&layer, &mut media_types).map_err(within)?;
         layers.push(Layer {
             number,
@@ -165,14 +154,6 @@ impl Resolved {
             manifest,
             config_bytes,
         })
-    }
-}
-
-/// Names a layer in messages.
-pub(super) fn name_of(number: usize, path: Option<&str>, digest: &Digest) -> String {
-    match path {
-        Some(path) => format!("layer {path} ({digest})"),
-        None => format!("layer {number} ({digest})"),
     }
 }
 

@@ -2,8 +2,8 @@
 //! about it.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::{FileInfo, Model};
@@ -11,7 +11,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::memory::helpers::{Helpers, together};
-use crate::oci::Stated;
+use crate::systems::Parts;
 use crate::work::Progress;
 
 /// What verification found about one file and the layer that holds it.
@@ -19,8 +19,8 @@ use crate::work::Progress;
 pub struct LayerReport {
     /// The file's path.
     pub path: EntryPath,
-    /// The layer that holds it.
-    pub layer: Arc<Stated>,
+    /// The layers that hold it.
+    pub parts: Parts,
     /// Size of the file, in bytes.
     pub size: u64,
     /// SHA-256 of the file; or why its layer cannot be trusted
@@ -78,7 +78,7 @@ pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerRe
         });
         LayerReport {
             path: file.path.clone(),
-            layer: Arc::clone(&file.layer),
+            parts: file.parts.clone(),
             size: file.size,
             outcome: named.unwrap_or_else(|| Err(Error::corrupt(&file.path, "was not verified"))),
         }

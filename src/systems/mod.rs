@@ -1,18 +1,20 @@
 //! The systems that ship models as OCI artifacts: one file each.
 //!
-//! A [`System`] knows what its manifests leave unsaid: which layers are archives to be opened, and
-//! which are files as they are; what a path may be. [`of`] finds the system of a manifest; what
-//! nobody recognises is an `artifact` of a registry client.
+//! A [`System`] knows what its manifests mean: the files that their layers hold, each an [`Entry`];
+//! which layers are archives to be opened, and which are files as they are; what a path may be. [`of`]
+//! finds the system of a manifest; what nobody recognises is an `artifact` of a registry client.
 //!
 //! The rules are those of `docs/systems.md`.
 
 mod artifact;
+mod entry;
 mod image;
 mod modelpack;
 mod original;
 mod own;
 mod system;
 
+pub use entry::{Entry, Layer, Part, Parts, name_of_layer};
 pub use system::{Head, System};
 
 /// The first that recognises a manifest reads it.

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use super::entry::{Entry, Layer, Part, Parts, name_of_layer};
 use crate::entry_path::EntryPath;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::Reading;
-use crate::oci::{Stated, media_type};
+use crate::oci::{Stated, annotations, media_type};
 
 /// What a manifest says of itself, before its layers.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +26,40 @@ pub trait System: Sync {
 
     /// True for manifests that it wrote.
     fn recognises(&self, head: &Head<'_>) -> bool;
+
+    /// The files of a manifest's layers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the layer, where one has no name or
+    /// a bad one.
+    fn entries(&self, layers: Vec<Layer>) -> Result<Vec<Entry>> {
+        layers.into_iter().map(|layer| self.entry(layer)).collect()
+    }
+
+    /// The file of a layer that holds one, under the name that it states.
+    ///
+    /// # Errors
+    /// As [`entries`](System::entries).
+    fn entry(&self, layer: Layer) -> Result<Entry> {
+        let subject = || name_of_layer(layer.number, None, &layer.stated.digest);
+        let path = layer.path.as_deref().ok_or_else(|| {
+            let (filepath, title) = (annotations::MODELPACK_FILEPATH, annotations::TITLE);
+            let problem = format!("has no file name: neither {filepath} nor {title} is set");
+            Error::malformed(subject(), problem)
+        })?;
+        let reading = self.reading(&layer.stated, path);
+        let path = self.path(path).map_err(|e| e.within(subject()))?;
+        let Layer { number, stated, .. } = layer;
+        let part = Part {
+            number,
+            stated,
+            reading,
+        };
+        Ok(Entry {
+            path,
+            parts: Parts::from(part),
+        })
+    }
 
     /// How a layer is read. `path` is what its annotations call its file.
     fn reading(&self, stated: &Stated, path: &str) -> Reading {

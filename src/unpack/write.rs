@@ -210,7 +210,7 @@ impl<'a> Writer<'a> {
             let bytes = self.model.read_at(info.inode, offset, want as usize)?;
             if bytes.len() as u64 != want {
                 return Err(Error::corrupt(
-                    subject(info),
+                    info.subject(),
                     format!(
                         "ends at byte {}, its size is stated as {}",
                         offset.saturating_add(bytes.len() as u64),
@@ -231,7 +231,7 @@ impl<'a> Writer<'a> {
             let found = hasher.finish();
             if found != expected {
                 return Err(Error::corrupt(
-                    subject(info),
+                    info.subject(),
                     format!("has digest {found}, the manifest states {expected}"),
                 ));
             }
@@ -307,11 +307,6 @@ impl<'a> Writer<'a> {
     fn io(&self, action: &'static str, path: &str, error: std::io::Error) -> Error {
         Error::io(action, self.output.join(path))(error)
     }
-}
-
-/// Names a file and its layer in messages.
-fn subject(info: &FileInfo) -> String {
-    format!("{} ({})", info.path, info.layer.digest)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

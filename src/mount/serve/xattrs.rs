@@ -86,11 +86,14 @@ impl Xattrs {
             let none = Cow::Borrowed(&[][..]);
             return model.attr(inode).map(|_| none).ok_or(Errno::ESTALE);
         };
-        let mut all = vec![xattr("digest", file.layer.digest.to_string())];
+        let mut all = vec![xattr("digest", file.parts.digests())];
         if let Some(digest) = &file.digest {
             all.push(xattr("sha256", digest.to_string()));
         }
-        all.push(xattr("media-type", file.layer.media_type.to_string()));
+        all.push(xattr(
+            "media-type",
+            file.parts.joined(|stated| stated.media_type.to_string()),
+        ));
         all.push(xattr("verified", model.verified(inode).to_string()));
         if model.damaged(inode) {
             all.push(xattr("damaged", true.to_string()));

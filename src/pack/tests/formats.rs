@@ -412,11 +412,11 @@ fn r9_a_chunk_table_that_was_forgotten_is_read_and_checked_again() {
         // A table that has changed since is not believed.
         let bytes = fs::read(&archive).unwrap();
         let file = model.files().next().unwrap();
-        let place = file.layer.chunks.unwrap().place;
+        let place = file.parts.first().stated.chunks.unwrap().place;
         let crate::oci::stated::TablePlace::Members(offset, _) = place else {
             panic!("{place:?}");
         };
-        let hex = file.layer.digest.to_string();
+        let hex = file.parts.digests();
         let name = format!("blobs/sha256/{}", hex.split_once(':').unwrap().1);
         let header = bytes.windows(name.len()).position(|w| w == name.as_bytes());
         let at = header.unwrap() + 512 + offset as usize + 40;
