@@ -7,6 +7,7 @@
 //! The rules are those of `docs/systems.md`.
 
 mod artifact;
+mod docker;
 mod entry;
 mod image;
 mod modelpack;
@@ -18,10 +19,11 @@ pub use entry::{Entry, Layer, Part, Parts, name_of_layer};
 pub use system::{Head, System};
 
 /// The first that recognises a manifest reads it.
-const SYSTEMS: [&dyn System; 5] = [
+const SYSTEMS: [&dyn System; 6] = [
     &original::Original,
     &own::Own,
     &modelpack::ModelPack,
+    &docker::Docker,
     &image::Image,
     &artifact::Artifact,
 ];

@@ -1,9 +1,15 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use super::*;
+use crate::error::Result;
 use crate::layer::Reading;
 use crate::oci::stated::MediaTypes;
 use crate::oci::{Descriptor, Stated, annotations, media_type};
+
+const DOCKER_V01: &str = "application/vnd.docker.ai.model.config.v0.1+json";
+const DOCKER_V02: &str = "application/vnd.docker.ai.model.config.v0.2+json";
 
 fn head<'a>(artifact_type: Option<&'a str>, config_type: &'a str) -> Head<'a> {
     Head {
@@ -31,6 +37,8 @@ fn every_manifest_has_a_system() {
             "modelpack",
             head(None, "application/vnd.cnai.model.config.v1+json"),
         ),
+        ("docker", head(None, DOCKER_V01)),
+        ("docker", head(None, DOCKER_V02)),
         ("image", head(None, media_type::IMAGE_CONFIG)),
         ("image", head(None, media_type::DOCKER_CONFIG)),
         (
@@ -127,5 +135,105 @@ fn l13_the_plain_tar_that_clients_call_everything_is_opened_only_where_it_is_one
     assert_eq!(reading(&artifact, tar, all, &[]), Reading::Archive);
     for system in [&image, &own] {
         assert_eq!(reading(system, tar, "f", &[]), Reading::Archive);
+    }
+}
+
+/// What the files of layers are called, in the order of the manifest.
+fn paths(head: &Head<'_>, layers: &[(&str, Option<&str>)]) -> Result<Vec<String>> {
+    let layer = |(number, (media_type, path)): (usize, &(&str, Option<&str>))| {
+        let descriptor = Descriptor::of(*media_type, &number.to_le_bytes());
+        Layer {
+            number,
+            path: path.map(Box::from),
+            stated: Arc::new(Stated::of(&descriptor, &mut MediaTypes::default()).unwrap()),
+        }
+    };
+    let entries = of(head).entries(layers.iter().enumerate().map(layer).collect())?;
+    for (number, entry) in entries.iter().enumerate() {
+        assert_eq!(entry.parts.only().unwrap().number, number);
+    }
+    let paths = entries.iter().map(|entry| entry.path.to_string());
+    Ok(paths.collect())
+}
+
+/// Names are those of `unpackLegacy` in docker/model-runner, pkg/distribution/internal/bundle.
+#[test]
+fn docker_models_without_paths_have_the_names_of_model_runner() {
+    let model = head(None, DOCKER_V01);
+    for (kinds, expected) in [
+        (
+            &["gguf.v3", "license", "chat.template.jinja"][..],
+            &["model.gguf", "LICENSE", "template.jinja"][..],
+        ),
+        (
+            &["gguf.v3", "mmproj", "gguf.v3.lora"],
+            &["model.gguf", "model.mmproj", "adapter.gguf"],
+        ),
+        (&["gguf.v3.mmproj"], &["model.mmproj"]),
+        (&["dduf"], &["model.dduf"]),
+        (&["safetensors"], &["model.safetensors"]),
+        (
+            &["safetensors", "license", "safetensors", "license"],
+            &[
+                "model-00001-of-00002.safetensors",
+                "LICENSE-00001-of-00002",
+                "model-00002-of-00002.safetensors",
+                "LICENSE-00002-of-00002",
+            ],
+        ),
+        (
+            &["gguf.v3"; 3],
+            &[
+                "model-00001-of-00003.gguf",
+                "model-00002-of-00003.gguf",
+                "model-00003-of-00003.gguf",
+            ],
+        ),
+    ] {
+        let types = kinds
+            .iter()
+            .map(|kind| format!("application/vnd.docker.ai.{kind}"));
+        let types: Vec<String> = types.collect();
+        let layers: Vec<_> = types.iter().map(|text| (text.as_str(), None)).collect();
+        assert_eq!(paths(&model, &layers).unwrap(), expected, "{kinds:?}");
+    }
+}
+
+#[test]
+fn docker_models_with_paths_keep_them() {
+    let safetensors = "application/vnd.docker.ai.safetensors";
+    let file = "application/vnd.docker.ai.model.file";
+    let layers = [
+        (safetensors, Some("unet/model.safetensors")),
+        (safetensors, None),
+        (file, Some("config.json")),
+    ];
+    for config in [DOCKER_V01, DOCKER_V02] {
+        assert_eq!(
+            paths(&head(None, config), &layers).unwrap(),
+            [
+                "unet/model.safetensors",
+                "model-00002-of-00002.safetensors",
+                "config.json"
+            ]
+        );
+    }
+}
+
+#[test]
+fn docker_layers_without_a_name_are_refused_with_their_type() {
+    for kind in ["vllm.config.tar", "dir.tar", "model.file", "gguf.v4"] {
+        let media_type = format!("application/vnd.docker.ai.{kind}");
+        let layers = [
+            ("application/vnd.docker.ai.gguf.v3", None),
+            (&media_type, None),
+        ];
+        let error = paths(&head(None, DOCKER_V01), &layers).unwrap_err();
+        let error = error.to_string();
+        assert!(error.starts_with("layer 1 (sha256:"), "{error}");
+        assert!(
+            error.contains(&media_type) && error.contains("Docker Model Runner"),
+            "{error}"
+        );
     }
 }

@@ -124,3 +124,32 @@ fn l13_mode_and_time_that_modelpack_states_are_shown() {
     );
     Sandbox::new().refuses(layout.to_bytes(), 3, &["run", key, "mode"]);
 }
+
+/// As Docker Model Runner pushed models before their descriptors had annotations.
+#[test]
+fn a_docker_model_without_paths_is_unpacked_under_the_names_of_model_runner() {
+    let files = [
+        ("gguf.v3", "model.gguf", b"GGUF weights".to_vec()),
+        ("gguf.v3.mmproj", "model.mmproj", b"GGUF projector".to_vec()),
+        // Its bytes look like an archive; its type says that it is none.
+        ("license", "LICENSE", gzip(b"Apache")),
+        ("chat.template.jinja", "template.jinja", Vec::new()),
+    ];
+    let mut layout = Layout::of_layers(files.iter().map(|(_, path, bytes)| (*path, bytes.clone())));
+    layout.edit_manifest(|manifest| {
+        let config = "application/vnd.docker.ai.model.config.v0.1+json";
+        manifest["config"]["mediaType"] = config.into();
+        for (layer, (kind, ..)) in manifest["layers"]
+            .as_array_mut()
+            .unwrap()
+            .iter_mut()
+            .zip(&files)
+        {
+            layer["mediaType"] = format!("application/vnd.docker.ai.{kind}").into();
+            layer.as_object_mut().unwrap().remove("annotations");
+        }
+    });
+    layout.remove("config.json");
+    let files = files.map(|(_, path, bytes)| (path, bytes));
+    Sandbox::new().accepts(layout.to_bytes(), &files);
+}

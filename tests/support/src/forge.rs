@@ -257,8 +257,11 @@ impl Layout {
 
     /// The manifest's bytes, whatever they are: as blob, at the root and in the index.
     pub fn set_manifest(&mut self, bytes: Vec<u8>) {
-        let old = blob_name(self.get("manifest.json"));
-        self.remove(&old);
+        let old = self.get("manifest.json");
+        if !old.is_empty() {
+            let old = blob_name(old);
+            self.remove(&old);
+        }
         self.add_blob(&bytes);
         let index = json!({
             "schemaVersion": 2,

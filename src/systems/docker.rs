@@ -1,0 +1,93 @@
+//! Docker Model Runner: layers are files as they are, and their media types say what for.
+//!
+//! Since version 0.2 of its config, descriptors state paths as ModelPack's do. Before, files had no
+//! names: here they have those under which Docker Model Runner itself lays them out, so that whatever
+//! loads its models finds them.
+
+use std::collections::HashMap;
+
+use super::entry::{Entry, Layer, name_of_layer};
+use super::system::{Head, System};
+use crate::error::{Error, Result};
+use crate::printable::printable;
+
+/// What the media types of its configs and layers begin with.
+const PREFIX: &str = "application/vnd.docker.ai.";
+
+/// What a file without a name is called: by the rest of its layer's media type, a stem and an extension.
+/// Of several with one stem and extension each has its number between.
+const NAMES: [(&str, &str, &str); 8] = [
+    ("gguf.v3", "model", ".gguf"),
+    ("safetensors", "model", ".safetensors"),
+    ("dduf", "model", ".dduf"),
+    ("gguf.v3.mmproj", "model", ".mmproj"),
+    ("mmproj", "model", ".mmproj"),
+    ("gguf.v3.lora", "adapter", ".gguf"),
+    ("chat.template.jinja", "template", ".jinja"),
+    ("license", "LICENSE", ""),
+];
+
+/// Models of Docker Model Runner.
+pub(super) struct Docker;
+
+impl System for Docker {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+
+    fn recognises(&self, head: &Head<'_>) -> bool {
+        let config = head.config_type.strip_prefix(PREFIX);
+        config.is_some_and(|kind| kind.starts_with("model.config."))
+    }
+
+    fn entries(&self, mut layers: Vec<Layer>) -> Result<Vec<Entry>> {
+        let mut counts: HashMap<(&str, &str), usize> = HashMap::new();
+        for name in layers.iter().filter_map(name_of) {
+            *counts.entry(name).or_default() += 1;
+        }
+        let mut numbers: HashMap<(&str, &str), usize> = HashMap::new();
+        for layer in &mut layers {
+            let name = name_of(layer);
+            // A layer that states its path is one of the shards, too.
+            let number = name.map(|name| {
+                let number = numbers.entry(name).or_default();
+                *number += 1;
+                *number
+            });
+            if layer.path.is_some() {
+                continue;
+            }
+            let (Some((stem, extension)), Some(number)) = (name, number) else {
+                return Err(nameless(layer));
+            };
+            let path = match counts.get(&(stem, extension)) {
+                Some(count @ 2..) => format!("{stem}-{number:05}-of-{count:05}{extension}"),
+                _ => format!("{stem}{extension}"),
+            };
+            layer.path = Some(path.into());
+        }
+        layers.into_iter().map(|layer| self.entry(layer)).collect()
+    }
+}
+
+/// What the file of a layer is called by its media type.
+fn name_of(layer: &Layer) -> Option<(&'static str, &'static str)> {
+    let kind = layer.stated.media_type.strip_prefix(PREFIX)?;
+    let (_, stem, extension) = NAMES.into_iter().find(|(known, ..)| *known == kind)?;
+    Some((stem, extension))
+}
+
+/// A layer that neither states a path nor is of a kind that has a name.
+fn nameless(layer: &Layer) -> Error {
+    let media_type: String = printable(&layer.stated.media_type)
+        .chars()
+        .take(128)
+        .collect();
+    Error::malformed(
+        name_of_layer(layer.number, None, &layer.stated.digest),
+        format!(
+            "has no file name, and none is known for the type {media_type} of Docker Model Runner; \
+             archives of several files are not read yet"
+        ),
+    )
+}
