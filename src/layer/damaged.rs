@@ -15,7 +15,7 @@ use super::reader::{FileReader, LayerSpec};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::effort::Effort;
-use crate::memory::helpers::Helpers;
+use crate::memory::shared_work::Helpers;
 use crate::source::ReadAt;
 
 /// Bytes that are hashed at a time.

@@ -20,7 +20,7 @@ use crate::digest::Algorithm;
 use crate::error::{Error, Result};
 use crate::memory::context::Context;
 use crate::memory::effort::Effort;
-use crate::memory::helpers::Helpers;
+use crate::memory::shared_work::Helpers;
 use crate::oci::media_type;
 use crate::source::ReadAt;
 use crate::stream::{Listener, Stream, Taken, Tuning, Wait, Within};

@@ -8,7 +8,7 @@ use super::file_digests::FileDigests;
 use crate::digest::Algorithm;
 use crate::entry_path::EntryPath;
 use crate::error::Result;
-use crate::memory::helpers::Helpers;
+use crate::memory::shared_work::Helpers;
 use crate::oci::Stated;
 use crate::source::ReadAt;
 use crate::stream::{Wait, Within};

@@ -8,11 +8,11 @@ pub mod cache;
 pub mod context;
 pub mod effort;
 pub mod flight;
-pub mod helpers;
 pub mod limiter;
 mod pages;
 pub(crate) mod pool;
 pub mod promise;
+pub mod shared_work;
 mod sync;
 pub(crate) mod tables;
 #[cfg(test)]

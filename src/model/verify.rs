@@ -10,7 +10,7 @@ use super::{FileInfo, Model};
 use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
-use crate::memory::helpers::{Helpers, together};
+use crate::memory::shared_work::{Helpers, together};
 use crate::systems::Parts;
 use crate::work::Progress;
 

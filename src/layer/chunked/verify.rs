@@ -13,7 +13,7 @@ use crate::digest::{Algorithm, Hasher};
 use crate::error::{Error, Result};
 use crate::layer::file_digests::{FileDigests, FileHasher};
 use crate::layer::reader::LayerSpec;
-use crate::memory::helpers::{Help, Helpers};
+use crate::memory::shared_work::{Help, Helpers};
 
 /// Layers of fewer segments are not worth anybody's help.
 const MIN_PARALLEL_SEGMENTS: u64 = 8;
