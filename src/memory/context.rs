@@ -13,6 +13,7 @@ use super::limiter::{Limiter, Reclaim};
 use super::pool::Pool;
 use super::promise::Promise;
 use super::tables::Tables;
+use super::waiting::Waiting;
 use crate::work::cores;
 
 /// What all layers of an open model share.
@@ -25,6 +26,8 @@ pub struct Context {
     pub index_dir: Option<PathBuf>,
     /// What opening layers may still cost.
     pub opening: Effort,
+    /// What was decoded of layers that are not proven yet.
+    pub(crate) waiting: Arc<Waiting>,
     /// Recycled memory for decoded chunks.
     pub(crate) buffers: Arc<Buffers>,
     /// Who grants memory for whatever is decoded or kept.
@@ -67,13 +70,16 @@ impl Context {
         let cached: Arc<dyn Reclaim> = Arc::<dyn ChunkCache>::clone(&cache);
         let tables = Arc::<Tables>::default();
         let loaded: Arc<dyn Reclaim> = Arc::<Tables>::clone(&tables);
-        let givers = [unused, cached, loaded];
+        let waiting = Arc::new(Waiting::new(Arc::clone(&cache)));
+        let ahead: Arc<dyn Reclaim> = Arc::<Waiting>::clone(&waiting);
+        let givers = [unused, ahead, cached, loaded];
         limiter.reclaims_from(givers.iter().map(Arc::downgrade).collect());
         Context {
             cache,
             stats: Stats::default(),
             index_dir,
             opening: Effort::default(),
+            waiting,
             buffers,
             limiter,
             tables,

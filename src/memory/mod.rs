@@ -19,4 +19,5 @@ pub(crate) mod tables;
 mod tests;
 pub(crate) mod turns;
 pub(crate) mod units;
+pub(crate) mod waiting;
 pub(crate) mod windows;

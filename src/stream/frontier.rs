@@ -1,57 +1,28 @@
-//! What is known of a layer, and the place up to which its gzip stream was decoded.
+//! How far a gzip stream is decoded, and what its readers and its decoder have to know of each other:
+//! three machines of named states, which move by nothing but the transitions below.
 //!
-//! A gzip stream can only be decoded from its start, once. So that this once is enough for whoever
-//! reads the file in order, the decoder starts with the first touch and goes as far as readers do:
+//! ```text
+//! the blob      Hashing --prove--> Proven
+//!                  \------close-----> Closed <--close-- Proven
+//! the frontier  Open --advance--> Open --complete--> Complete
+//!                 \-----break_off----> Broken
+//! the decoder   Absent --start--> Working <--order--> Idle --send_home--> Leaving
+//!                 ^-----------------------end_decoder--------------------------/
+//! ```
 //!
-//! - While the blob is hashed, a thread decodes behind the hash (from blocks that the hash has
-//!   passed, each checked against the digest computed there), and puts what it decodes into the
-//!   cache, under a number that nobody knows, until that has taken three quarters of it. Some way
-//!   further on it pauses: what it does not keep there, a reader decodes on another core while the
-//!   frontier moves on. Nobody is served before the hash has ended and was found right.
-//! - Then it goes on from where it stands as far as readers want, and a bounded distance ahead of
-//!   one that reads in order. Each span that it ends becomes a seek point at once; readers behind
-//!   the *frontier* do not wait for it. One that jumps ahead waits until the decoder is there; what
-//!   lies between is not kept.
-//! - When nobody has read anything for a while, it goes on to the end of the stream by itself.
-//! - The last span is served after all that follows it was checked, and the index was saved. So the
-//!   whole of a file is never read from a layer that holds anything else, or is damaged.
-//!
-//! An error that the decoder meets is the error of all reads from there on, for good unless storage
-//! is to blame. What lies before it goes on being served: it is what the manifest's digest says.
-//!
-//! A decoder that stands still may be sent home ([`Live`](crate::memory::admission::Live)); another one goes on
-//! from the last seek point, with the checksum of the gzip member so far.
+//! What lies before the frontier is in complete spans. Nothing of it is given to anybody before the blob
+//! is proven, and it goes on being given when the frontier is broken or the blob closed: it is what the
+//! manifest's digest says. What an order to the decoder is follows from all three.
 
-use std::io::{self, Read};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, Scope};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use bytes::Bytes;
-
-use super::blob::Blob;
-use super::facts::{Fact, Plan};
-use super::packing::lift;
-use super::reader::{Digests, FetchedAhead};
-use super::spans::{Blocks, Entry, Place, Span, Spans, missing};
-use crate::codec::gzip::{Gunzip, Member};
-use crate::codec::inflate::{SLOP, WINDOW};
+use super::spans::{Place, Span, Spans};
+use crate::codec::gzip::Member;
 use crate::codec::seek::Checkpoint;
-use crate::error::{Error, ErrorKind, Result};
-use crate::memory::admission;
-use crate::memory::cache::ChunkKey;
-use crate::memory::context::Stats;
-use crate::memory::limiter::{Grant, Term};
-
-/// What a pass, or the index of an earlier one, found out.
-pub(super) struct Known {
-    /// Its number in the cache: what was decoded by one division into spans is no answer for
-    /// another.
-    number: u32,
-    /// What the layer holds, once its digest was found right.
-    fact: OnceLock<Fact>,
-    pub(super) digests: Digests,
-    pub(super) frontier: Frontier,
-}
+use crate::error::Error;
+use crate::memory::limiter::Grant;
+use crate::memory::waiting::Unproven;
 
 /// How far a layer is decoded.
 pub(super) struct Frontier {
@@ -62,17 +33,13 @@ pub(super) struct Frontier {
     orders: Condvar,
 }
 
-struct State {
-    /// The last one starts at the frontier, and has not been decoded yet; unless all are.
-    spans: Spans,
-    /// The frontier: what lies before it is in complete spans. The largest number at the end.
-    covered: u64,
-    /// What the gzip member holds before the frontier.
-    member: Member,
-    /// The checkpoint at the frontier, when the store had no room for it.
-    unstored: Option<Arc<Unstored>>,
-    /// True once the digest of the blob was found right.
-    serving: bool,
+/// See the head of this file.
+pub(super) struct State {
+    blob: BlobState,
+    reach: Reach,
+    decoder: Decoder,
+    /// While the frontier is not complete, the last one starts there, and has not been decoded yet.
+    pub(super) spans: Spans,
     /// Where the decoder shall get.
     goal: u64,
     /// Where the last read ended that was near the frontier.
@@ -80,241 +47,178 @@ struct State {
     /// Places that readers wait for.
     waiting: Vec<u64>,
     /// The last span, for readers that waited for it, when the cache does not take it.
-    latest: Option<(u32, Bytes)>,
-    decoder: Decoder,
-    /// The decoder shall end.
-    leave: bool,
+    latest: Option<(u32, Unproven)>,
+}
+
+/// Whether the blob is what the manifest names.
+enum BlobState {
+    /// Nobody knows yet.
+    Hashing,
+    /// It is.
+    Proven,
     /// Nobody reads any more.
-    closed: bool,
-    /// Why the decoder ended last, when it might succeed another time.
-    trouble: Option<Error>,
-    /// Why nothing beyond the frontier can be had.
-    failure: Option<Error>,
+    Closed {
+        /// It was proven before.
+        proven: bool,
+        /// What is told to those who wait.
+        error: Option<Error>,
+    },
+}
+
+/// Where the frontier is.
+enum Reach {
+    /// Here; more can be decoded.
+    Open(Mark),
+    /// Here for good: what is beyond cannot be decoded.
+    Broken { at: u64, error: Error },
+    /// Behind the last span; all that follows it was checked.
+    Complete,
+}
+
+/// A place in the stream from which a decoder can go on.
+#[derive(Clone)]
+pub(super) struct Mark {
+    /// Offset in the stream.
+    pub(super) at: u64,
+    /// What the gzip member holds before it.
+    pub(super) member: Member,
+    /// The checkpoint there, when the store had no room for it.
+    pub(super) unstored: Option<Arc<Unstored>>,
 }
 
 /// A checkpoint in memory.
-struct Unstored {
-    bit: u64,
-    checkpoint: Checkpoint,
-    _grant: Grant,
-}
-
-impl Unstored {
-    fn new(bit: u64, checkpoint: Checkpoint, blob: &Blob) -> Result<Unstored> {
-        let bytes = 2 * WINDOW as u64;
-        let grant = blob.context.limiter.keep(bytes);
-        Ok(Unstored {
-            bit,
-            checkpoint,
-            _grant: grant.ok_or_else(|| {
-                let problem = "there is neither a disk nor memory to put a seek point on";
-                Error::environment(&blob.subject, problem)
-            })?,
-        })
-    }
+pub(super) struct Unstored {
+    pub(super) bit: u64,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) _grant: Grant,
 }
 
 /// What the thread that decodes does.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Decoder {
-    Absent,
-    Works,
-    /// It waits for orders, or works without any.
+    /// There is none. The last one met this, and might not another time.
+    Absent(Option<Error>),
+    /// It decodes, or waits for the hash.
+    Working,
+    /// It waits for readers, or decodes without any.
     Idle,
+    /// It was told to end.
+    Leaving,
 }
 
-impl Known {
-    /// All that there is to know.
-    pub(super) fn complete(number: u32, fact: Fact, blocks: Blocks, spans: Spans) -> Known {
-        let known = Known::new(number, Digests::complete(blocks), spans, u64::MAX);
-        let _ = known.fact.set(fact);
-        known.frontier.lock().serving = true;
-        known
-    }
-
-    /// Nothing yet, of a gzip layer whose blob is about to be hashed.
-    pub(super) fn growing(number: u32, block: u64) -> Known {
-        let start = Span {
-            out: 0,
-            entry: Entry::GzipStart,
-        };
-        let spans = Spans {
-            spans: vec![start],
-            store: None,
-        };
-        Known::new(number, Digests::growing(block), spans, 0)
-    }
-
-    fn new(number: u32, digests: Digests, spans: Spans, covered: u64) -> Known {
-        Known {
-            number,
-            fact: OnceLock::new(),
-            digests,
-            frontier: Frontier {
-                state: Mutex::new(State {
-                    spans,
-                    covered,
-                    member: Member::default(),
-                    unstored: None,
-                    serving: false,
-                    goal: 0,
-                    reader: 0,
-                    waiting: Vec::new(),
-                    latest: None,
-                    decoder: Decoder::Absent,
-                    leave: false,
-                    closed: false,
-                    trouble: None,
-                    failure: None,
-                }),
-                moved: Condvar::new(),
-                orders: Condvar::new(),
-            },
-        }
-    }
-
-    pub(super) fn key(&self, number: u32) -> ChunkKey {
-        ChunkKey {
-            layer: self.number,
-            chunk: number,
-        }
-    }
-
-    /// Starts the decoder, unless there is one.
-    fn start(self: &Arc<Known>, blob: &Arc<Blob>, state: &mut State) -> Result<()> {
-        if state.decoder != Decoder::Absent || state.closed || state.failure.is_some() {
-            return Ok(());
-        }
-        let (blob, known) = (Arc::clone(blob), Arc::clone(self));
-        let subject = blob.subject.clone();
-        thread::Builder::new()
-            .name("layer-frontier".into())
-            .spawn(move || run(&blob, &known))
-            .map_err(|source| Error::Io {
-                action: "start a thread for",
-                subject: subject.to_string(),
-                source: Arc::new(source),
-            })?;
-        (state.decoder, state.trouble, state.leave) = (Decoder::Works, None, false);
-        Ok(())
-    }
-
-    /// Starts decoding, before the hash of the blob does.
-    ///
-    /// # Errors
-    /// When there is no thread for it.
-    pub(super) fn begin(self: &Arc<Known>, blob: &Arc<Blob>) -> Result<()> {
-        self.start(blob, &mut self.frontier.lock())
-    }
-
-    /// How the blob is packed, and where its content is. Whoever answers a reader asks here.
-    ///
-    /// # Errors
-    /// While that is not proven: nobody is given what is not known.
-    pub(super) fn plan(&self, blob: &Blob) -> Result<&Plan> {
-        let fact = self.fact.get().map(Fact::plan);
-        fact.ok_or_else(|| Error::corrupt(&blob.subject, "was not verified"))
-    }
-
-    /// The digest of the blob was found right, and it holds what it was taken for.
-    pub(super) fn serve(&self, fact: Fact) {
-        let _ = self.fact.set(fact);
-        self.digests.finish();
-        self.frontier.lock().serving = true;
-        self.frontier.orders.notify_all();
-    }
-
-    /// Somebody reads bytes `at..end`: when that is near the frontier, it moves on ahead of them.
-    pub(super) fn note(self: &Arc<Known>, blob: &Arc<Blob>, at: u64, end: u64) {
-        let ahead = blob.ahead();
-        let mut state = self.frontier.lock();
-        if ahead == 0 || state.covered == u64::MAX || at.saturating_add(ahead) < state.covered {
-            return;
-        }
-        state.reader = end;
-        if at <= state.covered.saturating_add(ahead) {
-            state.goal = state.goal.max(end.saturating_add(ahead));
-        }
-        if state.goal > state.covered && self.start(blob, &mut state).is_ok() {
-            self.frontier.orders.notify_all();
-        }
-    }
-
-    /// Waits until byte `at` lies before the frontier.
-    ///
-    /// # Errors
-    /// What the decoder met before it got there.
-    pub(super) fn reach(self: &Arc<Known>, blob: &Arc<Blob>, at: u64) -> Result<()> {
-        let frontier = &self.frontier;
-        let mut state = frontier.lock();
-        if state.covered > at {
-            return Ok(());
-        }
-        Stats::add(&blob.context.stats.waits, 1);
-        state.goal = state.goal.max(at.saturating_add(1));
-        state.waiting.push(at);
-        let mut result = self.start(blob, &mut state);
-        frontier.orders.notify_all();
-        while result.is_ok() && state.covered <= at {
-            if let Some(error) = &state.failure {
-                result = Err(error.clone());
-            } else if state.closed {
-                result = Err(Error::corrupt(&blob.subject, "is no longer read"));
-            } else if state.decoder == Decoder::Absent {
-                // It failed, or was sent home.
-                result = match &state.trouble {
-                    Some(error) => Err(error.clone()),
-                    None => self.start(blob, &mut state),
-                };
-            } else {
-                state = frontier
-                    .moved
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
-        }
-        if let Some(index) = state.waiting.iter().position(|place| *place == at) {
-            state.waiting.swap_remove(index);
-        }
-        result
-    }
-
-    /// Ends the decoder; readers that wait for it get `failure`, where there is one.
-    pub(super) fn close(&self, blob: &Blob, failure: Option<Error>) {
-        let mut state = self.frontier.lock();
-        state.closed = true;
-        if state.failure.is_none() {
-            state.failure = failure;
-        }
-        drop(state);
-        self.digests.abandon();
-        self.frontier.orders.notify_all();
-        self.frontier.moved.notify_all();
-        blob.context.frontiers.wake();
-    }
+/// What stands between a reader and a byte.
+pub(super) enum Obstacle {
+    /// The decoder is on its way.
+    Decoding,
+    /// There is no decoder, and could be one.
+    NoDecoder,
+    /// It is never had.
+    Never(Error),
 }
 
-impl admission::Frontier for Known {
-    fn is_closed(&self) -> bool {
-        self.frontier.is_closed()
-    }
-
-    fn send_home(&self) -> bool {
-        self.frontier.send_home()
-    }
+/// What the decoder shall do at the frontier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    Decode,
+    /// Wait until the blob is proven.
+    AwaitTheHash,
+    /// Wait for readers.
+    AwaitReaders,
+    Leave,
 }
 
 impl Frontier {
+    /// At `at`, or behind all of `spans`, of a blob in a given state.
+    fn new(blob: BlobState, spans: Spans, reach: Reach) -> Frontier {
+        Frontier {
+            state: Mutex::new(State {
+                blob,
+                reach,
+                decoder: Decoder::Absent(None),
+                spans,
+                goal: 0,
+                reader: 0,
+                waiting: Vec::new(),
+                latest: None,
+            }),
+            moved: Condvar::new(),
+            orders: Condvar::new(),
+        }
+    }
+
+    /// Behind all spans of a blob that is proven.
+    pub(super) fn complete(spans: Spans) -> Frontier {
+        Frontier::new(BlobState::Proven, spans, Reach::Complete)
+    }
+
+    /// At the start of a blob that is about to be hashed.
+    pub(super) fn at_the_start(first: Span) -> Frontier {
+        let mark = Mark {
+            at: first.out,
+            member: Member::default(),
+            unstored: None,
+        };
+        let spans = Spans {
+            spans: vec![first],
+            store: None,
+        };
+        Frontier::new(BlobState::Hashing, spans, Reach::Open(mark))
+    }
+
+    /// Looks at it, or moves it.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something may stand between a reader and its byte no longer.
+    pub(super) fn wait_for_a_move<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+    ) -> MutexGuard<'a, State> {
+        let waited = self.moved.wait(state);
+        waited.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the order may be another; true when that took longer than `most`.
+    pub(super) fn wait_for_an_order<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        most: Option<Duration>,
+    ) -> (MutexGuard<'a, State>, bool) {
+        match most {
+            None => {
+                let waited = self.orders.wait(state);
+                (waited.unwrap_or_else(PoisonError::into_inner), false)
+            }
+            Some(most) => {
+                let waited = self.orders.wait_timeout(state, most);
+                let (state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+                (state, waited.timed_out())
+            }
+        }
+    }
+
+    /// What the decoder waits for may have come.
+    pub(super) fn wake_the_decoder(&self) {
+        self.orders.notify_all();
+    }
+
+    /// What readers wait for may have come.
+    pub(super) fn wake_readers(&self) {
+        self.moved.notify_all();
+    }
+
     /// The span that holds byte `at`, when it lies before the frontier: its number, its start and
     /// its end, which is `end` for the last one.
     pub(super) fn locate(&self, at: u64, end: u64) -> Option<(usize, u64, u64)> {
         let state = self.lock();
-        state.spans.locate(at, end).filter(|_| at < state.covered)
+        let passed = state.has_passed(at);
+        state.spans.locate(at, end).filter(|_| passed)
     }
 
     /// True when byte `at` lies before the frontier.
     pub(super) fn has_passed(&self, at: u64) -> bool {
-        at < self.lock().covered
+        self.lock().has_passed(at)
     }
 
     /// How the bytes of a span are had.
@@ -323,7 +227,7 @@ impl Frontier {
     }
 
     /// The bytes of a span, when it is the last one.
-    pub(super) fn latest(&self, number: u32) -> Option<Bytes> {
+    pub(super) fn latest(&self, number: u32) -> Option<Unproven> {
         let state = self.lock();
         let latest = state.latest.as_ref();
         latest
@@ -331,20 +235,35 @@ impl Frontier {
             .map(|(_, bytes)| bytes.clone())
     }
 
+    /// True when nobody reads any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().is_closed()
+    }
+
+    /// Tells a decoder that stands still to end; false when it does not, or was told before.
+    pub(super) fn send_home(&self) -> bool {
+        let told = self.lock().send_home();
+        self.wake_the_decoder();
+        told
+    }
+
     /// True when all of the layer was decoded and found right.
     #[cfg(test)]
     pub(super) fn is_complete(&self) -> bool {
-        self.lock().covered == u64::MAX
+        matches!(self.lock().reach, Reach::Complete)
     }
 
     #[cfg(test)]
     pub(super) fn covered(&self) -> u64 {
-        self.lock().covered
+        match &self.lock().reach {
+            Reach::Open(Mark { at, .. }) | Reach::Broken { at, .. } => *at,
+            Reach::Complete => u64::MAX,
+        }
     }
 
     #[cfg(test)]
     pub(super) fn has_decoder(&self) -> bool {
-        self.lock().decoder != Decoder::Absent
+        !matches!(self.lock().decoder, Decoder::Absent(_))
     }
 
     #[cfg(test)]
@@ -356,357 +275,331 @@ impl Frontier {
     pub(super) fn spans(&self) -> Spans {
         self.lock().spans.clone()
     }
+}
 
-    /// True when nobody reads any more.
+/// What is so.
+impl State {
+    /// True when byte `at` lies before the frontier.
+    pub(super) fn has_passed(&self, at: u64) -> bool {
+        match &self.reach {
+            Reach::Open(Mark { at: here, .. }) | Reach::Broken { at: here, .. } => at < *here,
+            Reach::Complete => true,
+        }
+    }
+
+    /// Where a decoder would go on, if there is more to decode.
+    pub(super) fn mark(&self) -> Option<&Mark> {
+        match &self.reach {
+            Reach::Open(mark) => Some(mark),
+            Reach::Broken { .. } | Reach::Complete => None,
+        }
+    }
+
     pub(super) fn is_closed(&self) -> bool {
-        self.lock().closed
+        matches!(self.blob, BlobState::Closed { .. })
+    }
+
+    /// True once the blob was found to be what the manifest names.
+    pub(super) fn is_proven(&self) -> bool {
+        match self.blob {
+            BlobState::Hashing => false,
+            BlobState::Proven => true,
+            BlobState::Closed { proven, .. } => proven,
+        }
+    }
+
+    /// True when a decoder may be started.
+    pub(super) fn wants_a_decoder(&self) -> bool {
+        matches!(self.decoder, Decoder::Absent(_)) && self.mark().is_some() && !self.is_closed()
+    }
+
+    /// What stands between a reader and byte `at`; nothing where it lies before the frontier.
+    pub(super) fn obstacle(&self, at: u64, subject: &str) -> Option<Obstacle> {
+        if self.has_passed(at) {
+            return None;
+        }
+        Some(match (&self.reach, &self.blob, &self.decoder) {
+            (Reach::Broken { error, .. }, ..)
+            | (
+                _,
+                BlobState::Closed {
+                    error: Some(error), ..
+                },
+                _,
+            )
+            | (_, _, Decoder::Absent(Some(error))) => Obstacle::Never(error.clone()),
+            (_, BlobState::Closed { error: None, .. }, _) => {
+                Obstacle::Never(Error::corrupt(subject, "is no longer read"))
+            }
+            (_, _, Decoder::Absent(None)) => Obstacle::NoDecoder,
+            _ => Obstacle::Decoding,
+        })
+    }
+
+    /// True when span `start..end` is worth keeping: somebody waits for it, or will soon get there. Up
+    /// to `hold` bytes are kept of a blob that is not proven; up to `ahead` before a reader.
+    pub(super) fn wants(&self, start: u64, end: u64, hold: u64, ahead: u64) -> bool {
+        match self.blob {
+            BlobState::Hashing => start == 0 || end <= hold,
+            BlobState::Proven => {
+                self.waiting.iter().any(|at| (start..end).contains(at))
+                    || (end > self.reader && start <= self.reader.saturating_add(ahead))
+            }
+            BlobState::Closed { .. } => false,
+        }
+    }
+}
+
+/// Its transitions.
+impl State {
+    /// The blob is what the manifest names.
+    pub(super) fn prove(&mut self) {
+        if matches!(self.blob, BlobState::Hashing) {
+            self.blob = BlobState::Proven;
+        }
+    }
+
+    /// Nobody reads any more, because of `error` where there is one.
+    pub(super) fn close(&mut self, error: Option<Error>) {
+        let proven = self.is_proven();
+        let before = match &mut self.blob {
+            BlobState::Closed { error, .. } => error.take(),
+            BlobState::Hashing | BlobState::Proven => None,
+        };
+        let error = before.or(error);
+        self.blob = BlobState::Closed { proven, error };
+    }
+
+    /// A decoder was started.
+    pub(super) fn start(&mut self) {
+        self.decoder = Decoder::Working;
     }
 
     /// Tells a decoder that stands still to end; false when it does not, or was told before.
-    pub(super) fn send_home(&self) -> bool {
-        let mut state = self.lock();
-        let told = state.decoder == Decoder::Idle && !state.leave;
-        state.leave |= told;
-        drop(state);
-        self.orders.notify_all();
-        told
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is held.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// True when span `start..end` is worth keeping: somebody waits for it, or will soon get there.
-    fn wants(&self, start: u64, end: u64, blob: &Blob) -> bool {
-        if !self.serving {
-            return start == 0 || end <= blob.hold();
+    pub(super) fn send_home(&mut self) -> bool {
+        let idle = matches!(self.decoder, Decoder::Idle);
+        if idle {
+            self.decoder = Decoder::Leaving;
         }
-        let ahead = blob.ahead();
-        self.waiting.iter().any(|at| (start..end).contains(at))
-            || (end > self.reader && start <= self.reader.saturating_add(ahead))
+        idle
     }
-}
 
-/// The thread that decodes.
-fn run(blob: &Blob, known: &Arc<Known>) {
-    let _leaving = Leaving { blob, known };
-    let frontier: Arc<dyn admission::Frontier> = Arc::<Known>::clone(known);
-    let Some(_admission) = blob.context.frontiers.admit(&frontier) else {
-        return;
-    };
-    if let Err(error) = decode(blob, known) {
-        let mut state = known.frontier.lock();
-        match error.kind() {
-            ErrorKind::Environment => state.trouble = Some(error),
-            _ => state.failure = Some(error),
-        }
-    }
-}
-
-/// Reports the end of the decoder, by return or by panic.
-struct Leaving<'a> {
-    blob: &'a Blob,
-    known: &'a Known,
-}
-
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        let mut state = self.known.frontier.lock();
-        state.decoder = Decoder::Absent;
-        state.latest = None;
-        if thread::panicking() {
-            state.trouble = Some(Error::Io {
-                action: "decode",
-                subject: self.blob.subject.to_string(),
-                source: Arc::new(io::Error::other("the decoder panicked")),
-            });
-        }
-        // What was decoded of a blob that is not the manifest's shall not keep others out.
-        if state.closed && !state.serving {
-            let cache = &self.blob.context.cache;
-            for number in 0..state.spans.spans.len() as u32 {
-                cache.served(self.known.key(number), usize::MAX);
+    /// What the decoder, which is at `at`, shall do there. Of a blob that is not proven no more than
+    /// `most` bytes are decoded, of which the next span has `span`.
+    pub(super) fn order(&mut self, at: u64, span: u64, most: u64) -> Order {
+        match (&self.blob, &self.decoder) {
+            (BlobState::Closed { .. }, _) | (_, Decoder::Leaving) => Order::Leave,
+            (BlobState::Hashing, _) => match at == 0 || at.saturating_add(span) <= most {
+                true => Order::Decode,
+                false => Order::AwaitTheHash,
+            },
+            (BlobState::Proven, _) if at < self.goal => {
+                self.decoder = Decoder::Working;
+                Order::Decode
+            }
+            (BlobState::Proven, _) => {
+                self.decoder = Decoder::Idle;
+                Order::AwaitReaders
             }
         }
-        drop(state);
-        self.known.frontier.moved.notify_all();
     }
-}
 
-/// Decodes from the frontier on, as long as that is wanted, while another thread reads and verifies
-/// the blob some blocks ahead.
-fn decode(blob: &Blob, known: &Known) -> Result<()> {
-    thread::scope(|scope| decode_beside(scope, blob, known))
-}
-
-fn decode_beside<'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    blob: &'scope Blob,
-    known: &'scope Known,
-) -> Result<()> {
-    let (frontier, subject) = (&known.frontier, &blob.subject);
-    let fail = |error: io::Error| lift(error, subject);
-    let Entered {
-        mut gunzip,
-        mut history,
-        mut number,
-        mut at,
-    } = enter(scope, blob, known)?;
-    let mut orders = Orders::new(blob, known);
-    while orders.next(at) {
-        let wanted = blob.span().min(blob.content_end().saturating_sub(at)) as usize;
-        let window = history.len();
-        let (buffers, len) = (&blob.context.buffers, WINDOW + wanted + SLOP);
-        // It has no other unit; the hash that it may wait for has its own.
-        let (_unit, mut buffer, _) = buffers.take_unit(len, 0, Term::Long, subject)?;
-        let out = buffer.as_mut();
-        if let Some(front) = out.get_mut(..window) {
-            front.copy_from_slice(&history);
-        }
-        let mut pos = window;
-        gunzip
-            .decode_into(out, &mut pos, window + wanted)
-            .map_err(fail)?;
-        let decoded = out.get(..pos).unwrap_or_default();
-        if pos < window + wanted {
-            return Err(ends_early(subject));
-        }
-        history = decoded
-            .get(pos.saturating_sub(WINDOW)..)
-            .unwrap_or_default()
-            .to_vec();
-        Stats::add(&blob.context.stats.chunks_decoded, 1);
-        let start = at;
-        at += (pos - window) as u64;
-        let next = if at < blob.content_end() {
-            let mark = gunzip.mark(decoded).map_err(fail)?;
-            let (bit, checkpoint, member) = mark.ok_or_else(|| ends_early(subject))?;
-            let (span, unstored) = seek_point(blob, frontier, at, bit, checkpoint)?;
-            Some((span, member, unstored))
-        } else {
-            // A match may have crossed the end of the span, and even have reached the file's.
-            let end = window + (blob.content_end() - start) as usize;
-            let extra = decoded.get(end..).unwrap_or_default().to_vec();
-            gunzip.read_behind(decoded);
-            blob.expected.check_rest(&mut extra.chain(&mut gunzip))?;
-            at = blob.content_end();
-            if !orders.wait_for_the_hash() {
-                return Ok(());
-            }
-            None
+    /// Somebody reads `at..end`, near the frontier or not: it moves on ahead of those that are near.
+    /// True when a decoder has something to do.
+    pub(super) fn note(&mut self, at: u64, end: u64, ahead: u64) -> bool {
+        let Reach::Open(Mark { at: here, .. }) = self.reach else {
+            return false;
         };
-        let len = (at - start) as usize;
-        let bytes = behind(buffer.freeze(), window, len);
-        let last = next.is_none();
-        publish(blob, known, number, start..at, bytes, next);
-        if last {
-            return Ok(());
+        if ahead == 0 || at.saturating_add(ahead) < here {
+            return false;
         }
-        number = number.checked_add(1).ok_or_else(|| missing(subject))?;
-    }
-    Ok(())
-}
-
-/// The `len` bytes behind a window. A cache counts what it is given: a short span must not hold one.
-fn behind(decoded: Bytes, window: usize, len: usize) -> Bytes {
-    let bytes = decoded.slice(window..window + len);
-    match window > len / 16 {
-        true => Bytes::copy_from_slice(&bytes),
-        false => bytes,
-    }
-}
-
-/// A decoder that stands at the frontier.
-struct Entered {
-    gunzip: Gunzip<'static, FetchedAhead>,
-    /// What it has decoded before.
-    history: Vec<u8>,
-    /// The span that begins there,
-    number: u32,
-    /// and where that is.
-    at: u64,
-}
-
-fn enter<'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    blob: &'scope Blob,
-    known: &'scope Known,
-) -> Result<Entered> {
-    let (frontier, subject) = (&known.frontier, &blob.subject);
-    let (number, at, member, unstored) = {
-        let state = frontier.lock();
-        let number = state.spans.spans.len().saturating_sub(1);
-        (number, state.covered, state.member, state.unstored.clone())
-    };
-    let place = frontier.place(number).ok_or_else(|| missing(subject))?;
-    let (bit, checkpoint) = match unstored {
-        Some(unstored) => (unstored.bit, unstored.checkpoint.clone()),
-        None => place.checkpoint(subject)?,
-    };
-    let member = (at > 0).then_some(member);
-    let source = FetchedAhead::start(scope, blob, &known.digests, bit / 8)?;
-    let gunzip = Gunzip::enter(source, bit, &checkpoint, member);
-    Ok(Entered {
-        gunzip: gunzip.map_err(|error| lift(error, subject))?,
-        history: checkpoint.window,
-        number: u32::try_from(number).map_err(|_| missing(subject))?,
-        at,
-    })
-}
-
-/// The span that begins at `at`, with its checkpoint in the store, or in memory where that has no room.
-fn seek_point(
-    blob: &Blob,
-    frontier: &Frontier,
-    at: u64,
-    bit: u64,
-    checkpoint: Checkpoint,
-) -> Result<(Span, Option<Arc<Unstored>>)> {
-    let dir = blob.context.index_dir.as_deref();
-    // Made under the lock, written outside of it.
-    let (disk, limiter) = (blob.tuning.disk, &blob.context.limiter);
-    let store = frontier.lock().spans.store(dir, disk, limiter);
-    let stored = store
-        .and_then(|store| store.append(&checkpoint.to_bytes()))
-        .map_err(|error| lift(error, &blob.subject))?;
-    if let Some(checkpoint) = stored {
-        let entry = Entry::Gzip { bit, checkpoint };
-        return Ok((Span { out: at, entry }, None));
-    }
-    let entry = frontier.lock().spans.entry_after(at);
-    let entry = entry.ok_or_else(|| missing(&blob.subject))?;
-    let unstored = Unstored::new(bit, checkpoint, blob)?;
-    Ok((Span { out: at, entry }, Some(Arc::new(unstored))))
-}
-
-/// Makes a span known, and what comes next; after the last one, the index is saved before.
-fn publish(
-    blob: &Blob,
-    known: &Known,
-    number: u32,
-    span: std::ops::Range<u64>,
-    bytes: Bytes,
-    next: Option<(Span, Member, Option<Arc<Unstored>>)>,
-) {
-    let (frontier, cache) = (&known.frontier, &blob.context.cache);
-    let kept = match (&next, known.digests.all()) {
-        (None, Some(blocks)) => {
-            let mut spans = frontier.lock().spans.clone();
-            blob.save_index(blocks, &mut spans);
-            Some(spans)
+        self.reader = end;
+        if at <= here.saturating_add(ahead) {
+            self.goal = self.goal.max(end.saturating_add(ahead));
         }
-        _ => None,
-    };
-    let wanted = frontier.lock().wants(span.start, span.end, blob);
-    if wanted {
-        cache.insert(known.key(number), bytes.clone());
+        self.goal > here
     }
-    let mut state = frontier.lock();
-    match next {
-        Some((next, member, unstored)) => {
-            state.spans.spans.push(next);
-            (state.covered, state.member) = (next.out, member);
-            state.unstored = unstored;
+
+    /// A reader waits for byte `at`.
+    pub(super) fn await_byte(&mut self, at: u64) {
+        self.goal = self.goal.max(at.saturating_add(1));
+        self.waiting.push(at);
+    }
+
+    /// A reader no longer waits for byte `at`.
+    pub(super) fn await_no_longer(&mut self, at: u64) {
+        if let Some(index) = self.waiting.iter().position(|place| *place == at) {
+            self.waiting.swap_remove(index);
         }
-        None => {
-            if let Some(kept) = kept {
-                state.spans = kept;
+    }
+
+    /// A span was decoded: the frontier moves to where the next one starts.
+    pub(super) fn advance(&mut self, next: Span, mark: Mark, latest: Option<(u32, Unproven)>) {
+        self.spans.spans.push(next);
+        self.reach = Reach::Open(mark);
+        self.latest = latest;
+    }
+
+    /// The last span was decoded, and all that follows it checked.
+    pub(super) fn complete(&mut self, kept: Option<Spans>, latest: Option<(u32, Unproven)>) {
+        if let Some(kept) = kept {
+            self.spans = kept;
+        }
+        self.reach = Reach::Complete;
+        self.latest = latest;
+    }
+
+    /// What lies beyond the frontier cannot be decoded.
+    pub(super) fn break_off(&mut self, error: Error) {
+        if let Reach::Open(Mark { at, .. }) = self.reach {
+            self.reach = Reach::Broken { at, error };
+        }
+    }
+
+    /// The decoder has ended, because of something that may be otherwise another time, or of nothing.
+    pub(super) fn end_decoder(&mut self, trouble: Option<Error>) {
+        self.decoder = Decoder::Absent(trouble);
+        self.latest = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spans::Entry;
+    use super::*;
+
+    fn span(out: u64) -> Span {
+        let entry = Entry::GzipStart;
+        Span { out, entry }
+    }
+
+    fn mark(at: u64) -> Mark {
+        Mark {
+            at,
+            member: Member::default(),
+            unstored: None,
+        }
+    }
+
+    fn error(text: &str) -> Error {
+        Error::corrupt("layer", text)
+    }
+
+    fn never(state: &State, at: u64) -> String {
+        match state.obstacle(at, "layer") {
+            Some(Obstacle::Never(error)) => error.to_string(),
+            Some(Obstacle::Decoding) => "decoding".into(),
+            Some(Obstacle::NoDecoder) => "no decoder".into(),
+            None => "passed".into(),
+        }
+    }
+
+    #[test]
+    fn what_stands_between_a_reader_and_a_byte_follows_from_the_states() {
+        let frontier = Frontier::at_the_start(span(0));
+        let state = &mut *frontier.lock();
+        assert_eq!(never(state, 0), "no decoder");
+        state.start();
+        assert_eq!(never(state, 0), "decoding");
+        state.advance(span(100), mark(100), None);
+        assert_eq!(
+            (never(state, 99), never(state, 100)),
+            ("passed".into(), "decoding".into())
+        );
+        state.end_decoder(Some(error("has trouble")));
+        assert!(state.wants_a_decoder(), "trouble may pass");
+        assert_eq!(never(state, 100), "layer: has trouble");
+        state.start();
+        state.break_off(error("is bad"));
+        state.break_off(error("is worse"));
+        state.end_decoder(None);
+        assert!(!state.wants_a_decoder());
+        assert_eq!(never(state, 100), "layer: is bad");
+        state.close(Some(error("is closed")));
+        assert_eq!(
+            (never(state, 99), never(state, 100)),
+            ("passed".into(), "layer: is bad".into())
+        );
+
+        let frontier = Frontier::at_the_start(span(0));
+        let state = &mut *frontier.lock();
+        state.start();
+        state.complete(None, None);
+        assert_eq!(never(state, u64::MAX), "passed");
+        assert!(!state.wants_a_decoder());
+    }
+
+    #[test]
+    fn who_is_closed_stays_so_with_the_first_reason() {
+        for proven in [false, true] {
+            let frontier = Frontier::at_the_start(span(0));
+            let state = &mut *frontier.lock();
+            if proven {
+                state.prove();
             }
-            state.covered = u64::MAX;
-            state.unstored = None;
-        }
-    }
-    let too_large = bytes.len() as u64 > cache.capacity();
-    state.latest = (wanted && too_large).then_some((number, bytes));
-    drop(state);
-    frontier.moved.notify_all();
-}
-
-/// Decides when the decoder goes on.
-struct Orders<'a> {
-    blob: &'a Blob,
-    known: &'a Known,
-    /// What had been read from the model when it was last looked at.
-    read: u64,
-    /// Nobody reads: go on to the end.
-    alone: bool,
-}
-
-impl<'a> Orders<'a> {
-    fn new(blob: &'a Blob, known: &'a Known) -> Orders<'a> {
-        Orders {
-            blob,
-            known,
-            read: 0,
-            alone: false,
+            state.close(None);
+            assert_eq!(never(state, 5), "layer: is no longer read");
+            state.close(Some(error("was found bad")));
+            state.close(Some(error("once more")));
+            state.prove();
+            assert_eq!(never(state, 5), "layer: was found bad");
+            assert_eq!((state.is_closed(), state.is_proven()), (true, proven));
+            assert!(!state.wants_a_decoder() && !state.wants(0, 10, 100, 100));
+            assert_eq!(state.order(0, 10, 100), Order::Leave);
         }
     }
 
-    /// Waits until the span at the frontier, which is at `at`, shall be decoded; false when the
-    /// decoder shall end.
-    fn next(&mut self, at: u64) -> bool {
-        let frontier = &self.known.frontier;
-        let mut state = frontier.lock();
-        loop {
-            if state.closed || state.leave {
-                return false;
-            }
-            if !state.serving {
-                let most = self.blob.hold().saturating_add(self.blob.ahead());
-                let fits = at.saturating_add(self.blob.span()) <= most;
-                if fits || at == 0 {
-                    return true;
-                }
-                state = wait(&frontier.orders, state);
-                continue;
-            }
-            if at < state.goal {
-                state.decoder = Decoder::Works;
-                self.alone = false;
-                return true;
-            }
-            state.decoder = Decoder::Idle;
-            if self.blob.context.frontiers.is_wanted() {
-                return false;
-            }
-            if self.alone && self.is_quiet() {
-                return true;
-            }
-            let (again, waited) = frontier
-                .orders
-                .wait_timeout(state, self.blob.tuning.idle)
-                .unwrap_or_else(PoisonError::into_inner);
-            state = again;
-            self.alone = self.is_quiet() && waited.timed_out();
+    #[test]
+    fn the_decoder_is_told_what_the_states_say() {
+        let frontier = Frontier::at_the_start(span(0));
+        let state = &mut *frontier.lock();
+        state.start();
+        // Behind the hash: the first span always, then as far as there is room.
+        for (at, order) in [
+            (0, Order::Decode),
+            (40, Order::Decode),
+            (41, Order::AwaitTheHash),
+        ] {
+            assert_eq!(
+                state.order(at, if at == 0 { 99 } else { 10 }, 50),
+                order,
+                "{at}"
+            );
         }
+        assert!(!state.send_home(), "who works is not sent home");
+        state.advance(span(50), mark(50), None);
+        state.prove();
+        assert_eq!(state.order(50, 10, 50), Order::AwaitReaders);
+        assert!(state.note(45, 55, 20));
+        assert_eq!(state.order(50, 10, 50), Order::Decode);
+        assert!(!state.send_home());
+        state.advance(span(90), mark(90), None);
+        assert_eq!(state.order(90, 10, 50), Order::AwaitReaders);
+        // Too far behind, and too far ahead: neither is followed; who waits is.
+        assert!(!state.note(60, 69, 20) && !state.note(111, 120, 20));
+        state.await_byte(130);
+        assert_eq!(state.order(90, 10, 50), Order::Decode);
+        state.advance(span(131), mark(131), None);
+        assert_eq!(state.order(131, 10, 50), Order::AwaitReaders);
+        assert!(state.send_home() && !state.send_home());
+        assert_eq!(state.order(131, 10, 50), Order::Leave);
+        state.end_decoder(None);
+        assert!(state.wants_a_decoder());
     }
 
-    /// True when nothing was read from the model since the last call.
-    fn is_quiet(&mut self) -> bool {
-        let read = self.blob.context.stats.bytes_read();
-        std::mem::replace(&mut self.read, read) == read
+    #[test]
+    fn a_span_is_kept_for_who_waits_or_will_soon_get_there() {
+        let frontier = Frontier::at_the_start(span(0));
+        let state = &mut *frontier.lock();
+        assert!(state.wants(0, 500, 100, 0) && state.wants(50, 100, 100, 0));
+        assert!(!state.wants(50, 101, 100, 0));
+        state.prove();
+        state.note(0, 10, 20);
+        assert!(state.wants(0, 11, 0, 20) && state.wants(30, 40, 0, 20));
+        assert!(!state.wants(0, 10, 0, 20) && !state.wants(31, 40, 0, 20));
+        state.await_byte(1_000);
+        assert!(state.wants(1_000, 1_001, 0, 20) && !state.wants(990, 1_000, 0, 20));
+        state.await_no_longer(1_000);
+        assert!(!state.wants(1_000, 1_001, 0, 20));
     }
-
-    /// Waits until the digest of the blob was found right; false when the decoder shall end.
-    fn wait_for_the_hash(&self) -> bool {
-        let frontier = &self.known.frontier;
-        let mut state = frontier.lock();
-        while !state.serving && !state.closed {
-            state = wait(&frontier.orders, state);
-        }
-        !state.closed
-    }
-}
-
-fn wait<'a>(condition: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-    condition
-        .wait(state)
-        .unwrap_or_else(PoisonError::into_inner)
-}
-
-fn ends_early(subject: &str) -> Error {
-    Error::malformed(subject, "the layer ends inside its file")
 }

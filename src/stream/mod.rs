@@ -14,6 +14,7 @@ mod index;
     reason = "directories that were made a moment ago, and are removed only when they are empty"
 )]
 pub(crate) mod index_dir;
+mod known;
 mod on_demand;
 mod packing;
 mod pass;

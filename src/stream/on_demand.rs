@@ -6,7 +6,7 @@
 //! to be the manifest's.
 //!
 //! - A gzip stream is decoded as far as its readers get, by a thread that starts together with the
-//!   hash: see `frontier`. What it finds wrong beyond the hash (a damaged stream, several files) is
+//!   hash: see `known`. What it finds wrong beyond the hash (a damaged stream, several files) is
 //!   the error of all reads from there on; the last span is served only after everything was checked.
 //! - All others, and small ones, are checked to their end before anything is served: see `pass`.
 //!   [`verify`](Stream::verify) does so with every stream, and after it has failed, nothing is served
@@ -27,7 +27,7 @@ use super::advance::Advance;
 use super::blob::Blob;
 use super::expected::Expected;
 use super::facts::{Fact, Guess, Plan};
-use super::frontier::Known;
+use super::known::Known;
 use super::packing::Packing;
 use super::pass::{Listener, Pass};
 use super::reader::VerifiedReader;
@@ -419,7 +419,7 @@ impl Stream {
             Stats::add(&context.stats.cache_hits, 1);
             return Some(bytes);
         }
-        known.frontier.latest(unit.number)
+        known.latest(unit.number)
     }
 
     fn decode_whole(&self, known: &Arc<Known>) -> Result<Bytes> {
@@ -549,7 +549,7 @@ struct Hashing<'a> {
 impl Hashing<'_> {
     /// The hash is right: from here on, the layer is served.
     fn done(self, fact: Fact) {
-        self.known.serve(fact);
+        self.known.serve(self.blob, fact);
         std::mem::forget(self);
     }
 }

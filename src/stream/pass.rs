@@ -5,7 +5,7 @@
 //! decoded counts only once the digest is the manifest's.
 //!
 //! For a large gzip layer the pass only hashes; its decoder outlives it: see
-//! [`frontier`](super::frontier).
+//! [`known`](super::known).
 
 use std::io::{self, Read};
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::blob::Blob;
-use super::frontier::Known;
+use super::known::Known;
 use super::on_demand::Unit;
 use super::*;
 use crate::codec::inflate::tests::sample;
