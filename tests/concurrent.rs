@@ -12,23 +12,7 @@ use modeloci::model::OpenOptions;
 use modeloci::oci::OciConfig;
 use modeloci::pack::{self, Output, PackOptions};
 use modeloci::{Compression, Model};
-
-/// A small generator: the same numbers for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 33
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-}
+use modeloci_test_support::random::Random;
 
 /// Content with chunks of every kind: noise, weights, text, zeros.
 fn content(len: usize, seed: u64) -> Vec<u8> {

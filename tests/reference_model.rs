@@ -18,6 +18,7 @@ use modeloci::model::{Inode, NodeKind, OpenOptions};
 use modeloci::oci::OciConfig;
 use modeloci::pack::{self, Output, PackOptions};
 use modeloci::{Algorithm, Compression, Model};
+use modeloci_test_support::random::Random;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -48,19 +49,13 @@ fn content() -> impl Strategy<Value = Vec<u8>> {
         2 => 0usize..5 * chunk,
     ];
     (size, 0u8..4, any::<u64>()).prop_map(|(size, kind, seed)| {
-        let mut state = seed | 1;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state
-        };
+        let mut random = Random(seed | 1);
         (0..size)
             .map(|n| match kind {
-                0 => random() as u8,
+                0 => random.next() as u8,
                 // The bytes of weights: every other one from a skewed distribution.
-                1 if n % 2 == 1 => 0x3c | (random() & random() & 3) as u8,
-                1 => random() as u8,
+                1 if n % 2 == 1 => 0x3c | (random.next() & random.next() & 3) as u8,
+                1 => random.next() as u8,
                 2 => b"{\"tensor\": [1, 22, 333], }"[(n + (n / 97) * (seed as usize % 7)) % 26],
                 _ => 0,
             })

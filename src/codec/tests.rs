@@ -8,22 +8,12 @@ use super::*;
 
 /// Seeded data of the shapes that chunks have.
 pub(super) mod shapes {
-    /// xorshift64*.
-    pub(in crate::codec) struct Random(pub(in crate::codec) u64);
+    use modeloci_test_support::random::Random;
 
-    impl Random {
-        pub(in crate::codec) fn next(&mut self) -> u64 {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-        }
-
-        /// Near a normal distribution: the sum of twelve uniform numbers.
-        fn weight(&mut self) -> f32 {
-            let uniform = |_| (self.next() >> 11) as f64 / (1u64 << 53) as f64;
-            ((0..12).map(uniform).sum::<f64>() - 6.0) as f32 * 0.02
-        }
+    /// Near a normal distribution: the sum of twelve uniform numbers.
+    fn weight(random: &mut Random) -> f32 {
+        let uniform = |_| (random.next() >> 11) as f64 / (1u64 << 53) as f64;
+        ((0..12).map(uniform).sum::<f64>() - 6.0) as f32 * 0.02
     }
 
     pub(in crate::codec) fn random(len: usize, seed: u64) -> Vec<u8> {
@@ -33,7 +23,7 @@ pub(super) mod shapes {
 
     pub(in crate::codec) fn bf16(len: usize, seed: u64) -> Vec<u8> {
         let mut random = Random(seed | 1);
-        let weight = |_| ((random.weight().to_bits() >> 16) as u16).to_le_bytes();
+        let weight = |_| ((weight(&mut random).to_bits() >> 16) as u16).to_le_bytes();
         let mut bytes: Vec<u8> = (0..len.div_ceil(2)).flat_map(weight).collect();
         bytes.truncate(len);
         bytes
@@ -41,7 +31,7 @@ pub(super) mod shapes {
 
     pub(in crate::codec) fn fp32(len: usize, seed: u64) -> Vec<u8> {
         let mut random = Random(seed | 1);
-        let weight = |_| random.weight().to_le_bytes();
+        let weight = |_| weight(&mut random).to_le_bytes();
         let mut bytes: Vec<u8> = (0..len.div_ceil(4)).flat_map(weight).collect();
         bytes.truncate(len);
         bytes

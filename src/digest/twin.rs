@@ -313,20 +313,13 @@ mod x86 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use modeloci_test_support::noise;
 
-    fn bytes(len: usize, seed: u32) -> Vec<u8> {
-        let mut state = seed;
-        let next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        };
-        std::iter::repeat_with(next).take(len).collect()
-    }
+    use super::*;
 
     #[test]
     fn is_the_library_s_sha256_for_every_length() {
-        let data = bytes(300, 1);
+        let data = noise(1, 300);
         for len in 0..=data.len() {
             let mut hasher = Sha256::new();
             hasher.update(&data[..len]);
@@ -336,7 +329,7 @@ mod tests {
 
     #[test]
     fn two_streams_do_not_disturb_each_other_however_they_are_cut() {
-        let (a, b) = (bytes(5_000, 2), bytes(4_000, 3));
+        let (a, b) = (noise(2, 5_000), noise(3, 4_000));
         for (a_piece, b_piece) in [
             (1, 1),
             (64, 64),
@@ -362,7 +355,7 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     fn this_machine_tests_the_interleaved_rounds_where_it_can() {
         // Both variants against each other; the other tests take whichever is chosen.
-        let (a, b) = (bytes(64 * 40, 4), bytes(64 * 40, 5));
+        let (a, b) = (noise(4, 64 * 40), noise(5, 64 * 40));
         let ((a_blocks, _), (b_blocks, _)) = (a.as_chunks(), b.as_chunks());
         let mut expected = [INITIAL; 2];
         compress256(&mut expected[0], a_blocks);

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use modeloci_test_support::random::Random;
 use serde_json::{Value, json};
 
 use super::config::parse_metadata;
@@ -499,13 +500,8 @@ fn k12_metadata() {
 /// Text changed at random: never a panic, and what is accepted is written as it was read.
 #[test]
 fn j0_a_damaged_document_is_refused_or_round_trips() {
-    let mut state = 5u64;
-    let mut random = move |n: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % n
-    };
+    let mut random = Random(5);
+    let mut random = |n| random.below(n);
     let seed = manifest().to_string().into_bytes();
     let pieces: [&[u8]; 12] = [
         b"{}",

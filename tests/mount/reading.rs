@@ -8,6 +8,7 @@ use std::thread;
 
 use crate::harness::{Mapped, PACKAGINGS, Packaging, Scene, sample};
 use crate::support;
+use crate::support::random::Random;
 
 #[test]
 fn every_file_has_its_bytes() {
@@ -45,11 +46,10 @@ fn shared_descriptor(scene: Scene) {
         .map(|seed| {
             let (bytes, file) = (Arc::clone(&bytes), Arc::clone(&file));
             thread::spawn(move || {
-                let mut state = seed + 1;
+                let mut random = Random(seed + 1);
                 for _ in 0..100 {
-                    state = state.wrapping_mul(6_364_136_223_846_793_005) + 1;
-                    let start = (state >> 20) as usize % bytes.len();
-                    let len = ((state >> 8) as usize % 200_000).min(bytes.len() - start);
+                    let start = random.below(bytes.len());
+                    let len = random.below(200_000).min(bytes.len() - start);
                     let mut buf = vec![0; len];
                     file.read_exact_at(&mut buf, start as u64).unwrap();
                     assert!(buf == bytes[start..start + len], "{start}+{len}");

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use modeloci_test_support::random::Random;
+
 use super::*;
 
 fn cost(frequencies: &[u32], lengths: &[u8]) -> u64 {
@@ -44,21 +46,14 @@ fn huffman_cost(frequencies: &[u32]) -> u64 {
     cost
 }
 
-fn pseudo_random(seed: &mut u64) -> u32 {
-    *seed = seed
-        .wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1_442_695_040_888_963_407);
-    (*seed >> 33) as u32
-}
-
 #[test]
 fn limited_lengths_are_optimal() {
-    let mut seed = 1;
+    let mut random = Random(1);
     for round in 0..300 {
         let symbols = 2 + round % 5;
         let limit = 3 + (round % 2) as u8;
         let frequencies: Vec<u32> = (0..symbols)
-            .map(|_| 1 + (pseudo_random(&mut seed) >> (pseudo_random(&mut seed) % 31)))
+            .map(|_| 1 + ((random.next() >> 33) as u32 >> random.below(31)))
             .collect();
         let lengths = limited_lengths(&frequencies, limit);
         assert!(is_complete(&lengths), "{frequencies:?}: {lengths:?}");
@@ -73,10 +68,10 @@ fn limited_lengths_are_optimal() {
 
 #[test]
 fn a_limit_that_does_not_bind_gives_a_huffman_code() {
-    let mut seed = 7;
+    let mut random = Random(7);
     for _ in 0..20 {
         let frequencies: Vec<u32> = (0..257)
-            .map(|_| 100 + pseudo_random(&mut seed) % 10_000)
+            .map(|_| 100 + random.below(10_000) as u32)
             .collect();
         let lengths = limited_lengths(&frequencies, 15);
         assert_eq!(cost(&frequencies, &lengths), huffman_cost(&frequencies));
@@ -135,11 +130,11 @@ fn read(bytes: &[u8]) -> Result<DynamicHeader, CodecError> {
 
 #[test]
 fn headers_round_trip() {
-    let mut seed = 3;
+    let mut random = Random(3);
     for round in 0..60 {
-        let symbols = 257 + pseudo_random(&mut seed) as usize % 30;
+        let symbols = 257 + random.below(30);
         let mut frequencies: Vec<u32> = (0..symbols)
-            .map(|_| (pseudo_random(&mut seed) % 100).saturating_sub(round * 2))
+            .map(|_| (random.below(100) as u32).saturating_sub(round * 2))
             .collect();
         frequencies[END_OF_BLOCK] = 1;
         frequencies[0] = 1;

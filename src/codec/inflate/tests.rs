@@ -2,22 +2,17 @@
 
 use std::io::Write as _;
 
+use modeloci_test_support::random::Random;
 use proptest::prelude::*;
 
 use super::*;
 
 /// Text-like, weight-like, constant and random bytes, one after the other.
 pub(crate) fn sample(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut next = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut data = Vec::with_capacity(len + 8);
     while data.len() < len {
-        let n = next();
+        let n = random.next();
         match data.len() * 4 / len.max(1) {
             0 => data.extend_from_slice(
                 [&b"\"token\": "[..], b"the ", b"weights ", b"12345, "][n as usize % 4],

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use modeloci_test_support::random::Random;
+
 use super::super::bits::BitWriter;
 use super::super::huffman::{
     DISTANCES, LENGTHS, canonical_codes, limited_lengths, write_dynamic_header,
@@ -184,7 +186,7 @@ fn symbol(table: &[(u32, u32)], value: usize) -> (usize, u32, u32) {
 
 /// Writes a dynamic block, not the last, whose codes are as random as `random`: some symbols have
 /// codes of one bit, others of 15.
-fn write_block(random: &mut shapes::Random, tokens: &[Token], bits: &mut BitWriter) {
+fn write_block(random: &mut Random, tokens: &[Token], bits: &mut BitWriter) {
     let mut code = |symbols: usize| {
         let spread = random.next() % 20;
         let mut frequency = |_| 1 << (random.next() % (spread + 1));
@@ -216,7 +218,7 @@ fn write_block(random: &mut shapes::Random, tokens: &[Token], bits: &mut BitWrit
 
 /// Random tokens in random blocks, and what they mean.
 fn random_segment(seed: u64, tokens: usize) -> (Vec<u8>, Vec<u8>) {
-    let mut random = shapes::Random(seed | 1);
+    let mut random = Random(seed | 1);
     let mut below = |n: usize| (random.next() >> 16) as usize % n;
     let mut expected = Vec::new();
     let mut all = Vec::new();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use modeloci_test_support::random::Random;
 use rustix::fs::{CWD, RenameFlags};
 
 use super::*;
@@ -23,17 +24,14 @@ fn runs(few: u64) -> u64 {
 
 /// Exchanges pairs of names without a rest, while `work` is done.
 fn while_exchanging<T>(pairs: &[(PathBuf, PathBuf)], work: impl FnOnce() -> T) -> T {
-    let mut state = 1_u64;
+    let mut random = Random(1);
     let exchange = || {
         for (a, b) in pairs {
             rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
         }
         // Shorter than a step of packing, or longer than all of it, and all between: some runs
         // succeed, and each step meets each state.
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        let pause = Duration::from_micros(1 << ((state >> 33) % 17));
+        let pause = Duration::from_micros(1 << random.below(17));
         let began = Instant::now();
         while began.elapsed() < pause {
             std::hint::spin_loop();

@@ -1,5 +1,7 @@
 //! Layers that are damaged, that lie, or that change: never a wrong byte, always the right error.
 
+use modeloci_test_support::random::Random;
+
 use super::*;
 
 /// The error of a layer, whether opening or reading it meets it.
@@ -306,13 +308,8 @@ fn l1_what_is_served_of_a_forged_stream_is_what_others_decode() {
         parts(|part| zstd(part, 3)),
         zstd_plain(&tar),
     ];
-    let mut state = 7u64;
-    let mut random = move |n: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % n
-    };
+    let mut random = Random(7);
+    let mut random = |n| random.below(n);
     let mut served = 0;
     for round in 0..3_000 {
         let mut blob = seeds[round % seeds.len()].clone();

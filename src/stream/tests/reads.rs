@@ -1,5 +1,7 @@
 //! Good layers of every producer, read at every place.
 
+use modeloci_test_support::noise;
+
 use super::*;
 
 fn producers(tar: &[u8]) -> Vec<(String, Vec<u8>)> {
@@ -364,12 +366,8 @@ const SLOP_ALLOWED: usize = 1024;
 fn a_match_that_leaves_a_span_may_end_the_file() {
     const LEN: usize = 40_250 - 512; // behind the tar header: 250 bytes beyond the first span
     for random in (0..258).step_by(7) {
-        let mut data: Vec<u8> = (0..LEN as u32).map(|_| b'a').collect();
-        let mut state = 1u32;
-        for byte in &mut data[..random] {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            *byte = (state >> 24) as u8;
-        }
+        let mut data = noise(1, random);
+        data.resize(LEN, b'a');
         let blob = gzip(&tar_of(&data), 6);
         assert_reads(&open_small(&blob), &data, &format!("{random} random bytes"));
     }

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use modeloci_test_support::random::Random;
+
 use super::*;
 use crate::error::ErrorKind;
 use crate::tar::raw::{RawHeader, RawTar};
@@ -234,13 +236,8 @@ fn errors_of_the_stream_keep_their_kind() {
 /// Bytes changed at random: never a panic, and what is read does not depend on how the stream comes.
 #[test]
 fn t0_a_damaged_stream_is_read_alike_in_pieces_and_at_once() {
-    let mut state = 3u64;
-    let mut random = move |n: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % n
-    };
+    let mut random = Random(3);
+    let mut random = |n| random.below(n);
     let seed = sample().finish();
     let mut accepted = 0;
     for _ in 0..4_000 {

@@ -14,7 +14,7 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Xorshift: the same numbers on every run.
+/// xorshift64*: the same numbers on every run. From a seed of zero there is nothing but zeros.
 pub struct Random(pub u64);
 
 impl Random {
@@ -22,10 +22,11 @@ impl Random {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        // The lowest bits are the least random ones.
+        ((self.next() >> 16) % end as u64) as usize
     }
 }

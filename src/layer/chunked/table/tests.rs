@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use modeloci_test_support::random::Random;
+
 use super::*;
 use crate::ErrorKind;
 use crate::layer::wrap::{unwrap, wrap};
@@ -182,13 +184,8 @@ fn wrapped_tables_decode_to_nothing_and_unwrap_to_themselves() {
 /// is accepted tiles the data.
 #[test]
 fn l9_tables_of_extreme_numbers_are_refused_or_sound() {
-    let mut state = 1u64;
-    let mut random = move |n: u64| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % n
-    };
+    let mut random = Random(1);
+    let mut random = |n: u64| random.below(n as usize) as u64;
     let mut accepted = 0;
     for round in 0..60_000 {
         let framing = [Framing::Gzip, Framing::Zstd, Framing::Plain][round % 3];
