@@ -15,6 +15,8 @@ use modeloci::oci::{Descriptor, Index, OCI_LAYOUT, OciConfig, OciManifest, annot
 use modeloci::pack::{self, Output, PackOptions};
 use modeloci::source::{BlobSource, ReadAt};
 use modeloci::{Algorithm, Compression, Digest, ErrorKind, Model, Result};
+use modeloci_test_support::compressed;
+use modeloci_test_support::random::Random;
 
 #[path = "support/plain.rs"]
 #[allow(dead_code)]
@@ -329,7 +331,7 @@ fn l9_every_lie_of_a_pinned_table_gives_the_same_bytes_or_an_error() {
 /// layer smaller, the range of the table lies beyond its end.
 #[test]
 fn l9_a_recompressed_layer_is_read_without_its_table() {
-    use std::io::{Read as _, Write as _};
+    use std::io::Read as _;
     let content: Vec<u8> = (0..200_000u32).map(|n| (n / 5_000) as u8).collect();
     let sample = sample_of(
         content.clone(),
@@ -340,10 +342,8 @@ fn l9_a_recompressed_layer_is_read_without_its_table() {
     flate2::read::GzDecoder::new(&sample.layer[..])
         .read_to_end(&mut tar)
         .unwrap();
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    gzip.write_all(&tar).unwrap();
     let layers = [
-        gzip.finish().unwrap(),
+        compressed::gzip(&tar, 9),
         zstd::bulk::compress(&tar, 19).unwrap(),
         tar,
     ];
@@ -362,13 +362,8 @@ fn l9_a_recompressed_layer_is_read_without_its_table() {
 /// bit of every byte.
 #[test]
 fn d3_l9_literal_only_chunks_give_the_same_bytes_or_an_error() {
-    let mut state = 1u64;
-    let mut random = || {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (state >> 56) as u8
-    };
+    let mut random = Random(1);
+    let mut random = || random.next() as u8;
     let content: Vec<u8> = (0..10_000)
         .flat_map(|_| [random(), 0x3c | random() & random() & 3])
         .collect();

@@ -4,7 +4,6 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -167,9 +166,7 @@ fn tar(directories: usize, name: &str, content: &[u8]) -> Vec<u8> {
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(9));
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
+    modeloci_test_support::compressed::gzip(bytes, 9)
 }
 
 fn layer(media_type: &str, blob: &[u8], path: &str) -> Descriptor {

@@ -80,9 +80,7 @@ fn tar_as(name: &str, data: &[u8]) -> Vec<u8> {
 }
 
 fn gzip(data: &[u8], level: u32) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
-    encoder.write_all(data).unwrap();
-    encoder.finish().unwrap()
+    modeloci_test_support::compressed::gzip(data, level)
 }
 
 /// A gzip stream around deflate bytes of any strategy.

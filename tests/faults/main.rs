@@ -144,9 +144,7 @@ fn foreign(dir: &Path, files: &Files, layer: impl Fn(Vec<u8>) -> Vec<u8>) {
 }
 
 fn gzip(bytes: Vec<u8>) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    io::Write::write_all(&mut encoder, &bytes).unwrap();
-    encoder.finish().unwrap()
+    support::compressed::gzip(&bytes, 1)
 }
 
 fn options() -> OpenOptions {

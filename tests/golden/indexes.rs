@@ -12,6 +12,8 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::golden;
+use crate::support::compressed::{stored_gzip, stored_zstd};
+use crate::support::forge::{Header, Tar};
 use crate::support::{noise, sha256, write_layers};
 use crate::workspace::{Workspace, output};
 
@@ -29,64 +31,24 @@ struct Layer {
 
 /// The tar of one file, `weights.bin`.
 fn tar(bytes: &[u8]) -> Vec<u8> {
-    let mut header = [0; 512];
-    let mut field = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
-    field(0, b"weights.bin");
-    field(100, b"0000644\0");
-    field(108, b"0000000\0");
-    field(116, b"0000000\0");
-    field(124, format!("{:011o}\0", bytes.len()).as_bytes());
-    field(136, format!("{:011o}\0", 1_600_000_000).as_bytes());
-    field(148, b"        ");
-    field(156, b"0");
-    field(257, b"ustar\x0000");
-    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    let mut tar = header.to_vec();
-    tar.extend(bytes);
-    tar.resize(tar.len().next_multiple_of(512) + 1024, 0);
-    tar
+    let mtime = format!("{:011o}\0", 1_600_000_000);
+    let header = Header::file("weights.bin", bytes.len() as u64).put(136, mtime.as_bytes());
+    Tar::new().entry(header, bytes).end()
 }
 
-/// RFC 1952, with stored blocks.
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
-    for block in bytes.chunks(40_000) {
-        let length = block.len() as u16;
-        out.push(0);
-        out.extend(length.to_le_bytes());
-        out.extend((!length).to_le_bytes());
-        out.extend(block);
-    }
-    out.extend([1, 0, 0, 0xff, 0xff]);
-    out.extend(crc32fast::hash(bytes).to_le_bytes());
-    out.extend((bytes.len() as u32).to_le_bytes());
-    out
-}
-
-/// RFC 8878: a frame for each megabyte, with raw blocks.
+/// A frame for each megabyte.
 fn zstd(bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for frame in bytes.chunks(1 << 20) {
-        // A single segment, with its size in four bytes.
-        out.extend([0x28, 0xb5, 0x2f, 0xfd, 0b1010_0000]);
-        out.extend((frame.len() as u32).to_le_bytes());
-        let blocks = frame.len().div_ceil(100_000);
-        for (number, block) in frame.chunks(100_000).enumerate() {
-            let last = u32::from(number + 1 == blocks);
-            let header = (block.len() as u32) << 3 | last;
-            out.extend(&header.to_le_bytes()[..3]);
-            out.extend(block);
-        }
-    }
-    out
+    bytes.chunks(1 << 20).flat_map(stored_zstd).collect()
 }
 
 fn layers(bytes: &[u8]) -> [Layer; 3] {
     let tar = tar(bytes);
     let layer = |media_type, blob| Layer { media_type, blob };
     [
-        layer("application/vnd.oci.image.layer.v1.tar+gzip", gzip(&tar)),
+        layer(
+            "application/vnd.oci.image.layer.v1.tar+gzip",
+            stored_gzip(&tar),
+        ),
         layer("application/vnd.oci.image.layer.v1.tar+zstd", zstd(&tar)),
         layer("application/octet-stream", bytes.to_vec()),
     ]

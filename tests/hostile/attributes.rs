@@ -14,6 +14,7 @@ use modeloci::source::{BlobSource, ReadAt};
 use modeloci::unpack::{UnpackOptions, unpack};
 use modeloci::{Digest, ErrorKind, Model, Result};
 
+use crate::compressed::{stored_gzip, stored_zstd};
 use crate::forge::{Header, Layout, Tar, gzip, layer, noise};
 use crate::mounted::Mounted;
 use crate::sandbox::Sandbox;
@@ -40,13 +41,8 @@ impl Packaging {
     fn pack(self, tar: &[u8]) -> Vec<u8> {
         match self {
             Packaging::Raw | Packaging::Tar => tar.to_vec(),
-            Packaging::Gzip => {
-                let mut encoder =
-                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
-                std::io::Write::write_all(&mut encoder, tar).unwrap();
-                encoder.finish().unwrap()
-            }
-            Packaging::Zstd => stored_frame(tar),
+            Packaging::Gzip => stored_gzip(tar),
+            Packaging::Zstd => stored_zstd(tar),
         }
     }
 
@@ -58,19 +54,6 @@ impl Packaging {
             Packaging::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
         }
     }
-}
-
-/// A zstd frame of raw blocks (RFC 8878, section 3.1.1).
-fn stored_frame(bytes: &[u8]) -> Vec<u8> {
-    let mut frame = b"\x28\xb5\x2f\xfd\xa0".to_vec(); // single segment, size in 4 bytes
-    frame.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-    let mut blocks = bytes.chunks(64 << 10).peekable();
-    while let Some(block) = blocks.next() {
-        let header = (block.len() as u32) << 3 | u32::from(blocks.peek().is_none());
-        frame.extend_from_slice(&header.to_le_bytes()[..3]);
-        frame.extend_from_slice(block);
-    }
-    frame
 }
 
 fn header(size: usize, mtime: u64) -> Header {
@@ -562,7 +545,7 @@ fn l10_l13_a_packaging_is_confirmed() {
 /// Several files, the first of them empty: refused, not cut down to the first.
 #[test]
 fn l10_files_behind_an_empty_one_are_not_dropped() {
-    for pack in [|t: &[u8]| t.to_vec(), gzip, stored_frame] {
+    for pack in [|t: &[u8]| t.to_vec(), gzip, stored_zstd] {
         let tar = Tar::new().file("bad.bin", b"").file("more.bin", b"more");
         let layout = Layout::of_layers([("bad.bin", pack(&tar.end())), ("x", layer("x", b"x"))]);
         let digest = layout.layer_digest(0);

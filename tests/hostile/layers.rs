@@ -1,7 +1,6 @@
 //! l: the streams inside layers.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use modeloci::layer::table::Framing;
@@ -10,6 +9,7 @@ use modeloci::model::OpenOptions;
 use modeloci::{Algorithm, Digest, ErrorKind, Model};
 use serde_json::{Value, json};
 
+use crate::compressed;
 use crate::forge::{BLOCK, Header, Layout, Random, Tar, digest, gzip, layer, noise, record};
 use crate::mounted::Mounted;
 use crate::packing;
@@ -156,13 +156,13 @@ fn l2_trailing_bytes() {
 
 /// `length` zeros behind `head`, as gzip, without ever holding them.
 fn bomb(head: &[u8], length: u64) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(9));
-    encoder.write_all(head).unwrap();
-    let zeros = vec![0; 1 << 20];
-    for _ in 0..length >> 20 {
-        encoder.write_all(&zeros).unwrap();
-    }
-    encoder.finish().unwrap()
+    compressed::gzip_of(9, |out| {
+        out.write_all(head).unwrap();
+        let zeros = vec![0; 1 << 20];
+        for _ in 0..length >> 20 {
+            out.write_all(&zeros).unwrap();
+        }
+    })
 }
 
 #[test]

@@ -11,6 +11,8 @@ use modeloci::limits;
 use crate::harness::{BINARY, Done, Mounted, PACKAGINGS, Packaging, Scene, kill, lives, until};
 use crate::size;
 use crate::support;
+use crate::support::compressed::gzip;
+use crate::support::random::Random;
 use crate::workspace::{available, python_has};
 
 const MIB: u64 = 1 << 20;
@@ -161,13 +163,10 @@ fn r16_the_default_cache_follows_the_group() {
     let mount = Mounted(scene.path("mnt"));
     assert_eq!(mount.count("cache_size_bytes"), 48 * MIB);
     let file = fs::File::open(mount.path("weights.bin")).unwrap();
-    let mut random = 1_u64;
+    let mut random = Random(1);
     for _ in 0..2_000 {
         use std::os::unix::fs::FileExt as _;
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        let at = (random >> 20) as usize % (bytes.len() - 4096);
+        let at = random.below(bytes.len() - 4096);
         let mut buf = [0; 4096];
         file.read_exact_at(&mut buf, at as u64).unwrap();
         assert!(buf == bytes[at..at + 4096], "{at}");
@@ -362,12 +361,7 @@ fn mixture(scene: &Scene, len: usize) {
             encoder.finish().unwrap()
         }
     };
-    let gzip = |tar: &[u8]| {
-        let level = flate2::Compression::fast();
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-        encoder.write_all(tar).unwrap();
-        encoder.finish().unwrap()
-    };
+    let gzip = |tar: &[u8]| gzip(tar, 1);
     let frames = |tar: &[u8]| tar.chunks(3 << 20).flat_map(window(22)).collect();
     type Pack<'a> = Box<dyn Fn(&[u8]) -> Vec<u8> + 'a>;
     let kinds: [(&str, Pack<'_>); 6] = [

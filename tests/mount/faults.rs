@@ -1,7 +1,7 @@
 //! Damage and trouble while mounted: one file fails, the rest goes on.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -418,11 +418,12 @@ fn one_read_that_waits_for_a_layer_holds_up_no_other_file() {
         header.set_mode(0o644);
         header.set_path(name).unwrap();
         header.set_cksum();
-        let mut layer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        layer.write_all(header.as_bytes()).unwrap();
-        content.for_each(|bytes| layer.write_all(&bytes).unwrap());
-        layer.write_all(&[0; 1024]).unwrap();
-        (name.to_string(), layer.finish().unwrap())
+        let layer = support::compressed::gzip_of(1, |out| {
+            out.write_all(header.as_bytes()).unwrap();
+            content.for_each(|bytes| out.write_all(&bytes).unwrap());
+            out.write_all(&[0; 1024]).unwrap();
+        });
+        (name.to_string(), layer)
     };
     let zeros = vec![0; 1 << 20];
     let layers = [

@@ -1,6 +1,6 @@
 //! Forges archives byte by byte: what no honest writer writes.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -119,9 +119,7 @@ pub fn record(key: &str, value: &str) -> String {
 }
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
+    crate::compressed::gzip(bytes, 6)
 }
 
 /// A layer as other tools write it: tar and gzip, one file.

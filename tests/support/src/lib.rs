@@ -12,11 +12,10 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+pub mod compressed;
 pub mod documented;
 pub mod forge;
 pub mod machine;
@@ -104,9 +103,11 @@ pub fn write_layers<B: AsRef<[u8]>>(
 /// The layer of a file; names that end in `.sh` are executable.
 fn layer(name: &str, bytes: &[u8]) -> Vec<u8> {
     let mode = if name.ends_with(".sh") { 0o755 } else { 0o640 };
-    let mut layer = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-    append(&mut layer, name, bytes, mode);
-    layer.into_inner().unwrap().finish().unwrap()
+    compressed::gzip_of(1, |out| {
+        let mut layer = tar::Builder::new(out);
+        append(&mut layer, name, bytes, mode);
+        layer.finish().unwrap();
+    })
 }
 
 fn append(tar: &mut tar::Builder<impl std::io::Write>, name: &str, bytes: &[u8], mode: u32) {

@@ -1,6 +1,5 @@
 //! The same with real layers of a real model, whose storage stands still when a test says so.
 
-use std::io::Write as _;
 use std::iter;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -143,9 +142,7 @@ fn link(target: &str) -> Vec<u8> {
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
+    modeloci_test_support::compressed::gzip(bytes, 1)
 }
 
 /// In frames that decode alone.
