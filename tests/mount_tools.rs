@@ -56,7 +56,7 @@ impl Scene {
     #[track_caller]
     fn each(&self, script: &str) {
         for (i, mount) in self.mounts.iter().enumerate() {
-            let scratch = self.workspace.path(&format!("scratch-{i}"));
+            let scratch = self.workspace.path(format!("scratch-{i}"));
             shell(
                 script,
                 &[

@@ -98,7 +98,7 @@ fn workspace() -> Workspace {
     let workspace = Workspace::new();
     for name in ARCHIVES {
         let name = format!("{name}.tar");
-        fs::copy(golden(&name), workspace.path(&name)).unwrap();
+        fs::copy(golden(&name), workspace.path(name)).unwrap();
     }
     workspace
 }
@@ -155,7 +155,7 @@ fn every_archive_unpacks_to_the_same_files() {
 fn every_archive_mounts_as_the_same_files() {
     let workspace = workspace();
     for name in ARCHIVES {
-        let mount = workspace.mount(&workspace.path(&format!("{name}.tar")));
+        let mount = workspace.mount(&workspace.path(format!("{name}.tar")));
         assert_eq!(found(&mount.0), expected(name), "{name}");
     }
 }

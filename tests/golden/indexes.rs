@@ -111,7 +111,7 @@ fn check(Layer { media_type, blob }: &Layer, bytes: &[u8]) {
     let titled = ("weights.bin".to_string(), blob);
     write_layers(&archive, media_type, [titled].into_iter());
     let name = format!("sha256-{}.idx", sha256(blob));
-    let path = workspace.path(".cache/modeloci/seek-tables").join(&name);
+    let path = workspace.cache().join("seek-tables").join(&name);
     let ino = || fs::metadata(&path).unwrap().ino();
 
     // This version's own.

@@ -254,13 +254,8 @@ fn without(sandbox: &Sandbox, setup: &str, user: bool) -> Option<Run> {
     let binary = sandbox.path(".bin/modeloci");
     let script = format!("{setup} && exec {become_user} \"$0\" mount --no-index a.tar mnt");
     let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "sh", "-c", &script])
-        .arg(binary)
-        .current_dir(sandbox.root())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args(["--mount", "sh", "-c", &script]).arg(binary);
+    sandbox.settle(&mut command);
     Some(finish(command, setup))
 }
 

@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::ops::Deref;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::machine;
+use crate::workspace::Workspace;
 
 /// What no command on a small input may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,31 +22,20 @@ const ADDRESS_SPACE: u64 = 1 << 20;
 const NOBODY: u32 = 65534;
 
 /// A temporary directory in which commands run.
-pub(crate) struct Sandbox(tempfile::TempDir);
+pub(crate) struct Sandbox(Workspace);
+
+impl Deref for Sandbox {
+    type Target = Workspace;
+
+    fn deref(&self) -> &Workspace {
+        &self.0
+    }
+}
 
 impl Sandbox {
     pub(crate) fn new() -> Sandbox {
         machine::set_up();
-        let dir = tempfile::tempdir().unwrap();
-        // An ordinary user must get in, too.
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        Sandbox(dir)
-    }
-
-    pub(crate) fn root(&self) -> &Path {
-        self.0.path()
-    }
-
-    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// Writes a file, and the directories above it.
-    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, bytes).unwrap();
-        path
+        Sandbox(Workspace::new())
     }
 
     pub(crate) fn mkdir(&self, name: &str) -> PathBuf {
@@ -74,12 +65,9 @@ impl Sandbox {
         command
     }
 
-    fn settle(&self, command: &mut Command) {
+    pub(crate) fn settle(&self, command: &mut Command) {
+        self.0.settle(command);
         command
-            .current_dir(self.root())
-            .env_remove("MODELOCI_LOG")
-            .env_remove("SOURCE_DATE_EPOCH")
-            .env("XDG_CACHE_HOME", self.path(".cache"))
             // An arena per thread reserves address space that nobody uses.
             .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::null())

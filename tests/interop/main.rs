@@ -107,7 +107,7 @@ struct Layout {
 impl Layout {
     fn of(workspace: &Workspace, archive: &Path) -> Layout {
         let name = archive.file_name().unwrap().to_str().unwrap();
-        let root = workspace.path(&format!("layout-{name}"));
+        let root = workspace.path(format!("layout-{name}"));
         fs::create_dir(&root).unwrap();
         shell("tar -xf \"$1\" -C \"$2\"", &[archive, &root]);
         let manifest = fs::read(root.join("manifest.json")).unwrap();

@@ -240,9 +240,9 @@ fn skopeo_copies_the_archive() {
     for method in ["auto", "zstd", "none"] {
         let archive = workspace.pack(&model, &format!("{method}.tar"), &["--compression", method]);
         let original = Layout::of(&workspace, &archive);
-        let copy = workspace.path(&format!("{method}-copy.tar"));
-        let directory = workspace.path(&format!("{method}-dir"));
-        let layout = workspace.path(&format!("{method}-layout"));
+        let copy = workspace.path(format!("{method}-copy.tar"));
+        let directory = workspace.path(format!("{method}-dir"));
+        let layout = workspace.path(format!("{method}-layout"));
         shell(
             "copy() { skopeo --insecure-policy copy --quiet \"$@\"; }
              copy \"oci-archive:$1\" \"dir:$2\"

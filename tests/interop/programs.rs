@@ -65,7 +65,7 @@ fn all_extract(options: &[&[&str]], extractors: &[Extractor]) {
             if !has(program) {
                 continue;
             }
-            let out = workspace.path(&format!("{i}-{j}"));
+            let out = workspace.path(format!("{i}-{j}"));
             fs::create_dir(&out).unwrap();
             let script = if script.contains("$@") {
                 script.to_string()

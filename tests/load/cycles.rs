@@ -97,7 +97,7 @@ fn names(dir: PathBuf) -> Vec<String> {
 
 /// Seek tables of foreign layers, and whatever else is beside them.
 fn index(scene: &Scene) -> Vec<String> {
-    names(scene.path("cache/modeloci/seek-tables"))
+    names(scene.seek_tables())
 }
 
 fn scene(packaging: Packaging) -> Scene {
@@ -174,7 +174,7 @@ fn r6_a_thousand_kills_under_load() {
         });
         // What writers of seek tables left is removed a day later.
         for name in index(&scene) {
-            let path = scene.path("cache/modeloci/seek-tables").join(&name);
+            let path = scene.seek_tables().join(&name);
             if name.ends_with(".idx") {
                 fs::remove_file(path).unwrap();
             } else if name != "CACHEDIR.TAG" {

@@ -147,11 +147,9 @@ fn r16_the_default_cache_follows_the_group() {
     let mount_in = |limit: u64, options: &[&str]| {
         let group = Group::new(limit)?;
         let mut command = group.command(BINARY);
-        let paths = [scene.path("m.tar"), scene.path("mnt")];
+        scene.settle(&mut command);
         command
-            .arg("mount")
-            .args(paths)
-            .arg("--no-index")
+            .args(["mount", "m.tar", "mnt", "--no-index"])
             .args(options);
         Some((group, Done::of(&mut command)))
     };
@@ -223,10 +221,8 @@ fn read_in_little_memory(scene: &Scene, cache: u64, piece: u64, options: &[&str]
     let mut command = group.command(BINARY);
     command
         .args(["mount", "m.tar", "mnt", "--cache-size", &cache.to_string()])
-        .args(options)
-        .current_dir(scene.path(""))
-        .env("XDG_CACHE_HOME", scene.path("cache"))
-        .env("TMPDIR", scene.path("tmp"));
+        .args(options);
+    scene.settle(&mut command);
     Done::of(&mut command).ok();
     let mount = Mounted(scene.path("mnt"));
     let pid = mount.pid();
@@ -413,9 +409,8 @@ fn r16_a_mixture_of_layers_in_the_promised_memory() {
                 "--cache-size",
                 &cache,
             ])
-            .args(["-o", &loops])
-            .current_dir(scene.path(""))
-            .env("TMPDIR", scene.path("tmp"));
+            .args(["-o", &loops]);
+        scene.settle(&mut command);
         Done::of(&mut command).ok();
         let mount = Mounted(scene.path("mnt"));
         let pid = mount.pid();

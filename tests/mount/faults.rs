@@ -2,13 +2,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{FileExt as _, chown};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::harness::{
-    BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, kill, lives, mounts_at, shell,
-    until,
+    Done, Mounted, Packaging, Scene, Server, errno, is_root, kill, lives, mounts_at, until,
 };
 use crate::support;
 
@@ -257,11 +256,9 @@ fn r3_what_is_healthy_again_is_served_again() {
 #[test]
 fn r8_few_descriptors_are_enough() {
     for scene in Scene::each() {
-        shell(
-            "cd \"$1\" && ulimit -n 32 && exec \"$2\" mount m.tar mnt --no-index",
-            &[scene.path("").as_os_str(), BINARY.as_ref()],
-        )
-        .ok();
+        scene
+            .shell("ulimit -n 32 && exec \"$2\" mount m.tar mnt --no-index")
+            .ok();
         let mount = Mounted(scene.path("mnt"));
         for (name, bytes) in &scene.files {
             assert!(&fs::read(mount.path(name)).unwrap() == bytes);
@@ -272,20 +269,17 @@ fn r8_few_descriptors_are_enough() {
 #[test]
 fn r8_too_few_threads_are_a_clear_error() {
     let scene = Scene::new();
-    let dir = scene.path("");
     // Limits of processes do not hold for root.
     let user = if is_root() {
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
         chown(scene.path("mnt"), Some(65534), Some(65534)).unwrap();
         "setpriv --reuid=65534 --regid=65534 --clear-groups"
     } else {
         ""
     };
     let mount = Mounted(scene.path("mnt"));
-    let done = shell(
-        &format!("cd \"$1\" && exec {user} prlimit --nproc=4 \"$2\" mount m.tar mnt --no-index"),
-        &[dir.as_os_str(), BINARY.as_ref()],
-    );
+    let done = scene.shell(&format!(
+        "exec {user} prlimit --nproc=4 \"$2\" mount m.tar mnt --no-index"
+    ));
     done.fails(5, "error: ");
     assert_eq!(mounts_at(&mount.0), 0);
 }
@@ -359,15 +353,7 @@ fn r13_a_closed_stderr_blocks_nothing() {
     drop(server.child.stderr.take());
     serves_everything(&scene, server);
 
-    let mut command = Command::new("sh");
-    command
-        .args([
-            "-c",
-            "exec \"$1\" mount m.tar mnt -f -vvv 2>&- >&- <&-",
-            "sh",
-            BINARY,
-        ])
-        .current_dir(scene.path(""));
+    let command = scene.script("exec \"$2\" mount m.tar mnt -f -vvv 2>&- >&- <&-", &[]);
     let server = Server::start(command, scene.path("mnt"));
     serves_everything(&scene, server);
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support;
+use crate::support::workspace::Workspace;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_modeloci");
 /// Longest wait for anything.
@@ -49,7 +50,7 @@ pub(crate) const PACKAGINGS: [Packaging; 5] = [
 
 /// A temporary directory with an archive `m.tar` and an empty directory `mnt`.
 pub(crate) struct Scene {
-    dir: tempfile::TempDir,
+    workspace: Workspace,
     pub(crate) digest: String,
     pub(crate) files: Vec<(String, Vec<u8>)>,
     pub(crate) packaging: Packaging,
@@ -109,12 +110,12 @@ impl Scene {
     /// No archive yet.
     pub(crate) fn empty(packaging: Packaging) -> Scene {
         support::machine::set_up();
-        let dir = tempfile::tempdir().unwrap();
+        let workspace = Workspace::new();
         for name in ["mnt", "tmp"] {
-            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::create_dir(workspace.path(name)).unwrap();
         }
         Scene {
-            dir,
+            workspace,
             digest: String::new(),
             files: Vec::new(),
             packaging,
@@ -135,7 +136,12 @@ impl Scene {
 
     /// The canonical path of something in the directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().canonicalize().unwrap().join(name)
+        self.workspace.root().canonicalize().unwrap().join(name)
+    }
+
+    /// Where seek tables of foreign layers are kept.
+    pub(crate) fn seek_tables(&self) -> PathBuf {
+        self.workspace.cache().join("seek-tables")
     }
 
     /// Waits until the log, `log` of the scene, tells of the end of a prefetch.
@@ -150,19 +156,33 @@ impl Scene {
         &self.files.iter().find(|(n, _)| n == name).unwrap().1
     }
 
-    /// The binary with arguments, in the directory, without a user's cache.
+    /// The binary with arguments, in the directory.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
+        self.settle(command.args(args));
         command
-            .args(args)
-            .current_dir(self.dir.path())
-            .env("XDG_CACHE_HOME", self.dir.path().join("cache"))
-            .env("XDG_STATE_HOME", self.dir.path().join("state"))
-            .env("TMPDIR", self.dir.path().join("tmp"))
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("MODELOCI_LOG")
-            .stdin(Stdio::null());
+    }
+
+    /// The command runs in the directory, and leaves nothing elsewhere.
+    pub(crate) fn settle(&self, command: &mut Command) {
+        self.workspace.settle(command);
+        command.env("TMPDIR", self.path("tmp")).stdin(Stdio::null());
+    }
+
+    /// A shell script in the directory, which is `$1`; the binary is `$2`, and what follows `more`.
+    pub(crate) fn script(&self, script: &str, more: &[&OsStr]) -> Command {
+        let mut command = Command::new("sh");
+        let mnt = self.path("mnt");
+        command.args(["-c", script, "sh"]);
+        // Without a slash at its end.
+        command.arg(mnt.parent().unwrap()).arg(BINARY).args(more);
+        self.settle(&mut command);
         command
+    }
+
+    /// Runs such a script.
+    pub(crate) fn shell(&self, script: &str) -> Done {
+        Done::of(&mut self.script(script, &[]))
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Done {
@@ -438,15 +458,4 @@ impl Drop for Mapped {
         // SAFETY: unmaps what `new` has mapped.
         unsafe { libc::munmap(self.0, self.1) };
     }
-}
-
-/// Runs a shell script.
-pub(crate) fn shell(script: &str, args: &[&OsStr]) -> Done {
-    Done::of(
-        Command::new("sh")
-            .arg("-c")
-            .arg(script)
-            .arg("sh")
-            .args(args),
-    )
 }

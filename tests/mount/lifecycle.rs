@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::documented;
 use crate::harness::{
     BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, kill, lives, mounts_at,
-    needs_root, shell, until,
+    needs_root, until,
 };
 use crate::meanwhile::meanwhile;
 use crate::support;
@@ -112,13 +112,9 @@ fn readiness_is_told_to_whoever_asks() {
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
     let ready = scene.path("ready");
-    let mut command = Command::new("sh");
+    let script = "exec \"$2\" mount m.tar mnt --foreground --ready-fd 9 9>\"$3\"";
+    let mut command = scene.script(script, &[ready.as_os_str()]);
     command
-        .arg("-c")
-        .arg("exec \"$1\" mount m.tar mnt --foreground --ready-fd 9 9>\"$2\"")
-        .args(["sh", BINARY])
-        .arg(&ready)
-        .current_dir(scene.path(""))
         .env("NOTIFY_SOCKET", scene.path("notify"))
         .stderr(Stdio::null());
     let mut server = Server::start(command, scene.path("mnt"));
@@ -141,10 +137,7 @@ fn readiness_is_told_to_whoever_asks() {
 #[test]
 fn a_mount_that_runs_out_of_descriptors_is_detached() {
     let scene = Scene::new();
-    let done = shell(
-        "cd \"$1\" && ulimit -n 5 && exec \"$2\" mount m.tar mnt --foreground --no-index",
-        &[scene.path("").as_os_str(), BINARY.as_ref()],
-    );
+    let done = scene.shell("ulimit -n 5 && exec \"$2\" mount m.tar mnt --foreground --no-index");
     done.fails(5, "too many open files");
     assert_eq!(mounts_at(&scene.path("mnt")), 0);
 }
@@ -153,10 +146,9 @@ fn a_mount_that_runs_out_of_descriptors_is_detached() {
 fn a_starter_that_dies_leaves_no_mount() {
     let scene = Scene::new();
     // The reader of the pipe is gone before the mount is ready.
-    let done = shell(
-        "cd \"$1\" && { \"$2\" mount m.tar mnt --foreground --ready-fd 9 9>&1 >/dev/null; \
+    let done = scene.shell(
+        "{ \"$2\" mount m.tar mnt --foreground --ready-fd 9 9>&1 >/dev/null; \
          echo $? >code; } | true; until test -s code; do sleep 0.05; done; cat code",
-        &[scene.path("").as_os_str(), BINARY.as_ref()],
     );
     assert_eq!(done.out.trim(), "5", "{}", done.err);
     assert_eq!(mounts_at(&scene.path("mnt")), 0);

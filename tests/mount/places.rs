@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use crate::harness::{
-    BINARY, Done, Mounted, Scene, is_root, kill, lives, mounts_at, needs_root, shell, until,
+    BINARY, Done, Mounted, Scene, is_root, kill, lives, mounts_at, needs_root, until,
 };
 
 #[test]
@@ -210,14 +210,10 @@ fn mounted_twice(scene: Scene) {
 
 /// Runs a script in a mount namespace of its own, where it may hide what it likes.
 fn hidden(script: &str, scene: &Scene) -> Done {
-    let dir = scene.path("");
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
     chown(scene.path("mnt"), Some(65534), Some(65534)).unwrap();
-    let args = [dir.as_os_str(), BINARY.as_ref()];
-    shell(
-        &format!("exec unshare --mount --propagation private sh -c '{script}' sh \"$@\""),
-        &args,
-    )
+    scene.shell(&format!(
+        "exec unshare --mount --propagation private sh -c '{script}' sh \"$@\""
+    ))
 }
 
 #[test]

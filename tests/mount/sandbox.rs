@@ -18,7 +18,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::harness::{
     BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, kill, lives, mounts_at,
-    needs_root, shell, until,
+    needs_root, until,
 };
 use crate::support;
 
@@ -181,7 +181,7 @@ fn e18_whoever_takes_over_a_server_gets_nowhere() {
 /// Unpacks `m.tar` as an image-layout directory.
 fn layout(scene: &Scene) {
     let script = "mkdir \"$1/layout\" && tar -xf \"$1/m.tar\" -C \"$1/layout\"";
-    shell(script, &[scene.path("").as_os_str()]).ok();
+    scene.shell(script).ok();
 }
 
 #[cfg(debug_assertions)]
@@ -201,11 +201,9 @@ fn e18_a_layout_directory_of_another_user_is_served_to_root() {
     }
     let scene = Scene::new();
     layout(&scene);
-    shell(
-        "chown -R 65534:65534 \"$1/layout\" && chmod -R go= \"$1/layout\"",
-        &[scene.path("").as_os_str()],
-    )
-    .ok();
+    scene
+        .shell("chown -R 65534:65534 \"$1/layout\" && chmod -R go= \"$1/layout\"")
+        .ok();
     scene.run(&["mount", "layout", "mnt"]).ok();
     let mount = Mounted(scene.path("mnt"));
     for (name, bytes) in &scene.files {
@@ -292,7 +290,7 @@ fn e18_a_server_writes_indexes_and_is_given_temporary_files() {
         }
     };
     let indexes = || {
-        let entries = fs::read_dir(scene.path("cache/modeloci/seek-tables"));
+        let entries = fs::read_dir(scene.seek_tables());
         let names = entries.into_iter().flatten().flatten();
         let names = names.filter_map(|entry| entry.file_name().into_string().ok());
         names.filter(|name| name.ends_with(".idx")).count()

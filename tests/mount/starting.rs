@@ -14,9 +14,7 @@ use std::time::Duration;
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use crate::harness::{
-    BINARY, Done, Mounted, Scene, Server, kill, lives, mounts_at, needs_root, shell, until,
-};
+use crate::harness::{Done, Mounted, Scene, Server, kill, lives, mounts_at, needs_root, until};
 use crate::meanwhile::meanwhile;
 
 /// How often a race is run: a thousand times in long tests.
@@ -206,14 +204,13 @@ fn m9_no_working_directory_of_the_starter_is_kept() {
 #[test]
 fn m9_an_interrupt_that_the_starter_ignores_is_ignored_in_the_background_too() {
     let scene = Scene::new();
-    let script = "cd \"$1\" && trap '' INT HUP && exec \"$2\" mount m.tar mnt --no-index";
+    let script = "trap '' INT HUP && exec \"$2\" mount m.tar mnt --no-index";
     for ignored in [true, false] {
         let script = match ignored {
             true => script.to_string(),
             false => script.replace("trap '' INT HUP && ", ""),
         };
-        let dir = scene.path("mnt").parent().unwrap().to_path_buf();
-        shell(&script, &[dir.as_os_str(), BINARY.as_ref()]).ok();
+        scene.shell(&script).ok();
         let mount = Mounted(scene.path("mnt"));
         let (keeper, server) = (mount.pid(), mount.server());
         for signal in [libc::SIGINT, libc::SIGHUP] {
@@ -257,15 +254,10 @@ fn m9_an_archive_that_is_given_as_a_descriptor_is_served() {
 fn m9_an_interrupt_that_the_starter_ignores_stays_ignored() {
     let scene = Scene::new();
     for (signal, number) in [("INT", libc::SIGINT), ("HUP", libc::SIGHUP)] {
-        let mut command = Command::new("sh");
-        command
-            .arg("-c")
-            .arg(format!(
-                "trap '' {signal}; exec \"$1\" mount m.tar mnt --foreground --no-index"
-            ))
-            .args(["sh", BINARY])
-            .current_dir(scene.path(""))
-            .stderr(Stdio::null());
+        let script =
+            format!("trap '' {signal}; exec \"$2\" mount m.tar mnt --foreground --no-index");
+        let mut command = scene.script(&script, &[]);
+        command.stderr(Stdio::null());
         let mut server = Server::start(command, scene.path("mnt"));
         server.signal(number);
         thread::sleep(Duration::from_millis(200));
@@ -328,13 +320,10 @@ fn r8_a_small_address_space_is_an_error_at_the_start() {
     let mut refused = 0;
     for limit in ["-v", "-d"] {
         for mib in [96, 128, 192, 256, 384, 512, 768, 1024] {
-            let done = shell(
-                &format!(
-                    "cd \"$1\" && ulimit {limit} {} && exec \"$2\" mount m.tar mnt --no-index",
-                    mib * 1024
-                ),
-                &[scene.path("").as_os_str(), BINARY.as_ref()],
-            );
+            let done = scene.shell(&format!(
+                "ulimit {limit} {} && exec \"$2\" mount m.tar mnt --no-index",
+                mib * 1024
+            ));
             if done.code == Some(0) {
                 let mount = Mounted(scene.path("mnt"));
                 let read = fs::read(mount.path("weights.bin")).unwrap();
@@ -349,12 +338,12 @@ fn r8_a_small_address_space_is_an_error_at_the_start() {
     }
     assert!((4..16).contains(&refused), "{refused}");
     // With less to keep it fits.
-    shell(
-        "cd \"$1\" && ulimit -v 300000 && exec \"$2\" mount m.tar mnt --no-index --cache-size 16M \
-         -o threads=2",
-        &[scene.path("").as_os_str(), BINARY.as_ref()],
-    )
-    .ok();
+    scene
+        .shell(
+            "ulimit -v 300000 && exec \"$2\" mount m.tar mnt --no-index --cache-size 16M \
+             -o threads=2",
+        )
+        .ok();
     let mount = Mounted(scene.path("mnt"));
     kill(mount.pid(), libc::SIGTERM);
     until("it is gone", || mounts_at(&mount.0) == 0);

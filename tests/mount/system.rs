@@ -1,22 +1,17 @@
 //! The system around a mount: its logger, mount(8) and fstab(5).
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::chown;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use crate::harness::{BINARY, Done, Scene, needs_root, shell, until};
+use crate::harness::{Done, Scene, needs_root, until};
 
 /// Runs a script in a mount namespace of its own: `$1` is the scene's directory, where it starts,
 /// and `$2` the binary.
 fn own_namespace(script: &str, scene: &Scene) -> Done {
-    let mnt = scene.path("mnt");
-    let dir = mnt.parent().unwrap(); // without a slash at its end
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
-    shell(
-        "cd \"$1\" && exec unshare --mount --propagation private sh -euc \"$3\" sh \"$1\" \"$2\"",
-        &[dir.as_os_str(), BINARY.as_ref(), script.as_ref()],
-    )
+    let run = "exec unshare --mount --propagation private sh -euc \"$3\" sh \"$1\" \"$2\"";
+    Done::of(&mut scene.script(run, &[script.as_ref()]))
 }
 
 /// The same, where mount(8) finds the binary as its helper.

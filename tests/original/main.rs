@@ -180,7 +180,7 @@ fn unpack_restores_every_file() {
     let workspace = Workspace::new();
     for (name, left_out) in ARCHIVES {
         let (config, expected) = expected(name);
-        let directory = workspace.path(&format!("unpacked-{name}"));
+        let directory = workspace.path(format!("unpacked-{name}"));
         let command = workspace
             .modeloci(&["unpack", "--json"])
             .arg(archive(name))

@@ -2,31 +2,26 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+use crate::workspace::{Workspace, output};
 
 /// An archive, mounted on a directory of its own until dropped.
 pub struct Mount {
     path: PathBuf,
-    _dir: tempfile::TempDir,
+    workspace: Workspace,
 }
 
 impl Mount {
     pub fn new(archive: &Path) -> Mount {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("mnt")).unwrap();
+        let workspace = Workspace::new();
         let mount = Mount {
-            path: dir.path().join("mnt"),
-            _dir: dir,
+            path: workspace.path("mnt"),
+            workspace,
         };
-        let done = Command::new(crate::binary())
-            .args(["mount", "--no-index", "--"])
-            .arg(archive)
-            .arg(mount.path())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "{said}");
+        fs::create_dir(mount.path()).unwrap();
+        let mut command = mount.workspace.modeloci(&["mount", "--no-index", "--"]);
+        output(command.arg(archive).arg(mount.path()));
         mount
     }
 

@@ -9,21 +9,43 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// A temporary directory.
-pub struct Workspace(tempfile::TempDir);
+/// A temporary directory. What the program keeps for its user is beside it, and ends with it.
+pub struct Workspace {
+    root: PathBuf,
+    user: PathBuf,
+    _dir: tempfile::TempDir,
+}
 
 impl Workspace {
     pub fn new() -> Workspace {
-        Workspace(tempfile::tempdir().unwrap())
+        let dir = tempfile::tempdir().unwrap();
+        // An ordinary user must get in, too.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let workspace = Workspace {
+            root: dir.path().join("root"),
+            user: dir.path().join("user"),
+            _dir: dir,
+        };
+        fs::create_dir(&workspace.root).unwrap();
+        workspace
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The path of something in the directory.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The program's directory for what it can make anew.
+    pub fn cache(&self) -> PathBuf {
+        self.user.join("cache/modeloci")
     }
 
     /// Writes a file and the directories above it; names that end in `.sh` are executable.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, bytes).unwrap();
@@ -33,16 +55,23 @@ impl Workspace {
         path
     }
 
-    /// The binary, in the directory, with a cache directory of its own.
+    /// The binary, in the directory.
     pub fn modeloci<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         let mut command = Command::new(crate::binary());
+        self.settle(command.args(args));
         command
-            .args(args)
-            .current_dir(self.0.path())
-            .env("XDG_CACHE_HOME", self.path(".cache"))
+    }
+
+    /// The command runs in the directory, with nothing of the caller's environment that matters, and
+    /// leaves nothing elsewhere: root's messages would go to `/var/log`.
+    pub fn settle(&self, command: &mut Command) {
+        command
+            .current_dir(&self.root)
+            .env("XDG_CACHE_HOME", self.user.join("cache"))
+            .env("XDG_STATE_HOME", self.user.join("state"))
+            .env_remove("NOTIFY_SOCKET")
             .env_remove("MODELOCI_LOG")
             .env_remove("SOURCE_DATE_EPOCH");
-        command
     }
 
     /// Packs `model` as `archive` with more options; returns the archive's path.
@@ -56,7 +85,7 @@ impl Workspace {
     /// Mounts an archive.
     pub fn mount(&self, archive: &Path) -> Mounted {
         let name = archive.file_name().unwrap().to_str().unwrap();
-        let mountpoint = self.path(&format!("mnt-{name}"));
+        let mountpoint = self.path(format!("mnt-{name}"));
         fs::create_dir(&mountpoint).unwrap();
         let mut command = self.modeloci(&["mount"]);
         output(command.arg(archive).arg(&mountpoint));
