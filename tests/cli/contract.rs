@@ -41,8 +41,8 @@ fn k24_a_config_that_keeps_its_schema_is_packed() {
     sandbox.model();
     sandbox.write("schema.json", SCHEMA);
     let metadata = r#"{"owner":"ml","energy":{"wh":0.5}}"#;
-    pack(&sandbox, &["--version", "1.0.0", "--metadata", metadata]).ok();
-    sandbox.run(&["inspect", "m.tar"]).ok();
+    pack(&sandbox, &["--version", "1.0.0", "--metadata", metadata]).quiet();
+    sandbox.run(&["inspect", "m.tar"]).quiet();
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn k24_each_violation_names_its_path_and_nothing_is_packed() {
         "--metadata",
         metadata,
     ];
-    let run = pack(&sandbox, &more).fails(2, "the config breaks its schema: ");
+    let run = pack(&sandbox, &more).refused(2, "the config breaks its schema: ");
     for path in [
         "/framework: ",
         "/metadata: ",
@@ -73,11 +73,11 @@ fn k24_each_violation_names_its_path_and_nothing_is_packed() {
     // What the files tell is part of the config.
     sandbox.write("model/m.onnx", b"\x08\x07\x12");
     let owner = ["--version", "1.0.0", "--metadata", r#"{"owner":"ml"}"#];
-    pack(&sandbox, &owner).ok();
+    pack(&sandbox, &owner).quiet();
     std::fs::remove_file(sandbox.path("m.tar")).unwrap();
     std::fs::remove_file(sandbox.path("model/m.onnx")).unwrap();
     sandbox.write("model/m.joblib", b"x");
-    let run = pack(&sandbox, &owner).fails(2, "/framework: ");
+    let run = pack(&sandbox, &owner).refused(2, "/framework: ");
     assert!(run.stderr.contains("sklearn"), "{}", run.stderr);
     assert_eq!(sandbox.names(), ["model", "schema.json"]);
 }
@@ -97,9 +97,9 @@ fn k24_what_is_no_schema_is_an_error_and_nothing_is_fetched() {
         ("false", "the config breaks its schema: /: "),
     ] {
         sandbox.write("schema.json", schema);
-        pack(&sandbox, &["--version", "1"]).fails(2, why);
+        pack(&sandbox, &["--version", "1"]).refused(2, why);
     }
     std::fs::remove_file(sandbox.path("schema.json")).unwrap();
-    pack(&sandbox, &["--version", "1"]).fails(5, "schema.json");
+    pack(&sandbox, &["--version", "1"]).refused(5, "schema.json");
     assert_eq!(sandbox.names(), ["model"]);
 }

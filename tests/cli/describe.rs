@@ -231,7 +231,7 @@ fn k20_framework_and_architecture_are_those_of_the_files() {
 fn k20_what_was_found_is_said() {
     let sandbox = Sandbox::new();
     sandbox.write("model/m.gguf", gguf("qwen3"));
-    let run = pack(&sandbox, &[]).ok();
+    let run = pack(&sandbox, &[]).quiet();
     assert!(
         run.text().contains("\n  Framework   : gguf\n"),
         "{}",
@@ -239,7 +239,7 @@ fn k20_what_was_found_is_said() {
     );
     let line = "\nFound:     framework gguf (m.gguf), architecture qwen3 (m.gguf)\n";
     assert!(run.text().contains(line), "{}", run.text());
-    let listed = sandbox.run(&["inspect", "m-1.tar"]).ok();
+    let listed = sandbox.run(&["inspect", "m-1.tar"]).quiet();
     assert!(
         listed.text().contains("\nArch     : qwen3\n"),
         "{}",
@@ -333,9 +333,9 @@ fn k22_annotations_are_the_users_and_the_cards() {
         "---\nlicense: mit\ntags:\n- nlp\n- 'b c'\n---\n# Title\n",
     );
     let annotations = |more: &[&str]| {
-        pack(&sandbox, more).ok();
+        pack(&sandbox, more).quiet();
         let run = sandbox.run(&["inspect", "m-1.tar", "--json", "--no-verify"]);
-        run.ok().json()["annotations"].clone()
+        run.quiet().json()["annotations"].clone()
     };
     let licences = "org.opencontainers.image.licenses";
     assert_eq!(
@@ -352,8 +352,8 @@ fn k22_annotations_are_the_users_and_the_cards() {
     assert_eq!(annotations(&more), expected);
     // They stay when a layer is added.
     sandbox.write("extra", "x");
-    sandbox.run(&["add-layer", "m-1.tar", "extra"]).ok();
-    let run = sandbox.run(&["inspect", "m-1.tar", "--json"]).ok();
+    sandbox.run(&["add-layer", "m-1.tar", "extra"]).quiet();
+    let run = sandbox.run(&["inspect", "m-1.tar", "--json"]).quiet();
     assert_eq!(run.json()["annotations"], expected);
     fs::remove_file(sandbox.path("m-1.tar")).unwrap();
 
@@ -376,12 +376,12 @@ fn k22_annotations_are_the_users_and_the_cards() {
         ("a b=x", "white space"),
         ("a=\u{202e}", "reorders text"),
     ] {
-        let run = pack(&sandbox, &["--annotation", annotation]).fails(2, why);
+        let run = pack(&sandbox, &["--annotation", annotation]).refused(2, why);
         assert!(run.stderr.contains("annotation"), "{}", run.stderr);
     }
-    pack(&sandbox, &["--annotation", "a"]).fails(2, "is not KEY=VALUE");
+    pack(&sandbox, &["--annotation", "a"]).refused(2, "is not KEY=VALUE");
     pack(&sandbox, &["--annotation", "a=1", "--annotation", "a=2"])
-        .fails(2, "annotation \"a\" is given twice");
+        .refused(2, "annotation \"a\" is given twice");
     assert_eq!(sandbox.names(), ["extra", "model"]);
 }
 
@@ -390,15 +390,15 @@ fn k12_metadata_may_be_in_a_file() {
     let sandbox = Sandbox::new();
     sandbox.model();
     sandbox.write("meta.json", "{\n  \"task\": \"chat\"\n}\n");
-    let run = pack(&sandbox, &["--metadata", "@meta.json", "--json"]).ok();
+    let run = pack(&sandbox, &["--metadata", "@meta.json", "--json"]).quiet();
     assert_eq!(run.json()["model"]["metadata"], json!({ "task": "chat" }));
     fs::remove_file(sandbox.path("m-1.tar")).unwrap();
     sandbox.write("bad.json", "{");
     let run = pack(&sandbox, &["--metadata", "@bad.json"]);
-    run.fails(2, "bad.json: --metadata is invalid JSON: ");
-    pack(&sandbox, &["--metadata", "@absent.json"]).fails(5, "cannot read absent.json");
+    run.refused(2, "bad.json: --metadata is invalid JSON: ");
+    pack(&sandbox, &["--metadata", "@absent.json"]).refused(5, "cannot read absent.json");
     sandbox.write("large.json", vec![b' '; (4 << 20) + 1]);
-    pack(&sandbox, &["--metadata", "@large.json"]).fails(2, "large.json has more than");
+    pack(&sandbox, &["--metadata", "@large.json"]).refused(2, "large.json has more than");
     assert_eq!(
         sandbox.names(),
         ["bad.json", "large.json", "meta.json", "model"]
@@ -410,13 +410,13 @@ fn k23_the_digest_goes_to_a_file() {
     let sandbox = Sandbox::new();
     sandbox.model();
     sandbox.write("digest", "old");
-    let run = pack(&sandbox, &["--digestfile", "digest", "--json"]).ok();
+    let run = pack(&sandbox, &["--digestfile", "digest", "--json"]).quiet();
     let written = fs::read_to_string(sandbox.path("digest")).unwrap();
     assert_eq!(run.json()["manifest_digest"], written.as_str());
     sandbox
         .run(&["inspect", "m-1.tar", "--digest", &written])
-        .ok();
-    pack(&sandbox, &["--digestfile", "/dev/null"]).ok();
+        .quiet();
+    pack(&sandbox, &["--digestfile", "/dev/null"]).quiet();
     assert!(!fs::metadata("/dev/null").unwrap().is_file());
     // Of a stream, too.
     fs::remove_file(sandbox.path("digest")).unwrap();
@@ -429,8 +429,8 @@ fn k23_the_digest_goes_to_a_file() {
 
     // Found out before the work, and gone when that fails.
     let run = pack(&sandbox, &["--digestfile", "no/such/file"]);
-    run.fails(5, "cannot write the digest to no/such/file");
+    run.refused(5, "cannot write the digest to no/such/file");
     sandbox.write("model/.env", "SECRET=1");
-    pack(&sandbox, &["--digestfile", "new"]).fails(1, ".env");
+    pack(&sandbox, &["--digestfile", "new"]).refused(1, ".env");
     assert_eq!(names(&sandbox.path("")), ["digest", "model"]);
 }

@@ -9,7 +9,7 @@ use super::harness::{Sandbox, names};
 
 /// The commands that `--help` lists.
 fn commands(sandbox: &Sandbox) -> Vec<String> {
-    let help = sandbox.run(&["--help"]).ok();
+    let help = sandbox.run(&["--help"]).quiet();
     let (_, list) = help.text().split_once("Commands:\n").unwrap();
     let (list, _) = list.split_once("\n\n").unwrap();
     let name = |line: &str| line.split_whitespace().next().unwrap().to_string();
@@ -20,7 +20,7 @@ fn commands(sandbox: &Sandbox) -> Vec<String> {
 
 /// The long options that a command's help lists.
 fn options(sandbox: &Sandbox, command: &str) -> BTreeSet<String> {
-    let help = sandbox.run(&[command, "--help"]).ok();
+    let help = sandbox.run(&[command, "--help"]).quiet();
     let lines = help.text().lines().map(str::trim_start);
     let of_options = lines.filter(|line| line.starts_with('-'));
     let words = of_options.filter_map(|line| line.split_once("--").map(|(_, rest)| rest));
@@ -39,7 +39,7 @@ fn checked(program: &str, args: &[&str]) -> Option<Output> {
 fn completions_name_every_command_and_option() {
     let sandbox = Sandbox::new();
     for shell in ["bash", "zsh", "fish"] {
-        let run = sandbox.run(&["completions", shell]).ok();
+        let run = sandbox.run(&["completions", shell]).quiet();
         let text = run.text();
         for command in commands(&sandbox) {
             let word = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
@@ -63,14 +63,14 @@ fn completions_name_every_command_and_option() {
             assert!(output.status.success(), "{shell}: {output:?}");
         }
     }
-    sandbox.run(&["completions", "tcsh"]).fails(2, "tcsh");
+    sandbox.run(&["completions", "tcsh"]).refused(2, "tcsh");
 }
 
 /// bash itself, with what it was given.
 #[test]
 fn bash_completes_commands_and_options() {
     let sandbox = Sandbox::new();
-    let text = sandbox.run(&["completions", "bash"]).ok();
+    let text = sandbox.run(&["completions", "bash"]).quiet();
     sandbox.write("modeloci.bash", text.text());
     let script = r#"
         source "$1"/modeloci.bash
@@ -189,11 +189,14 @@ fn an_installation_has_man_pages_and_completions_and_goes_again() {
 #[test]
 fn help_is_a_command_too() {
     let sandbox = Sandbox::new();
-    let all = sandbox.run(&["help"]).ok();
-    assert_eq!(all.text(), sandbox.run(&["--help"]).ok().text());
+    let all = sandbox.run(&["help"]).quiet();
+    assert_eq!(all.text(), sandbox.run(&["--help"]).quiet().text());
     for command in commands(&sandbox) {
-        let help = sandbox.run(&["help", &command]).ok();
-        assert_eq!(help.text(), sandbox.run(&[&command, "--help"]).ok().text());
+        let help = sandbox.run(&["help", &command]).quiet();
+        assert_eq!(
+            help.text(),
+            sandbox.run(&[&command, "--help"]).quiet().text()
+        );
     }
-    sandbox.run(&["help", "nonsense"]).fails(2, "nonsense");
+    sandbox.run(&["help", "nonsense"]).refused(2, "nonsense");
 }

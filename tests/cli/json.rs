@@ -32,7 +32,7 @@ fn pack_and_inspect_agree_and_are_documented() {
     sandbox.model();
     sandbox.write("model/a~", "x");
     let line = ["pack", "model", "--name", "m", "--version", "1", "--json"];
-    let packed = sandbox.run(&line).ok().json();
+    let packed = sandbox.run(&line).quiet().json();
     let layers = fields(&["`layers`"]);
     assert_documented(
         &packed,
@@ -47,14 +47,17 @@ fn pack_and_inspect_agree_and_are_documented() {
         assert_documented(left_out, &fields(&["`left_out`"]));
     }
 
-    let inspected = sandbox.run(&["inspect", "m-1.tar", "--json"]).ok().json();
+    let inspected = sandbox
+        .run(&["inspect", "m-1.tar", "--json"])
+        .quiet()
+        .json();
     let document = fields(&["An archive", "`inspect` and `verify`"]);
     assert_documented(&inspected, &document);
     let verified = fields(&["`layers`", "`layers` when they were verified"]);
     assert_parts(&inspected, &verified);
     let listed = sandbox
         .run(&["inspect", "m-1.tar", "--json", "--no-verify"])
-        .ok()
+        .quiet()
         .json();
     assert_documented(&listed, &document);
     assert_parts(&listed, &layers);
@@ -100,7 +103,7 @@ fn add_layer_and_unpack_are_documented() {
     sandbox.write("extra.txt", "more");
     let added = sandbox
         .run(&["add-layer", "m.tar", "extra.txt", "--json"])
-        .ok()
+        .quiet()
         .json();
     assert_documented(
         &added,
@@ -111,7 +114,7 @@ fn add_layer_and_unpack_are_documented() {
 
     let unpacked = sandbox
         .run(&["unpack", "m.tar", "out", "--json"])
-        .ok()
+        .quiet()
         .json();
     assert_documented(&unpacked, &fields(&["`unpack`"]));
     assert_documented(&unpacked["model"], &fields(&["`model`"]));

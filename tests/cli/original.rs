@@ -38,12 +38,12 @@ const FILES: [(&str, usize); 3] = [
 /// The quick start's model in `my-model`, packed.
 fn packed(sandbox: &Sandbox) -> String {
     for (name, size) in FILES {
-        sandbox.write(&format!("my-model/{name}"), noise(size));
+        sandbox.write(&format!("my-model/{name}"), noise(1, size));
     }
     let line = "pack --model-dir ./my-model --name my-classifier --version 1.0.0 \
                 --framework pytorch --architecture transformer";
     let line: Vec<&str> = line.split_whitespace().collect();
-    sandbox.run(&line).ok().text().to_string()
+    sandbox.run(&line).quiet().text().to_string()
 }
 
 /// The lines of a section, without what differs from run to run: the digests' digits, and with them
@@ -78,7 +78,7 @@ fn pack_prints_what_the_original_documents() {
     assert_eq!(sandbox.names(), ["my-classifier-1.0.0.tar", "my-model"]);
     sandbox
         .run(&["inspect", "my-classifier-1.0.0.tar", "--digest", digest])
-        .ok();
+        .quiet();
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn inspect_prints_what_the_original_documents() {
     let sandbox = Sandbox::new();
     packed(&sandbox);
     let run = sandbox.run(&["inspect", "--archive", "my-classifier-1.0.0.tar"]);
-    let run = run.ok();
+    let run = run.quiet();
     let documented: Vec<&str> = INSPECT.split("\n\n").collect();
     let printed: Vec<&str> = run.text().split("\n\n").collect();
     assert_eq!(printed.len(), documented.len() + 1, "{}", run.text());
@@ -116,7 +116,7 @@ fn unpack_says_where_it_unpacked_to_and_prints_the_config() {
         "--output",
         "./created/if/absent",
     ];
-    let run = sandbox.run(&line).ok();
+    let run = sandbox.run(&line).quiet();
     let config = INSPECT.split("\n\n").next().unwrap();
     let documented = format!(
         "Unpacked to: {}\n{config}\n",
@@ -128,7 +128,7 @@ fn unpack_says_where_it_unpacked_to_and_prints_the_config() {
     assert!(ours.starts_with("Metadata:  {}\nDigest:    "), "{ours}");
     for (name, size) in FILES {
         let path = sandbox.path("created/if/absent").join(name);
-        assert!(std::fs::read(path).unwrap() == noise(size), "{name}");
+        assert!(std::fs::read(path).unwrap() == noise(1, size), "{name}");
     }
 }
 
@@ -147,7 +147,7 @@ fn bad_metadata_is_invalid_json_in_the_originals_words() {
         "--metadata",
         "not-json",
     ];
-    sandbox.run(&line).fails(2, "invalid JSON");
+    sandbox.run(&line).refused(2, "invalid JSON");
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn the_default_output_stands_beside_the_directory() {
         ("model/nested/..", "m-1.tar"),
     ] {
         let args: Vec<&str> = line.iter().chain(&[dir]).copied().collect();
-        sandbox.run(&args).ok();
+        sandbox.run(&args).quiet();
         fs::remove_file(sandbox.path(output)).unwrap();
     }
 }
@@ -71,7 +71,7 @@ fn to_stdout_the_archive_is_the_same() {
         run.stderr
     );
     let line = [&line[..], &["--json"]].concat();
-    sandbox.run(&line).fails(2, "--json");
+    sandbox.run(&line).refused(2, "--json");
 }
 
 #[test]
@@ -80,11 +80,11 @@ fn k10_an_existing_archive_needs_force() {
     sandbox.model();
     sandbox.write("m-1.tar", "precious");
     let line = ["pack", "model", "--name", "m", "--version", "1"];
-    let run = sandbox.run(&line).fails(1, "m-1.tar");
+    let run = sandbox.run(&line).refused(1, "m-1.tar");
     assert!(run.stderr.contains("--force"), "{}", run.stderr);
     assert_eq!(fs::read(sandbox.path("m-1.tar")).unwrap(), b"precious");
-    sandbox.run(&[&line[..], &["--force"]].concat()).ok();
-    sandbox.run(&["inspect", "m-1.tar"]).ok();
+    sandbox.run(&[&line[..], &["--force"]].concat()).quiet();
+    sandbox.run(&["inspect", "m-1.tar"]).quiet();
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn k10_a_missing_directory_is_what_the_user_hears() {
             let line = ["pack", dir, "--name", "nowhere", "--version", "1"];
             let expected = format!("model directory {dir} does not exist");
             let line = [&line[..], output].concat();
-            sandbox.run(&line).fails(2, &expected);
+            sandbox.run(&line).refused(2, &expected);
         }
     }
     assert_eq!(sandbox.names(), ["nowhere-1.tar"]);
@@ -121,7 +121,9 @@ fn k12_bad_names_and_metadata_are_usage_errors() {
             "--metadata",
             metadata,
         ];
-        let run = sandbox.run(&line).fails(2, "--metadata is invalid JSON: ");
+        let run = sandbox
+            .run(&line)
+            .refused(2, "--metadata is invalid JSON: ");
         assert_eq!(run.stderr.matches("JSON").count(), 1, "{}", run.stderr);
     }
     for (name, version) in [
@@ -136,7 +138,7 @@ fn k12_bad_names_and_metadata_are_usage_errors() {
     ] {
         sandbox
             .run(&["pack", "model", "--name", name, "--version", version])
-            .fails(2, "");
+            .refused(2, "");
     }
     assert_eq!(sandbox.names(), ["model"]);
 }
@@ -156,10 +158,10 @@ fn add_layer_keeps_the_archive_true() {
             "docs/extra.txt",
             "--json",
         ])
-        .ok();
+        .quiet();
     let after = run.json()["manifest_digest"].clone();
     assert_ne!(after, before);
-    let json = sandbox.run(&["inspect", "m.tar", "--json"]).ok().json();
+    let json = sandbox.run(&["inspect", "m.tar", "--json"]).quiet().json();
     assert_eq!(json["manifest_digest"], after);
     assert_eq!(json["files"], 4);
     assert_eq!(json["verified"], true);
@@ -171,18 +173,18 @@ fn add_layer_keeps_the_archive_true() {
             "--path",
             "docs/extra.txt",
         ])
-        .fails(1, "docs/extra.txt");
+        .refused(1, "docs/extra.txt");
     assert!(run.stderr.contains("hint: --replace"), "{}", run.stderr);
     // Advice is given where it helps.
     let run = sandbox.run(&["add-layer", "m.tar", "model/config.json"]);
     assert!(
-        run.fails(1, "config.json")
+        run.refused(1, "config.json")
             .stderr
             .contains("; --path gives"),
         "a name that is taken"
     );
     let run = sandbox.run(&["add-layer", "m.tar", "model"]);
-    let run = run.fails(1, "is not a regular file");
+    let run = run.refused(1, "is not a regular file");
     assert!(!run.stderr.contains("hint"), "{}", run.stderr);
 }
 
@@ -194,14 +196,14 @@ fn k25_layers_are_replaced_and_removed() {
     sandbox.write("config.json", "{\"new\": true}");
     let run = sandbox
         .run(&["add-layer", "m.tar", "config.json", "--replace", "--json"])
-        .ok();
-    let json = sandbox.run(&["inspect", "m.tar", "--json"]).ok().json();
+        .quiet();
+    let json = sandbox.run(&["inspect", "m.tar", "--json"]).quiet().json();
     assert_eq!(run.json()["manifest_digest"], json["manifest_digest"]);
     assert_eq!(
         (&json["files"], &json["verified"]),
         (&3.into(), &true.into())
     );
-    let run = sandbox.run(&["cat", "m.tar", "config.json"]).ok();
+    let run = sandbox.run(&["cat", "m.tar", "config.json"]).quiet();
     assert_eq!(run.stdout, b"{\"new\": true}");
     sandbox.write("new.json", "{}");
     for (file, what) in [
@@ -209,19 +211,23 @@ fn k25_layers_are_replaced_and_removed() {
         ("new.json", "Added layer to: /"),
         ("new.json", "Replaced layer in: /"),
     ] {
-        let run = sandbox.run(&["add-layer", "m.tar", file, "--replace"]).ok();
+        let run = sandbox
+            .run(&["add-layer", "m.tar", file, "--replace"])
+            .quiet();
         let text = String::from_utf8(run.stdout).unwrap();
         assert!(text.starts_with(what), "{text}");
     }
-    sandbox.run(&["remove-layer", "m.tar", "new.json"]).ok();
+    sandbox.run(&["remove-layer", "m.tar", "new.json"]).quiet();
 
-    let run = sandbox.run(&["remove-layer", "m.tar", "config.json"]).ok();
+    let run = sandbox
+        .run(&["remove-layer", "m.tar", "config.json"])
+        .quiet();
     let text = String::from_utf8(run.stdout).unwrap();
     assert!(text.starts_with("Removed layer from: /"), "{text}");
     assert!(text.contains("2 ("), "{text}");
     let run = sandbox.run(&["remove-layer", "m.tar", "config.json"]);
-    run.fails(1, "m.tar: has no layer \"config.json\"");
-    let json = sandbox.run(&["verify", "m.tar", "--json"]).ok().json();
+    run.refused(1, "m.tar: has no layer \"config.json\"");
+    let json = sandbox.run(&["verify", "m.tar", "--json"]).quiet().json();
     assert_eq!(json["files"], 2);
 }
 
@@ -273,7 +279,7 @@ fn k16_incomplete_models_and_secrets_need_an_option() {
         (".env", "--allow-secrets"),
     ] {
         let path = sandbox.write(&format!("model/{name}"), "x");
-        let run = sandbox.run(&line).fails(1, name);
+        let run = sandbox.run(&line).refused(1, name);
         assert!(run.stderr.contains(option), "{}", run.stderr);
         assert_eq!(sandbox.names(), ["model"]);
         let run = sandbox.run(&[&line[..], &[option]].concat());
@@ -294,7 +300,7 @@ fn k18_what_is_left_out_is_said() {
     sandbox.write("model/a~", "x");
     sandbox.write("model/.modelociignore", "nested/\n");
     let line = ["pack", "model", "--name", "m", "--version", "1", "--force"];
-    let with = |more: &[&str]| sandbox.run(&[&line[..], more].concat()).ok();
+    let with = |more: &[&str]| sandbox.run(&[&line[..], more].concat()).quiet();
     let run = with(&["--exclude", "*.bin"]);
     let last = run.text().lines().last().unwrap().to_string();
     assert_eq!(
@@ -317,7 +323,7 @@ fn k18_what_is_left_out_is_said() {
         6
     );
     // All of the defaults are in the help.
-    let help = sandbox.run(&["pack", "--help"]).ok();
+    let help = sandbox.run(&["pack", "--help"]).quiet();
     for pattern in modeloci::pack::DEFAULT_EXCLUDES {
         let shown = pattern.trim_start_matches("**/").trim_start_matches('/');
         assert!(help.text().contains(shown), "{pattern}");
@@ -337,12 +343,12 @@ fn k19_a_single_file_is_packed_beside_itself() {
         "1",
         "--json",
     ];
-    let json = sandbox.run(&line).ok().json();
+    let json = sandbox.run(&line).quiet().json();
     assert_eq!(json["archive"], "models/m-1.tar");
     assert_eq!(json["files"], 1);
     sandbox
         .run(&["unpack", "models/m-1.tar", "out", "--quiet"])
-        .ok();
+        .quiet();
     assert_eq!(fs::read(sandbox.path("out/m.gguf")).unwrap(), b"weights");
 }
 
@@ -353,7 +359,7 @@ fn k12_a_name_with_an_organisation_stays_whole() {
     let name = "meta-llama/Llama-3.1-8B";
     let run = sandbox
         .run(&["pack", "model", "--name", name, "--version", "1.0"])
-        .ok();
+        .quiet();
     assert!(
         run.text().contains(&format!("  Name        : {name}\n")),
         "{}",
@@ -362,6 +368,6 @@ fn k12_a_name_with_an_organisation_stays_whole() {
     assert_eq!(sandbox.names(), ["Llama-3.1-8B-1.0.tar", "model"]);
     let json = sandbox
         .run(&["inspect", "Llama-3.1-8B-1.0.tar", "--json"])
-        .ok();
+        .quiet();
     assert!(json.text().contains(name), "{}", json.text());
 }

@@ -9,7 +9,7 @@ use super::harness::Sandbox;
 #[test]
 fn help_goes_to_stdout_and_fits() {
     let sandbox = Sandbox::new();
-    let help = sandbox.run(&["--help"]).ok();
+    let help = sandbox.run(&["--help"]).quiet();
     for word in [
         "pack",
         "inspect",
@@ -40,13 +40,13 @@ fn help_goes_to_stdout_and_fits() {
         "add-layer",
         "remove-layer",
     ] {
-        let long = sandbox.run(&[verb, "--help"]).ok();
-        let short = sandbox.run(&[verb, "-h"]).ok();
+        let long = sandbox.run(&[verb, "--help"]).quiet();
+        let short = sandbox.run(&[verb, "-h"]).quiet();
         assert_eq!(long.text(), short.text(), "{verb}");
         assert!(long.text().lines().count() <= 50, "{verb}");
         assert!(!long.text().contains("system-log"), "{verb}");
     }
-    let version = sandbox.run(&["--version"]).ok();
+    let version = sandbox.run(&["--version"]).quiet();
     assert_eq!(
         version.text(),
         concat!("modeloci ", env!("CARGO_PKG_VERSION"), "\n")
@@ -73,7 +73,7 @@ fn wrong_usage_exits_2() {
         &["--no-such-option"],
     ] {
         let line: Vec<&str> = pack.iter().chain(extra).copied().collect();
-        sandbox.run(&line).fails(2, "--help");
+        sandbox.run(&line).refused(2, "--help");
     }
     for line in [
         &["pack", "d"][..],
@@ -89,7 +89,7 @@ fn wrong_usage_exits_2() {
         &["mount", "a", "b", "--gid", "4294967295"],
         &["nonsense"],
     ] {
-        sandbox.run(line).fails(2, "--help");
+        sandbox.run(line).refused(2, "--help");
     }
     assert_eq!(sandbox.run(&[]).code, Some(2));
 }
@@ -99,7 +99,7 @@ fn a_mount_to_write_to_is_refused_with_the_reason() {
     let sandbox = Sandbox::new();
     for options in ["rw", "noexec,rw"] {
         let line = ["mount", "a", "b", "-o", options];
-        sandbox.run(&line).fails(2, "mounted read-only");
+        sandbox.run(&line).refused(2, "mounted read-only");
     }
 }
 
@@ -110,7 +110,7 @@ fn an_index_is_kept_somewhere_or_nowhere() {
         &["mount", "a", "b", "--index-dir", "c", "-o", "no_index"][..],
         &["mount", "a", "b", "--no-index", "-o", "index_dir=c"],
     ] {
-        sandbox.run(line).fails(2, "cannot both");
+        sandbox.run(line).refused(2, "cannot both");
     }
 }
 

@@ -6,7 +6,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
-use modeloci_test_support::{compressed, forge, machine, meanwhile, workspace};
+use modeloci_test_support::{compressed, forge, machine, meanwhile, run, workspace};
 
 mod attributes;
 mod digests;

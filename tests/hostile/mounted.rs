@@ -94,7 +94,7 @@ impl<'a> Mounted<'a> {
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
         let command = self.sandbox.command(&["umount", "--lazy", self.point]);
-        let run = finish(command, "umount");
+        let run = finish(command);
         if !thread::panicking() {
             assert_eq!(run.code, Some(0), "{}", run.stderr);
         }

@@ -256,7 +256,7 @@ fn without(sandbox: &Sandbox, setup: &str, user: bool) -> Option<Run> {
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", &script]).arg(binary);
     sandbox.settle(&mut command);
-    Some(finish(command, setup))
+    Some(finish(command))
 }
 
 #[test]
@@ -291,17 +291,13 @@ fn m0_an_ordinary_user_mounts_and_unmounts() {
     let sandbox = sandbox();
     sandbox.give_to_user("mnt");
     fs::set_permissions(sandbox.path("a.tar"), fs::Permissions::from_mode(0o644)).unwrap();
-    finish(
-        sandbox.as_user(&["mount", "--no-index", "a.tar", "mnt"]),
-        "mount",
-    )
-    .ok();
+    finish(sandbox.as_user(&["mount", "--no-index", "a.tar", "mnt"])).ok();
     let read = match is_root() {
         // Not even root may look into a mount of someone else.
         true => fs::read_dir(sandbox.path("mnt")).is_err(),
         false => fs::read_dir(sandbox.path("mnt")).is_ok(),
     };
-    let run = finish(sandbox.as_user(&["umount", "mnt"]), "umount");
+    let run = finish(sandbox.as_user(&["umount", "mnt"]));
     if run.code != Some(0) {
         detach(&sandbox.path("mnt"));
     }

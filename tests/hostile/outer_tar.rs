@@ -210,7 +210,7 @@ fn t6_a_small_file_that_declares_8_gib() {
         // Far less than what is declared is enough to say so.
         sandbox.write("bad.tar", header);
         let command = sandbox.limited("-v 131072", &["inspect", "bad.tar"]);
-        crate::sandbox::finish(command, "inspect").fails(3, &words);
+        crate::sandbox::finish(command).fails(3, &words);
     }
 }
 
@@ -322,7 +322,7 @@ fn t10_ten_million_empty_entries() {
     file.set_len(10_000_000 * BLOCK as u64).unwrap();
     let command = sandbox.limited("-v 262144", &["unpack", "bad.tar", "out"]);
     let words = ["bad.tar", "more than 250000 entries"];
-    crate::sandbox::finish(command, "unpack").fails(3, &words);
+    crate::sandbox::finish(command).fails(3, &words);
     assert_eq!(sandbox.names(), ["bad.tar"]);
 }
 
@@ -384,7 +384,7 @@ fn t11_what_cannot_be_opened() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o000);
     fs::set_permissions(sandbox.path("closed.tar"), mode).unwrap();
     let command = sandbox.as_user(&["inspect", "closed.tar"]);
-    crate::sandbox::finish(command, "inspect").fails(5, &["closed.tar", "ermission denied"]);
+    crate::sandbox::finish(command).fails(5, &["closed.tar", "ermission denied"]);
     if !is_root() {
         sandbox.refuses_path("closed.tar", 5, &["closed.tar"]);
     }

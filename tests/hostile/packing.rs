@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::forge::noise;
 use crate::meanwhile::meanwhile;
-use crate::sandbox::{Sandbox, assert_tree, available, finish, needs_root};
+use crate::sandbox::{PATIENCE, Run, Sandbox, assert_tree, available, finish, needs_root};
 
 pub(crate) const PACK: [&str; 8] = [
     "pack",
@@ -26,7 +26,7 @@ pub(crate) const PACK: [&str; 8] = [
     "m.tar",
 ];
 
-pub(crate) fn pack(sandbox: &Sandbox, more: &[&str]) -> crate::sandbox::Run {
+pub(crate) fn pack(sandbox: &Sandbox, more: &[&str]) -> Run {
     sandbox.run_bounded(&[&PACK[..], more].concat())
 }
 
@@ -154,7 +154,7 @@ fn k2_permission_denied() {
         "-o",
         "box/m.tar",
     ];
-    let run = finish(sandbox.as_user(&args), "pack");
+    let run = finish(sandbox.as_user(&args));
     run.fails(5, &["box/model/closed", "ermission denied"]);
     fs::set_permissions(
         sandbox.path("box/model/closed"),
@@ -163,7 +163,7 @@ fn k2_permission_denied() {
     .unwrap();
     let locked = sandbox.mkdir("box/model/dir");
     fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
-    let run = finish(sandbox.as_user(&args), "pack");
+    let run = finish(sandbox.as_user(&args));
     fs::set_permissions(&locked, Permissions::from_mode(0o755)).unwrap();
     run.fails(5, &["box/model/dir", "ermission denied"]);
     assert_eq!(crate::sandbox::names(&sandbox.path("box")), ["model"]);
@@ -361,14 +361,14 @@ fn k8_no_space_for_the_output() {
     model(&sandbox);
     let before = sandbox.names();
     // A megabyte: a file that may grow no further.
-    let run = finish(sandbox.limited("-f 2048", &PACK), "pack");
+    let run = finish(sandbox.limited("-f 2048", &PACK));
     run.fails(5, &["m.tar", "too large"]);
     assert_eq!(sandbox.names(), before);
     // To a pipe that nobody reads to its end, and to a full device.
     let args = ["pack", "model", "--name", "m", "--version", "1", "-o", "-"];
     let mut command = sandbox.command(&args);
     command.stdout(OpenOptions::new().write(true).open("/dev/full").unwrap());
-    finish(command, "pack").fails(5, &["o space left"]);
+    Run::end_of(command.spawn().unwrap(), PATIENCE, "pack").fails(5, &["o space left"]);
     assert_eq!(sandbox.names(), before);
 }
 
@@ -380,7 +380,7 @@ fn r19_no_thread_can_be_started() {
     pack(&sandbox, &[]).ok();
     sandbox.mkdir("box");
     sandbox.give_to_user("box");
-    let run = |args: &[&str]| finish(sandbox.without_threads(args), &args.join(" "));
+    let run = |args: &[&str]| finish(sandbox.without_threads(args));
     // With a warning about threads that would decode.
     let unpacked = run(&["unpack", "m.tar", "box/out", "-j", "4"]).sober();
     assert_eq!(unpacked.code, Some(0), "{}", unpacked.stderr);

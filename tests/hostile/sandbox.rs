@@ -2,20 +2,21 @@
 //! it leaves behind.
 
 use std::fs;
-use std::io::Read;
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::machine;
+pub(crate) use crate::machine::{is_root, needs_root};
+pub(crate) use crate::run::Run;
 use crate::workspace::Workspace;
+pub(crate) use crate::workspace::{available, names};
 
 /// What no command on a small input may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Address space of a command, in KiB: what it may allocate at most.
 const ADDRESS_SPACE: u64 = 1 << 20;
 /// The user whom root becomes to test what an ordinary user meets.
@@ -52,11 +53,6 @@ impl Sandbox {
         }
     }
 
-    /// Names in the top directory, sorted: what a command has left behind.
-    pub(crate) fn names(&self) -> Vec<String> {
-        names(self.root())
-    }
-
     /// The binary, in this directory, with nothing of the caller's environment that matters.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_modeloci"));
@@ -67,8 +63,8 @@ impl Sandbox {
 
     pub(crate) fn settle(&self, command: &mut Command) {
         self.0.settle(command);
+        // An arena per thread reserves address space that nobody uses.
         command
-            // An arena per thread reserves address space that nobody uses.
             .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -134,13 +130,13 @@ impl Sandbox {
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Run {
-        finish(self.command(args), &args.join(" "))
+        finish(self.command(args))
     }
 
     /// Runs with bounded memory.
     pub(crate) fn run_bounded(&self, args: &[&str]) -> Run {
         let limits = format!("-v {ADDRESS_SPACE}");
-        finish(self.limited(&limits, args), &args.join(" "))
+        finish(self.limited(&limits, args))
     }
 
     /// Every reading command refuses the archive: with that code, one line that has all the words,
@@ -185,129 +181,10 @@ impl Sandbox {
     }
 }
 
-/// What a command did.
-#[derive(Debug)]
-pub(crate) struct Run {
-    line: String,
-    pub(crate) code: Option<i32>,
-    pub(crate) stdout: Vec<u8>,
-    pub(crate) stderr: String,
-}
-
-impl Run {
-    pub(crate) fn text(&self) -> &str {
-        std::str::from_utf8(&self.stdout).unwrap()
-    }
-
-    pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.stdout).unwrap()
-    }
-
-    #[track_caller]
-    pub(crate) fn ok(self) -> Run {
-        assert_eq!(self.code, Some(0), "{}: {}", self.line, self.stderr);
-        assert!(!self.stderr.contains("error"), "{}", self.stderr);
-        self
-    }
-
-    /// Refused: the code, nothing on stdout, and one line of error that has all the words.
-    #[track_caller]
-    pub(crate) fn fails(self, code: i32, words: &[&str]) -> Run {
-        let Run { line, stderr, .. } = &self;
-        assert_eq!(self.code, Some(code), "{line}: {stderr}");
-        assert!(self.stdout.is_empty(), "{line}: {}", self.text());
-        self.one_error(words)
-    }
-
-    /// One line of error that has all the words, and nothing that only a bug would print.
-    #[track_caller]
-    pub(crate) fn one_error(self, words: &[&str]) -> Run {
-        let Run { line, stderr, .. } = &self;
-        let errors: Vec<&str> = stderr
-            .lines()
-            .filter(|line| line.starts_with("error: "))
-            .collect();
-        assert_eq!(errors.len(), 1, "{line}: {stderr}");
-        for word in words {
-            assert!(errors[0].contains(word), "{line}: no {word:?} in {stderr}");
-        }
-        self.sober()
-    }
-
-    /// No panic, no debug output, no control characters.
-    #[track_caller]
-    pub(crate) fn sober(self) -> Run {
-        let Run { line, stderr, .. } = &self;
-        assert!(self.code.is_some(), "{line} was killed: {stderr}");
-        assert_ne!(self.code, Some(101), "{line}: {stderr}");
-        assert!(!stderr.contains("panicked"), "{line}: {stderr}");
-        let controls = |text: &str| text.chars().any(|c| c.is_control() && c != '\n');
-        assert!(!controls(stderr), "{line}: {stderr:?}");
-        self
-    }
-}
-
-/// Waits for a command, at most [`PATIENCE`].
+/// Runs a command, which must end in time.
 #[track_caller]
-pub(crate) fn finish(mut command: Command, line: &str) -> Run {
-    let mut child = command.spawn().unwrap();
-    let drain = |pipe: Option<Box<dyn Read + Send>>| {
-        thread::spawn(move || {
-            let mut bytes = Vec::new();
-            if let Some(mut pipe) = pipe {
-                pipe.read_to_end(&mut bytes).unwrap();
-            }
-            bytes
-        })
-    };
-    let stdout = drain(child.stdout.take().map(|pipe| Box::new(pipe) as _));
-    let stderr = drain(child.stderr.take().map(|pipe| Box::new(pipe) as _));
-    let code = wait(&mut child, line);
-    Run {
-        line: line.to_string(),
-        code,
-        stdout: stdout.join().unwrap(),
-        stderr: String::from_utf8(stderr.join().unwrap()).unwrap(),
-    }
-}
-
-/// The exit code; `None` when a signal ended it.
-#[track_caller]
-fn wait(child: &mut Child, line: &str) -> Option<i32> {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code();
-        }
-        if start.elapsed() > PATIENCE {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            panic!("{line} hangs");
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
-pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// True for root; for others it says what is not tested. The tests are run as root, too.
-pub(crate) fn needs_root(what: &str) -> bool {
-    if !is_root() {
-        eprintln!("skipped: only root can {what}");
-    }
-    is_root()
-}
-
-/// True when something that a test rests on is there; with `CI` set it must be.
-#[track_caller]
-pub(crate) fn available(what: &str, found: bool) -> bool {
-    if !found {
-        assert!(std::env::var_os("CI").is_none(), "{what} is missing");
-        eprintln!("skipped: {what} is missing");
-    }
-    found
+pub(crate) fn finish(mut command: Command) -> Run {
+    Run::within(PATIENCE, &mut command)
 }
 
 pub(crate) fn is_mounted(path: &Path) -> bool {
@@ -315,15 +192,6 @@ pub(crate) fn is_mounted(path: &Path) -> bool {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let path = path.to_str().unwrap();
     mounts.lines().any(|m| m.split(' ').nth(4) == Some(path))
-}
-
-pub(crate) fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 /// The directory holds exactly these files: regular, with these bytes and ordinary modes.

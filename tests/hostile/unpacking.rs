@@ -184,7 +184,7 @@ fn u2_no_space() {
         Layout::of([("big", &noise(3, 2 << 20)[..])]).to_bytes(),
     );
     // A megabyte: a file that may grow no further.
-    let run = crate::sandbox::finish(sandbox.limited("-f 2048", &UNPACK), "unpack");
+    let run = crate::sandbox::finish(sandbox.limited("-f 2048", &UNPACK));
     run.fails(5, &["out/big", "too large"]);
     assert_eq!(sandbox.names(), ["m.tar"]);
 }
@@ -234,7 +234,7 @@ fn u3_a_tree_of_a_thousand_levels_is_replaced() {
     for limits in ["-n 1024", "-n 24"] {
         deep_tree(&sandbox.mkdir("out"), 1_000);
         let args = ["unpack", "m.tar", "out", "--force"];
-        let run = crate::sandbox::finish(sandbox.limited(limits, &args), "unpack");
+        let run = crate::sandbox::finish(sandbox.limited(limits, &args));
         assert_eq!(run.ok().stderr, "", "nothing is left");
         assert_tree(&sandbox.path("out"), &sample_files());
         assert_eq!(sandbox.names(), ["m.tar", "out"]);

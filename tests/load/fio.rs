@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Done, PACKAGINGS, Packaging, Scene};
+use crate::harness::{PACKAGINGS, Packaging, Run, Scene};
 use crate::size;
 use crate::support;
 use crate::workspace::{files_below, has};
@@ -39,7 +39,7 @@ fn targets() -> [Target; 2] {
 
 impl Target {
     /// fio on these files of a directory.
-    fn fio(&self, directory: &Path, options: &[&str]) -> Done {
+    fn fio(&self, directory: &Path, options: &[&str]) -> Run {
         let mut command = Command::new("fio");
         command
             .args(["--name=job", "--bs=16k", "--verify=crc32c"])
@@ -50,7 +50,7 @@ impl Target {
             .arg(format!("--filesize={}", self.file_bytes))
             .arg(format!("--size={}", self.file_bytes * self.files))
             .args(options);
-        Done::of(&mut command)
+        Run::of(&mut command)
     }
 }
 
@@ -172,8 +172,19 @@ fn fio_notices_one_other_byte() {
                     let options = [&READ_ONLY[..], &[order, engine, "--numjobs=8"]].concat();
                     let done = target.fio(&mount.0, &options);
                     // All of its jobs.
-                    assert_eq!(done.code, Some(8), "{packaging:?} {}{}", done.out, done.err);
-                    assert!(done.out.contains("err=84"), "{}{}", done.out, done.err);
+                    assert_eq!(
+                        done.code,
+                        Some(8),
+                        "{packaging:?} {}{}",
+                        done.text(),
+                        done.stderr
+                    );
+                    assert!(
+                        done.text().contains("err=84"),
+                        "{}{}",
+                        done.text(),
+                        done.stderr
+                    );
                 }
             }
         }

@@ -14,7 +14,7 @@ use modeloci_test_support::{self as support, meanwhile, workspace};
 mod cycles;
 mod fio;
 #[path = "../mount/harness.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod harness;
 mod large;
 mod many;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use modeloci::limits;
 
-use crate::harness::{BINARY, Done, Mounted, PACKAGINGS, Packaging, Scene, kill, lives, until};
+use crate::harness::{BINARY, Mounted, PACKAGINGS, Packaging, Run, Scene, kill, lives, until};
 use crate::size;
 use crate::support;
 use crate::support::compressed::gzip;
@@ -151,13 +151,13 @@ fn r16_the_default_cache_follows_the_group() {
         command
             .args(["mount", "m.tar", "mnt", "--no-index"])
             .args(options);
-        Some((group, Done::of(&mut command)))
+        Some((group, Run::of(&mut command)))
     };
     let Some((group, done)) = mount_in(128 * MIB, &[]) else {
         return;
     };
     let done = done.ok();
-    assert!(!done.err.contains("warning"), "{}", done.err);
+    assert!(!done.stderr.contains("warning"), "{}", done.stderr);
     let mount = Mounted(scene.path("mnt"));
     assert_eq!(mount.count("cache_size_bytes"), 48 * MIB);
     let file = fs::File::open(mount.path("weights.bin")).unwrap();
@@ -174,10 +174,10 @@ fn r16_the_default_cache_follows_the_group() {
     assert_eq!(group.killed(), 0);
 
     let (_small, done) = mount_in(80 * MIB, &[]).unwrap();
-    done.fails(5, "the memory control group: has 80 MiB, a mount needs 96");
+    done.refused(5, "the memory control group: has 80 MiB, a mount needs 96");
     let (_group, done) = mount_in(128 * MIB, &["--cache-size", "256MiB"]).unwrap();
     let mount = Mounted(scene.path("mnt"));
-    assert!(done.err.contains("may take 320 MiB"), "{}", done.err);
+    assert!(done.stderr.contains("may take 320 MiB"), "{}", done.stderr);
     assert_eq!(mount.count("cache_size_bytes"), 256 * MIB);
     mount.unmount();
 }
@@ -223,7 +223,7 @@ fn read_in_little_memory(scene: &Scene, cache: u64, piece: u64, options: &[&str]
         .args(["mount", "m.tar", "mnt", "--cache-size", &cache.to_string()])
         .args(options);
     scene.settle(&mut command);
-    Done::of(&mut command).ok();
+    Run::of(&mut command).ok();
     let mount = Mounted(scene.path("mnt"));
     let pid = mount.pid();
     let mut readers: Vec<_> = (0..2)
@@ -411,7 +411,7 @@ fn r16_a_mixture_of_layers_in_the_promised_memory() {
             ])
             .args(["-o", &loops]);
         scene.settle(&mut command);
-        Done::of(&mut command).ok();
+        Run::of(&mut command).ok();
         let mount = Mounted(scene.path("mnt"));
         let pid = mount.pid();
         let mut reader = Command::new("python3");

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::harness::{
-    Done, Mounted, Packaging, Scene, Server, errno, is_root, kill, lives, mounts_at, until,
+    Mounted, Packaging, Run, Scene, Server, errno, is_root, kill, lives, mounts_at, until,
 };
 use crate::support;
 
@@ -129,13 +129,13 @@ fn d3_what_is_damaged_is_told() {
         assert_eq!(damaged("weights.bin").unwrap(), b"true");
         assert_eq!(damaged("config.json"), Err(rustix::io::Errno::NODATA));
         let checked = status(&["--check"]);
-        assert_eq!((checked.code, checked.err.as_str()), (Some(1), ""));
-        let told = status(&[]).ok().out;
+        assert_eq!((checked.code, checked.stderr.as_str()), (Some(1), ""));
+        let told = status(&[]).ok().text().to_string();
         assert!(
             told.contains("at byte ") && told.contains("weights.bin"),
             "{told}"
         );
-        let json: serde_json::Value = serde_json::from_str(&status(&["--json"]).ok().out).unwrap();
+        let json: serde_json::Value = status(&["--json"]).ok().json();
         for failure in json["last_failures"].as_array().unwrap() {
             let fields = crate::documented::fields(&["`last_failures`"]);
             crate::documented::assert_documented(failure, &fields);
@@ -157,13 +157,13 @@ fn all_mounts_are_told_without_a_mount_point() {
     let (one, two) = (Scene::new(), Scene::new());
     let (first, second) = (one.mount(&[]), two.mount(&[]));
     let told = one.run(&["status", "--json"]);
-    let list: Vec<serde_json::Value> = serde_json::from_str(&told.out).unwrap();
+    let list: Vec<serde_json::Value> = serde_json::from_slice(&told.stdout).unwrap();
     for mount in [&first, &second] {
         let point = mount.0.to_str().unwrap();
         assert!(
             list.iter().any(|status| status["mountpoint"] == point),
             "{}",
-            told.out
+            told.text()
         );
     }
     kill(second.pid(), libc::SIGKILL);
@@ -172,11 +172,15 @@ fn all_mounts_are_told_without_a_mount_point() {
     });
     let told = one.run(&["status"]);
     assert_eq!(told.code, Some(5));
-    assert!(told.out.contains(first.0.to_str().unwrap()), "{}", told.out);
     assert!(
-        told.err.contains(second.0.to_str().unwrap()),
+        told.text().contains(first.0.to_str().unwrap()),
         "{}",
-        told.err
+        told.text()
+    );
+    assert!(
+        told.stderr.contains(second.0.to_str().unwrap()),
+        "{}",
+        told.stderr
     );
 }
 
@@ -280,7 +284,7 @@ fn r8_too_few_threads_are_a_clear_error() {
     let done = scene.shell(&format!(
         "exec {user} prlimit --nproc=4 \"$2\" mount m.tar mnt --no-index"
     ));
-    done.fails(5, "error: ");
+    done.refused(5, "error: ");
     assert_eq!(mounts_at(&mount.0), 0);
 }
 
@@ -386,7 +390,7 @@ fn a_slow_layer_holds_up_nobody_else() {
 fn a_full_log_disk_does_not_end_the_mount() {
     let scene = Scene::new();
     let mut command = scene.command(&["mount", "m.tar", "mnt", "--log-file", "/dev/full", "-vvv"]);
-    Done::of(&mut command).ok();
+    Run::of(&mut command).ok();
     let mount = Mounted(scene.path("mnt"));
     assert_eq!(
         fs::read(mount.path("config.json")).unwrap(),

@@ -10,7 +10,7 @@ use modeloci::mount::MountOptions;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use crate::harness::{BINARY, Done, Scene, Server, kill, lives, needs_root, until};
+use crate::harness::{BINARY, Run, Scene, Server, kill, lives, needs_root, until};
 use crate::starting::with_descriptor;
 
 /// The number under which a program finds the connection.
@@ -62,9 +62,9 @@ impl Given {
         server
     }
 
-    fn status(&self) -> Done {
+    fn status(&self) -> Run {
         let mut status = Command::new(BINARY);
-        Done::of(status.arg("status").arg("--json").arg(&self.path))
+        Run::of(status.arg("status").arg("--json").arg(&self.path))
     }
 }
 
@@ -89,12 +89,12 @@ fn m11_a_connection_that_somebody_else_has_mounted_is_served() {
         };
         let mut server = given.serve(&scene, options);
         reads_all(&scene, &given.path);
-        let status: serde_json::Value = serde_json::from_str(&given.status().ok().out).unwrap();
+        let status: serde_json::Value = given.status().ok().json();
         assert_eq!(status["mountpoint"], MOUNT_POINT);
         assert_eq!(status["pid"], server.child.id());
         // Nothing of the model is unmounted by those who have not mounted it.
         let umount = server.mount.umount(&[]);
-        umount.fails(5, "is a mount of type fuse that another program has made");
+        umount.refused(5, "is a mount of type fuse that another program has made");
         reads_all(&scene, &given.path);
         rustix::mount::unmount(&given.path, UnmountFlags::empty()).unwrap();
         assert_eq!(server.wait().0, Some(0), "it ends with the mount");
@@ -107,11 +107,14 @@ fn m11_a_connection_is_served_in_the_background() {
     let Some(mut given) = Given::new(&scene) else {
         return;
     };
-    let done = Done::of(&mut given.command(&scene, &[])).ok();
-    assert_eq!(done.err, "", "no hint on what only whoever mounts can do");
+    let done = Run::of(&mut given.command(&scene, &[])).ok();
+    assert_eq!(
+        done.stderr, "",
+        "no hint on what only whoever mounts can do"
+    );
     drop(given.connection.take());
     reads_all(&scene, &given.path);
-    let status: serde_json::Value = serde_json::from_str(&given.status().ok().out).unwrap();
+    let status: serde_json::Value = given.status().ok().json();
     let pid = status["pid"].as_i64().unwrap() as i32;
     rustix::mount::unmount(&given.path, UnmountFlags::empty()).unwrap();
     until("the process ends", || !lives(pid));
@@ -144,12 +147,12 @@ fn m11_of_a_server_that_is_killed_the_connection_ends() {
         return;
     };
     let mut server = given.serve(&scene, &[]);
-    let status: serde_json::Value = serde_json::from_str(&given.status().ok().out).unwrap();
+    let status: serde_json::Value = given.status().ok().json();
     kill(status["server_pid"].as_i64().unwrap() as i32, libc::SIGKILL);
     assert_eq!(server.wait().0, Some(5));
     let stat = rustix::fs::statfs(&given.path);
     assert_eq!(stat.err(), Some(Errno::NOTCONN));
-    given.status().fails(5, "its process is gone");
+    given.status().refused(5, "its process is gone");
 }
 
 /// A connection and descriptors that are none, for root and for others.
@@ -170,17 +173,17 @@ fn m11_what_is_no_connection_is_refused() {
         ] {
             let args = [&["mount", "--no-index", "m.tar", mountpoint], more].concat();
             let text = format!("error: mount point {mountpoint}: {why}");
-            scene.run(&args).fails(5, &text);
+            scene.run(&args).refused(5, &text);
         }
     }
     let unmounted = File::options().read(true).write(true).open("/dev/fuse");
     let mut command = scene.command(&["mount", "--no-index", "m.tar", MOUNT_POINT]);
     with_descriptor(&mut command, unmounted.unwrap(), NUMBER);
-    Done::of(&mut command).fails(5, "/dev/fd/9: is an open /dev/fuse that is not mounted");
+    Run::of(&mut command).refused(5, "/dev/fd/9: is an open /dev/fuse that is not mounted");
     let archive = File::open(scene.path("m.tar")).unwrap();
     let mut command = scene.command(&["mount", "--no-index", "m.tar", MOUNT_POINT]);
     with_descriptor(&mut command, archive, NUMBER);
-    Done::of(&mut command).fails(5, "/dev/fd/9: is neither a FUSE connection");
+    Run::of(&mut command).refused(5, "/dev/fd/9: is neither a FUSE connection");
 }
 
 /// A directory may be named by a descriptor, too.
@@ -190,7 +193,7 @@ fn m11_a_directory_that_is_given_as_a_descriptor_is_mounted_on() {
     let directory = File::open(scene.path("mnt")).unwrap();
     let mut command = scene.command(&["mount", "--no-index", "m.tar", MOUNT_POINT]);
     with_descriptor(&mut command, directory, NUMBER);
-    Done::of(&mut command).ok();
+    Run::of(&mut command).ok();
     let mount = crate::harness::Mounted(scene.path("mnt"));
     reads_all(&scene, &mount.0);
     mount.unmount();
@@ -216,7 +219,7 @@ fn m11_what_only_whoever_mounts_can_do_is_refused() {
             "--ready-fd is the descriptor of the mount",
         ),
     ] {
-        Done::of(&mut given.command(&scene, options)).fails(2, why);
+        Run::of(&mut given.command(&scene, options)).refused(2, why);
     }
 }
 
@@ -232,7 +235,7 @@ fn m11_a_connection_that_was_served_before_is_refused() {
     assert_eq!(server.wait().0, Some(0));
     // It lives on as long as somebody has it.
     given.connection = Some(kept);
-    Done::of(&mut given.command(&scene, &[])).fails(5, "was served before");
+    Run::of(&mut given.command(&scene, &[])).refused(5, "was served before");
 }
 
 #[test]

@@ -6,29 +6,19 @@ use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::support;
+pub(crate) use crate::support::machine::{is_root, needs_root};
+pub(crate) use crate::support::run::Run;
 use crate::support::workspace::Workspace;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_modeloci");
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// True for root; for others it says what is not tested. The tests are run as root, too.
-pub(crate) fn needs_root(what: &str) -> bool {
-    if !is_root() {
-        eprintln!("skipped: only root can {what}");
-    }
-    is_root()
-}
-
-pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
 
 /// How the archive of a [`Scene`] came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +120,7 @@ impl Scene {
         let mut command = self.command(&["pack", "model", "--name", "m", "--version", "1"]);
         command.args(["--output", "m.tar", "--json", "--force", "--quiet"]);
         command.args(["--compression", compression]).args(options);
-        let summary: Value = serde_json::from_str(&Done::of(&mut command).ok().out).unwrap();
+        let summary: Value = Run::of(&mut command).ok().json();
         self.digest = summary["manifest_digest"].as_str().unwrap().to_string();
     }
 
@@ -181,12 +171,12 @@ impl Scene {
     }
 
     /// Runs such a script.
-    pub(crate) fn shell(&self, script: &str) -> Done {
-        Done::of(&mut self.script(script, &[]))
+    pub(crate) fn shell(&self, script: &str) -> Run {
+        Run::of(&mut self.script(script, &[]))
     }
 
-    pub(crate) fn run(&self, args: &[&str]) -> Done {
-        Done::of(&mut self.command(args))
+    pub(crate) fn run(&self, args: &[&str]) -> Run {
+        Run::of(&mut self.command(args))
     }
 
     /// Mounts `m.tar` on `mnt` in the background, with more options.
@@ -224,43 +214,6 @@ pub(crate) fn sample() -> Vec<(String, Vec<u8>)> {
     ]
 }
 
-/// The end of a command.
-pub(crate) struct Done {
-    pub(crate) code: Option<i32>,
-    pub(crate) out: String,
-    pub(crate) err: String,
-}
-
-impl Done {
-    pub(crate) fn of(command: &mut Command) -> Done {
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = command.output().unwrap();
-        Done {
-            code: status.code(),
-            out: String::from_utf8(stdout).unwrap(),
-            err: String::from_utf8(stderr).unwrap(),
-        }
-    }
-
-    #[track_caller]
-    pub(crate) fn ok(self) -> Done {
-        assert_eq!(self.code, Some(0), "{}{}", self.out, self.err);
-        self
-    }
-
-    /// Failed with this exit code and one error line that contains `text`.
-    #[track_caller]
-    pub(crate) fn fails(self, code: i32, text: &str) {
-        assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
-        let errors = self.err.lines().filter(|l| l.starts_with("error: "));
-        assert_eq!(errors.count(), 1, "{}", self.err);
-        assert!(self.err.contains(text), "{}", self.err);
-    }
-}
-
 /// A mount; unmounted at the end of the test.
 pub(crate) struct Mounted(pub(crate) PathBuf);
 
@@ -270,13 +223,13 @@ impl Mounted {
     }
 
     pub(crate) fn status(&self) -> Value {
-        let done = Done::of(
+        let done = Run::of(
             Command::new(BINARY)
                 .arg("status")
                 .arg(&self.0)
                 .arg("--json"),
         );
-        serde_json::from_str(&done.ok().out).unwrap()
+        done.ok().json()
     }
 
     pub(crate) fn count(&self, name: &str) -> u64 {
@@ -299,8 +252,8 @@ impl Mounted {
         until("it is unmounted", || self.umount(&[]).code == Some(0));
     }
 
-    pub(crate) fn umount(&self, options: &[&str]) -> Done {
-        Done::of(
+    pub(crate) fn umount(&self, options: &[&str]) -> Run {
+        Run::of(
             Command::new(BINARY)
                 .arg("umount")
                 .args(options)

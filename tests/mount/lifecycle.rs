@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::documented;
 use crate::harness::{
-    BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, kill, lives, mounts_at,
+    BINARY, Mounted, Packaging, Run, Scene, Server, errno, is_root, kill, lives, mounts_at,
     needs_root, until,
 };
 use crate::meanwhile::meanwhile;
@@ -24,13 +24,14 @@ fn the_starter_returns_when_the_mount_answers() {
         true => "hint: only root can read it; --allow-other lets other users in\n",
         false => "",
     };
-    assert_eq!((done.out.as_str(), done.err.as_str()), ("", hint));
+    assert_eq!((done.text(), done.stderr.as_str()), ("", hint));
     let mount = Mounted(scene.path("mnt"));
     assert!(mount.path("config.json").exists(), "at once");
     let pid = mount.pid();
-    let report = Done::of(Command::new(BINARY).arg("status").arg(&mount.0))
+    let report = Run::of(Command::new(BINARY).arg("status").arg(&mount.0))
         .ok()
-        .out;
+        .text()
+        .to_string();
     assert!(
         report.contains(&format!("Process:          {pid}")),
         "{report}"
@@ -41,7 +42,7 @@ fn the_starter_returns_when_the_mount_answers() {
     for option in ["--allow-other", "--quiet"] {
         if option == "--quiet" || is_root() {
             let done = scene.run(&["mount", "m.tar", "mnt", option]).ok();
-            assert_eq!((done.out.as_str(), done.err.as_str()), ("", ""), "{option}");
+            assert_eq!((done.text(), done.stderr.as_str()), ("", ""), "{option}");
             Mounted(scene.path("mnt")).unmount();
         }
     }
@@ -55,7 +56,7 @@ fn the_status_is_documented() {
     let fields = documented::fields(&["`status`"]);
     documented::assert_documented(&mount.status(), &fields);
     let all = scene.run(&["status", "--json"]);
-    let all: serde_json::Value = serde_json::from_str(&all.out).unwrap();
+    let all: serde_json::Value = all.json();
     for status in all.as_array().unwrap() {
         documented::assert_documented(status, &fields);
         assert_eq!(status["schema_version"], 1);
@@ -76,16 +77,16 @@ fn the_starter_reports_the_error_of_the_background_process() {
         let mut foreground = args.to_vec();
         foreground.push("--foreground");
         let foreground = scene.run(&foreground);
-        assert_eq!(background.code, Some(code), "{}", background.err);
+        assert_eq!(background.code, Some(code), "{}", background.stderr);
         assert_eq!(foreground.code, Some(code));
-        let line = |done: &Done| {
-            let errors = done.err.lines().filter(|l| l.starts_with("error: "));
+        let line = |done: &Run| {
+            let errors = done.stderr.lines().filter(|l| l.starts_with("error: "));
             errors.map(str::to_string).collect::<Vec<_>>()
         };
         // The paths differ: the background process has absolute ones.
         let absolute = |text: String| text.replace(scene.path("").to_str().unwrap(), "");
-        assert_eq!(line(&background).len(), 1, "{}", background.err);
-        assert!(background.err.contains(args[1]), "{}", background.err);
+        assert_eq!(line(&background).len(), 1, "{}", background.stderr);
+        assert!(background.stderr.contains(args[1]), "{}", background.stderr);
         assert_eq!(
             line(&background)
                 .into_iter()
@@ -130,7 +131,7 @@ fn readiness_is_told_to_whoever_asks() {
     assert_eq!(server.wait().0, Some(0));
 
     let bad = scene.run(&["mount", "m.tar", "mnt", "--foreground", "--ready-fd", "77"]);
-    bad.fails(2, "--ready-fd 77: is not an open descriptor");
+    bad.refused(2, "--ready-fd 77: is not an open descriptor");
 }
 
 /// The mount table cannot be read any more, and the archive's process ends.
@@ -138,7 +139,7 @@ fn readiness_is_told_to_whoever_asks() {
 fn a_mount_that_runs_out_of_descriptors_is_detached() {
     let scene = Scene::new();
     let done = scene.shell("ulimit -n 5 && exec \"$2\" mount m.tar mnt --foreground --no-index");
-    done.fails(5, "too many open files");
+    done.refused(5, "too many open files");
     assert_eq!(mounts_at(&scene.path("mnt")), 0);
 }
 
@@ -150,7 +151,7 @@ fn a_starter_that_dies_leaves_no_mount() {
         "{ \"$2\" mount m.tar mnt --foreground --ready-fd 9 9>&1 >/dev/null; \
          echo $? >code; } | true; until test -s code; do sleep 0.05; done; cat code",
     );
-    assert_eq!(done.out.trim(), "5", "{}", done.err);
+    assert_eq!(done.text().trim(), "5", "{}", done.stderr);
     assert_eq!(mounts_at(&scene.path("mnt")), 0);
 }
 
@@ -311,7 +312,7 @@ fn busy(scene: Scene) {
     let mount = scene.mount(&[]);
     let pid = mount.pid();
     let mut file = File::open(mount.path("weights.bin")).unwrap();
-    mount.umount(&[]).fails(5, "is busy");
+    mount.umount(&[]).refused(5, "is busy");
     assert_eq!(mounts_at(&mount.0), 1);
     mount.umount(&["--lazy"]).ok();
     assert_eq!(mounts_at(&mount.0), 0);
@@ -334,7 +335,7 @@ fn r12_what_is_mounted_below_is_named() {
     let flags = rustix::mount::MountFlags::empty();
     rustix::mount::mount("none", &below, "tmpfs", flags, None).unwrap();
     let message = format!("is busy: {} is mounted below it", below.display());
-    mount.umount(&[]).fails(5, &message);
+    mount.umount(&[]).refused(5, &message);
     rustix::mount::unmount(&below, rustix::mount::UnmountFlags::empty()).unwrap();
     mount.unmount();
 }
@@ -350,10 +351,14 @@ fn r12_several_are_unmounted_whatever_becomes_of_one() {
     until("they are unmounted", || {
         let done = scene.run(&["umount", "mnt", "missing", "other"]);
         assert_eq!(done.code, Some(5));
-        assert!(done.err.contains("missing: does not exist"), "{}", done.err);
+        assert!(
+            done.stderr.contains("missing: does not exist"),
+            "{}",
+            done.stderr
+        );
         mounts_at(&mount.0) + mounts_at(&other.0) == 0
     });
-    scene.run(&["umount"]).fails(2, "MOUNTPOINT");
+    scene.run(&["umount"]).refused(2, "MOUNTPOINT");
 }
 
 #[test]
@@ -369,7 +374,7 @@ fn an_unmount_by_others_ends_the_process_quietly() {
             command.arg("-u");
             command
         };
-        Done::of(umount.arg(&server.mount.0)).code == Some(0)
+        Run::of(umount.arg(&server.mount.0)).code == Some(0)
     });
     assert_eq!(server.wait().0, Some(0));
     let mut said = String::new();

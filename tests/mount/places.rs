@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use crate::harness::{
-    BINARY, Done, Mounted, Scene, is_root, kill, lives, mounts_at, needs_root, until,
+    BINARY, Mounted, Run, Scene, is_root, kill, lives, mounts_at, needs_root, until,
 };
 
 #[test]
@@ -27,7 +27,7 @@ fn m1_odd_names_are_escaped() {
         let archive = dir.join(format!("{odd}.tar"));
         fs::copy(scene.path("m.tar"), &archive).unwrap();
         let mut command = scene.command(&["mount", "--"]);
-        Done::of(command.arg(&archive).arg(dir.join("mnt"))).ok();
+        Run::of(command.arg(&archive).arg(dir.join("mnt"))).ok();
         let mount = Mounted(dir.join("mnt"));
         assert_eq!(mounts_at(&mount.0), 1, "{odd:?}");
         assert_eq!(
@@ -50,19 +50,19 @@ fn m2_places_that_cannot_be_mounted_on() {
     let scene = Scene::new();
     scene
         .run(&["mount", "m.tar", "missing"])
-        .fails(5, "does not exist");
+        .refused(5, "does not exist");
     fs::create_dir(scene.path("plain")).unwrap();
     fs::write(scene.path("plain/config.json"), "{}").unwrap();
     scene
         .run(&["mount", "plain", "mnt"])
-        .fails(3, "hint: pack a model directory first");
+        .refused(3, "hint: pack a model directory first");
     scene
         .run(&["mount", "m.tar", "m.tar"])
-        .fails(5, "is not a directory");
+        .refused(5, "is not a directory");
     fs::create_dir_all(scene.path("full/x")).unwrap();
     scene
         .run(&["mount", "m.tar", "full"])
-        .fails(5, "is not empty");
+        .refused(5, "is not empty");
     scene
         .run(&["mount", "m.tar", "full", "-o", "nonempty"])
         .ok();
@@ -70,10 +70,12 @@ fn m2_places_that_cannot_be_mounted_on() {
     assert!(over.path("config.json").exists());
 
     let mount = scene.mount(&[]);
-    scene.run(&["mount", "m.tar", "mnt"]).fails(5, "is in use");
+    scene
+        .run(&["mount", "m.tar", "mnt"])
+        .refused(5, "is in use");
     assert_eq!(mounts_at(&mount.0), 1);
     mount.unmount();
-    mount.umount(&[]).fails(5, "no model is mounted there");
+    mount.umount(&[]).refused(5, "no model is mounted there");
 }
 
 #[test]
@@ -86,8 +88,8 @@ fn m2_a_stale_mount_is_cleared() {
     kill(pid, libc::SIGKILL);
     until("it is dead", || !lives(pid));
     assert_eq!(mounts_at(&mount.0), 1, "it left its mount");
-    let dead = Done::of(scene.command(&["status"]).arg(&mount.0));
-    dead.fails(5, "its process is gone");
+    let dead = Run::of(scene.command(&["status"]).arg(&mount.0));
+    dead.refused(5, "its process is gone");
 
     let log = scene.path("log");
     scene.mount(&["--log-file", log.to_str().unwrap()]);
@@ -108,7 +110,7 @@ fn m2_a_mount_whose_process_hangs_is_unmounted_lazily() {
     kill(serving, libc::SIGSTOP);
     let mut umount = std::process::Command::new("timeout");
     umount.args(["20", BINARY, "umount", "--lazy"]);
-    Done::of(umount.arg(&server.mount.0)).ok();
+    Run::of(umount.arg(&server.mount.0)).ok();
     assert_eq!(mounts_at(&server.mount.0), 0);
     server.signal(libc::SIGCONT);
     kill(serving, libc::SIGCONT);
@@ -121,7 +123,7 @@ fn m3_the_archive_may_not_lie_below_the_mount_point() {
     let below = |args: &[&str], what: &str| {
         let mut all = vec!["mount"];
         all.extend(args);
-        scene.run(&all).fails(5, what);
+        scene.run(&all).refused(5, what);
     };
     below(&["m.tar", ".", "-o", "nonempty"], "contains the archive");
     below(
@@ -145,21 +147,21 @@ fn m4_others_are_let_in_by_root() {
     let mount = scene.mount(&["--allow-other"]);
     let path = mount.path("config.json");
     let seen = as_user(Command::new("cat").arg(&path)).ok();
-    assert_eq!(seen.out.as_bytes(), scene.bytes("config.json"));
+    assert_eq!(seen.stdout, scene.bytes("config.json"));
     mount.unmount();
 
     let mount = scene.mount(&[]);
     let seen = as_user(Command::new("cat").arg(&path));
-    assert!(seen.err.contains("Permission denied"), "{}", seen.err);
+    assert!(seen.stderr.contains("Permission denied"), "{}", seen.stderr);
     mount.unmount();
 }
 
-fn as_user(command: &mut Command) -> Done {
-    Done::of(command.env("LC_ALL", "C").uid(65534).gid(65534))
+fn as_user(command: &mut Command) -> Run {
+    Run::of(command.env("LC_ALL", "C").uid(65534).gid(65534))
 }
 
 /// Mounts for others as an ordinary user, with a `fuse.conf` of these lines.
-fn for_others_with_conf(conf: &str) -> Done {
+fn for_others_with_conf(conf: &str) -> Run {
     let scene = Scene::new();
     fs::write(scene.path("conf"), conf).unwrap();
     let script = "cp -a /etc etc && cp conf etc/fuse.conf && mount --bind etc /etc && \
@@ -181,11 +183,11 @@ fn m4_others_are_let_in_by_users_if_fuse_conf_says_so() {
         "#user_allow_other\n",
         "# user_allow_other\nmount_max = 9\n",
     ] {
-        for_others_with_conf(conf).fails(5, hint);
+        for_others_with_conf(conf).refused(5, hint);
     }
     for conf in ["user_allow_other\n", "mount_max = 9\n user_allow_other \n"] {
         let seen = for_others_with_conf(conf).ok();
-        assert_eq!(seen.out, "{\"layers\": 2}");
+        assert_eq!(seen.text(), "{\"layers\": 2}");
     }
 }
 
@@ -209,7 +211,7 @@ fn mounted_twice(scene: Scene) {
 }
 
 /// Runs a script in a mount namespace of its own, where it may hide what it likes.
-fn hidden(script: &str, scene: &Scene) -> Done {
+fn hidden(script: &str, scene: &Scene) -> Run {
     chown(scene.path("mnt"), Some(65534), Some(65534)).unwrap();
     scene.shell(&format!(
         "exec unshare --mount --propagation private sh -c '{script}' sh \"$@\""
@@ -227,14 +229,14 @@ fn m6_without_fuse_it_says_what_to_install() {
         "mount -t tmpfs none /dev && exec \"$2\" mount \"$1/m.tar\" \"$1/mnt\" --foreground",
         &scene,
     )
-    .fails(5, "modprobe fuse");
+    .refused(5, "modprobe fuse");
     hidden(
         "cp \"$(command -v setpriv)\" \"$1\" && mount -t tmpfs none /usr/bin && \
          exec \"$1/setpriv\" --reuid=65534 --regid=65534 --clear-groups \
          \"$2\" mount \"$1/m.tar\" \"$1/mnt\" --no-index",
         &scene,
     )
-    .fails(5, "install the package fuse3");
+    .refused(5, "install the package fuse3");
 }
 
 #[test]
@@ -248,7 +250,7 @@ fn options_are_checked() {
     ] {
         scene
             .run(&["mount", "m.tar", "mnt", "-o", option])
-            .fails(2, why);
+            .refused(2, why);
     }
     let list = "defaults,ro,noexec,_netdev,x-systemd.automount,threads=2,max_readahead=1MiB";
     let mount = scene.mount(&["-o", list]);
@@ -279,30 +281,30 @@ fn a_part_that_is_mounted_elsewhere_has_the_status_of_the_whole() {
     for (what, at) in [("nested", "part"), ("config.json", "file")] {
         let at = scene.path(at);
         rustix::mount::mount_bind(mount.path(what), &at).unwrap();
-        let told = Done::of(scene.command(&["status"]).arg(&at));
+        let told = Run::of(scene.command(&["status"]).arg(&at));
         rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH).unwrap();
         let whole = format!("Mounted on:       {}\n", mount.0.display());
-        assert!(told.ok().out.contains(&whole), "{what}");
+        assert!(told.ok().text().contains(&whole), "{what}");
     }
 }
 
 #[test]
 fn what_is_no_model_is_left_alone() {
     let scene = Scene::new();
-    scene.run(&["umount", "/proc"]).fails(5, "not a model");
+    scene.run(&["umount", "/proc"]).refused(5, "not a model");
     scene
         .run(&["umount", "mnt"])
-        .fails(5, "no model is mounted");
+        .refused(5, "no model is mounted");
     scene
         .run(&["status", "mnt"])
-        .fails(5, "no model is mounted");
+        .refused(5, "no model is mounted");
 
     // What was probably meant is named.
     let mount = scene.mount(&[]);
     let at = format!("give {}\n", mount.0.display());
     for command in ["umount", "status"] {
         for near in ["mnt/config.json", "mnt/nested/deep", "m.tar"] {
-            scene.run(&[command, near]).fails(5, &at);
+            scene.run(&[command, near]).refused(5, &at);
         }
     }
     mount.unmount();

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::harness::{
-    BINARY, Done, Mounted, Packaging, Scene, Server, errno, is_root, kill, lives, mounts_at,
+    BINARY, Mounted, Packaging, Run, Scene, Server, errno, is_root, kill, lives, mounts_at,
     needs_root, until,
 };
 use crate::support;
@@ -70,9 +70,9 @@ fn e18_a_server_has_given_up_what_it_does_not_need() {
         assert_eq!(sandbox["system_calls"], true);
         assert_eq!(sandbox["no_core_dump"], true);
         assert!(sandbox["landlock"].as_i64() >= Some(1), "{sandbox}");
-        let report = Done::of(Command::new(BINARY).arg("status").arg(&mount.0)).ok();
+        let report = Run::of(Command::new(BINARY).arg("status").arg(&mount.0)).ok();
         let line = "Sandbox:          no new privileges, no capabilities, Landlock ";
-        assert!(report.out.contains(line), "{}", report.out);
+        assert!(report.text().contains(line), "{}", report.text());
         // The keeper of users calls a setuid program, and root's has the right to unmount.
         let of_keeper = field(&status_of(keeper), "NoNewPrivs");
         assert_eq!(of_keeper, if is_root() { "1" } else { "0" });
@@ -229,11 +229,11 @@ fn e18_without_a_sandbox_one_process_keeps_what_it_has() {
     let mount = scene.mount(&["--no-sandbox"]);
     assert_eq!(mount.pid(), mount.server());
     assert!(mount.status()["sandbox"].is_null());
-    let report = Done::of(Command::new(BINARY).arg("status").arg(&mount.0)).ok();
+    let report = Run::of(Command::new(BINARY).arg("status").arg(&mount.0)).ok();
     assert!(
-        report.out.contains("Sandbox:          off\n"),
+        report.text().contains("Sandbox:          off\n"),
         "{}",
-        report.out
+        report.text()
     );
     let (of_server, ours) = (status_of(mount.pid()), status_of(std::process::id() as i32));
     for name in ["NoNewPrivs", "Seccomp", "CapEff", "CapBnd"] {
@@ -269,7 +269,7 @@ fn e18_without_landlock_the_rest_holds_and_the_status_says_so() {
                     .map_err(|_| std::io::Error::from_raw_os_error(libc::EINVAL))
             });
         }
-        Done::of(&mut command).ok();
+        Run::of(&mut command).ok();
         let mount = Mounted(scene.path("mnt"));
         assert_eq!(mount.status()["sandbox"]["landlock"], 0);
         has_given_up_all(mount.server());

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use crate::harness::{Done, Mounted, Scene, Server, kill, lives, mounts_at, needs_root, until};
+use crate::harness::{Mounted, Run, Scene, Server, kill, lives, mounts_at, needs_root, until};
 use crate::meanwhile::meanwhile;
 
 /// How often a race is run: a thousand times in long tests.
@@ -38,7 +38,7 @@ fn models_below(dir: &Path) -> Vec<String> {
 }
 
 /// Mounts while two names are exchanged with each other again and again.
-fn mount_while_swapped(scene: &Scene, mountpoint: &str, swapped: [&str; 2]) -> Done {
+fn mount_while_swapped(scene: &Scene, mountpoint: &str, swapped: [&str; 2]) -> Run {
     let [a, b] = swapped.map(|name| scene.path(name));
     // Refused while something is mounted on it.
     let swap = || {
@@ -75,7 +75,7 @@ fn m7_nothing_is_mounted_elsewhere_while_mount_point_or_parents_are_exchanged() 
             models.len(),
             usize::from(done.code == Some(0)),
             "{}",
-            done.err
+            done.stderr
         );
         for file in ["system/important", "system/mnt/important"] {
             assert_eq!(fs::read_to_string(scene.path(file)).unwrap(), "important");
@@ -85,7 +85,7 @@ fn m7_nothing_is_mounted_elsewhere_while_mount_point_or_parents_are_exchanged() 
             Mounted(model.into()).unmount();
         }
         if done.code != Some(0) {
-            assert_eq!(done.code, Some(5), "{}", done.err);
+            assert_eq!(done.code, Some(5), "{}", done.stderr);
         }
         assert_eq!(models_below(&scene.path("")), [""; 0]);
     }
@@ -149,7 +149,7 @@ fn m9_nothing_of_the_starter_is_kept() {
     with_descriptor(&mut command, &lock, 9);
     with_descriptor(&mut command, &writer, 3);
     with_descriptor(&mut command, &writer, 200);
-    Done::of(&mut command).ok();
+    Run::of(&mut command).ok();
     let mount = Mounted(scene.path("mnt"));
     drop((command, lock, writer));
 
@@ -187,7 +187,7 @@ fn m9_no_working_directory_of_the_starter_is_kept() {
     for options in [&[][..], &["--prefetch"], &["--no-sandbox"]] {
         // Relative paths mean what they meant to the starter.
         let mut command = scene.command(&["mount", "../m.tar", "../mnt", "--no-index"]);
-        Done::of(command.args(options).current_dir(&from)).ok();
+        Run::of(command.args(options).current_dir(&from)).ok();
         let mount = Mounted(scene.path("mnt"));
         for pid in [mount.pid(), mount.server()] {
             let cwd = fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
@@ -242,7 +242,7 @@ fn m9_an_archive_that_is_given_as_a_descriptor_is_served() {
     ] {
         let mut command = scene.command(options);
         with_descriptor(&mut command, &archive, 7);
-        Done::of(&mut command).ok();
+        Run::of(&mut command).ok();
         let mount = Mounted(scene.path("mnt"));
         let read = fs::read(mount.path("weights.bin")).unwrap();
         assert!(read == scene.bytes("weights.bin"));
@@ -331,7 +331,7 @@ fn r8_a_small_address_space_is_an_error_at_the_start() {
                 mount.unmount();
             } else {
                 refused += 1;
-                done.fails(5, &format!("limit (ulimit {limit}): leaves {mib} MiB"));
+                done.refused(5, &format!("limit (ulimit {limit}): leaves {mib} MiB"));
             }
             assert_eq!(mounts_at(&scene.path("mnt")), 0);
         }

@@ -5,17 +5,17 @@ use std::os::unix::fs::chown;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use crate::harness::{Done, Scene, needs_root, until};
+use crate::harness::{Run, Scene, needs_root, until};
 
 /// Runs a script in a mount namespace of its own: `$1` is the scene's directory, where it starts,
 /// and `$2` the binary.
-fn own_namespace(script: &str, scene: &Scene) -> Done {
+fn own_namespace(script: &str, scene: &Scene) -> Run {
     let run = "exec unshare --mount --propagation private sh -euc \"$3\" sh \"$1\" \"$2\"";
-    Done::of(&mut scene.script(run, &[script.as_ref()]))
+    Run::of(&mut scene.script(run, &[script.as_ref()]))
 }
 
 /// The same, where mount(8) finds the binary as its helper.
-fn with_helper(script: &str, scene: &Scene) -> Done {
+fn with_helper(script: &str, scene: &Scene) -> Run {
     let links = "mkdir sbin
         cp -a /sbin/. sbin
         ln -sf \"$2\" sbin/mount.modeloci
@@ -86,7 +86,7 @@ fn a_mount_in_the_background_without_a_system_log_speaks_to_a_file() {
         ("unset XDG_STATE_HOME\n", "log/modeloci.log"),
     ] {
         let done = own_namespace(&format!("{hidden}{own}{mount}"), &scene).ok();
-        assert!(!done.err.contains("warning"), "{}", done.err);
+        assert!(!done.stderr.contains("warning"), "{}", done.stderr);
         let told = || fs::read_to_string(scene.path(file)).unwrap_or_default();
         until("the end is told", || {
             told().contains("0 bytes served in 0 reads")
@@ -100,8 +100,12 @@ fn a_mount_in_the_background_without_a_system_log_speaks_to_a_file() {
     let done = own_namespace(&format!("{hidden}{nowhere}{mount}"), &scene).ok();
     let warning =
         "warning: there is no system log, and cannot append to /dev/null/modeloci/mount.log";
-    assert!(done.err.contains(warning), "{}", done.err);
-    assert!(done.err.contains("--log-file names a file"), "{}", done.err);
+    assert!(done.stderr.contains(warning), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("--log-file names a file"),
+        "{}",
+        done.stderr
+    );
 }
 
 #[test]
@@ -123,20 +127,25 @@ fn mount_8_mounts_models() {
         mount -f -t modeloci \"$1/m.tar\" \"$1/mnt\"
         umount mnt || echo \"nothing mounted\"",
         &scene,
-    )
-    .ok();
+    );
+    // Some of it fails, and says so.
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
     assert_eq!(
-        done.out,
+        done.text(),
         "{\"layers\": 2} remount: 1\n{\"layers\": 2} option: 1\narchive: 32\nnothing mounted\n"
     );
-    assert!(done.err.contains("cannot be remounted"), "{}", done.err);
+    assert!(
+        done.stderr.contains("cannot be remounted"),
+        "{}",
+        done.stderr
+    );
     // The second of them did not ask for ro.
     let told = format!(
         "warning: {} is mounted read-only",
         scene.path("mnt").display()
     );
-    assert_eq!(done.err.matches(&told).count(), 1, "{}", done.err);
-    assert!(done.err.contains("\"frobnicate\": is unknown"));
+    assert_eq!(done.stderr.matches(&told).count(), 1, "{}", done.stderr);
+    assert!(done.stderr.contains("\"frobnicate\": is unknown"));
 }
 
 #[test]
@@ -159,12 +168,19 @@ fn fstab_mounts_models_for_root_and_users() {
         setpriv --reuid=1 --regid=1 --clear-groups \"$2\" umount mnt || echo \" other: $?\"
         user \"$2\" umount mnt",
         &scene,
-    )
-    .ok();
-    assert_eq!(done.out, "1\n{\"layers\": 2} other: 5\n", "{}", done.err);
-    assert!(
-        done.err.contains("was mounted by another user; unmount it"),
+    );
+    // Some of it fails, and says so.
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert_eq!(
+        done.text(),
+        "1\n{\"layers\": 2} other: 5\n",
         "{}",
-        done.err
+        done.stderr
+    );
+    assert!(
+        done.stderr
+            .contains("was mounted by another user; unmount it"),
+        "{}",
+        done.stderr
     );
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::harness::{Done, Mounted, Packaging, Scene, sample};
+use crate::harness::{Mounted, Packaging, Run, Scene, sample};
 
 /// Modification and change of everything in the sample are this.
 fn assert_times(mount: &Mounted, seconds: i64, nanoseconds: i64) {
@@ -56,11 +56,15 @@ fn b1_one_time_at_packing_is_the_time_everywhere_and_is_warned_of() {
         let mut command = scene.command(&line);
         command.args(["--compression", compression]);
         command.env("SOURCE_DATE_EPOCH", "1234567890");
-        let packed = Done::of(&mut command).ok();
-        let warnings: Vec<_> = packed.err.lines().collect();
-        assert_eq!(warnings.len(), 1, "{}", packed.err);
-        assert!(warnings[0].contains("SOURCE_DATE_EPOCH"), "{}", packed.err);
-        assert!(warnings[0].contains("look alike"), "{}", packed.err);
+        let packed = Run::of(&mut command).ok();
+        let warnings: Vec<_> = packed.stderr.lines().collect();
+        assert_eq!(warnings.len(), 1, "{}", packed.stderr);
+        assert!(
+            warnings[0].contains("SOURCE_DATE_EPOCH"),
+            "{}",
+            packed.stderr
+        );
+        assert!(warnings[0].contains("look alike"), "{}", packed.stderr);
         let mount = scene.mount(&[]);
         assert_times(&mount, 1_234_567_890, 0);
     }

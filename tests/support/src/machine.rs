@@ -6,6 +6,19 @@ use std::sync::Once;
 
 use rustix::fs::Mode;
 
+/// True for root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// True for root; for others it says what is not tested. The tests are run as root, too.
+pub fn needs_root(what: &str) -> bool {
+    if !is_root() {
+        eprintln!("skipped: only root can {what}");
+    }
+    is_root()
+}
+
 /// Files of the tests can be read by other users whatever the umask; and every user may open the
 /// FUSE device, as udev arranges it where fuse3 was installed while it ran. In a fresh container
 /// the device may be root's alone. Only root can change that, and only root's tests start commands
@@ -16,7 +29,7 @@ pub fn set_up() {
         rustix::process::umask(Mode::from_raw_mode(0o022));
         const DEVICE: &str = "/dev/fuse";
         let closed = fs::metadata(DEVICE).is_ok_and(|meta| meta.mode() & 0o666 != 0o666);
-        if closed && rustix::process::geteuid().is_root() {
+        if closed && is_root() {
             fs::set_permissions(DEVICE, Permissions::from_mode(0o666)).unwrap();
         }
     });

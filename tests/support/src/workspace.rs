@@ -7,7 +7,9 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
+
+use crate::run::Run;
 
 /// A temporary directory. What the program keeps for its user is beside it, and ends with it.
 pub struct Workspace {
@@ -27,6 +29,10 @@ impl Workspace {
             _dir: dir,
         };
         fs::create_dir(&workspace.root).unwrap();
+        // Whoever the command is run as.
+        let state = workspace.user.join("state");
+        fs::create_dir_all(&state).unwrap();
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o1777)).unwrap();
         workspace
     }
 
@@ -74,6 +80,11 @@ impl Workspace {
             .env_remove("SOURCE_DATE_EPOCH");
     }
 
+    /// Names in the directory, sorted: what a command has left behind.
+    pub fn names(&self) -> Vec<String> {
+        names(&self.root)
+    }
+
     /// Packs `model` as `archive` with more options; returns the archive's path.
     pub fn pack(&self, model: &Path, archive: &str, options: &[&str]) -> PathBuf {
         let path = self.path(archive);
@@ -114,21 +125,11 @@ impl Drop for Mounted {
 /// Runs a program that must succeed; returns its stdout.
 #[track_caller]
 pub fn output(command: &mut Command) -> Vec<u8> {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    assert!(
-        status.success(),
-        "{command:?}: {status}\n{}{}",
-        String::from_utf8_lossy(&stdout),
-        String::from_utf8_lossy(&stderr)
-    );
-    stdout
+    let run = Run::of(command);
+    let said = String::from_utf8_lossy(&run.stdout);
+    let code = run.code;
+    assert_eq!(code, Some(0), "{command:?}: {said}{}", run.stderr);
+    run.stdout
 }
 
 /// Runs a shell script that must succeed; returns its stdout. `$1` and on are `args`.
@@ -179,6 +180,16 @@ pub fn available(what: &str, found: bool) -> bool {
         eprintln!("skipped: {what} is missing");
     }
     found
+}
+
+/// Names in a directory, sorted.
+pub fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
 
 /// All files below a directory: path relative to it, and the absolute path.
