@@ -5,9 +5,12 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use crate::run::Run;
 
@@ -15,7 +18,22 @@ use crate::run::Run;
 pub struct Workspace {
     root: PathBuf,
     user: PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Workspace {
+    /// A process that was unmounted takes a moment to end, and may write a last line or an index while
+    /// the directory is removed, which then fails.
+    fn drop(&mut self) {
+        for _ in 0..200 {
+            match fs::remove_dir_all(self.dir.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                _ => return,
+            }
+        }
+    }
 }
 
 impl Workspace {
@@ -26,7 +44,7 @@ impl Workspace {
         let workspace = Workspace {
             root: dir.path().join("root"),
             user: dir.path().join("user"),
-            _dir: dir,
+            dir,
         };
         fs::create_dir(&workspace.root).unwrap();
         // Whoever the command is run as.
