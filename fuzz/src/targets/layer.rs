@@ -518,7 +518,6 @@ pub mod index_file {
     use std::io::Write as _;
     use std::os::unix::fs::MetadataExt as _;
     use std::path::PathBuf;
-    use std::sync::OnceLock;
 
     use modeloci::layer::{Opened, foreign::open_in_miniature};
 
@@ -573,27 +572,29 @@ pub mod index_file {
         }
     }
 
-    fn layers() -> &'static [Indexed] {
-        static LAYERS: OnceLock<Vec<Indexed>> = OnceLock::new();
-        LAYERS.get_or_init(|| {
-            let mut content = b"a model's weights: ".repeat(8_000);
-            content.extend(super::super::super::forge::noise(6, 150_000));
-            let header = Header::file(NAME, content.len() as u64);
-            let tar = Tar::new().entry(header, &content).end();
-            let frames = tar.chunks(70_000);
-            let frames = frames.flat_map(|piece| zstd::encode_all(piece, 1).expect("zstd"));
-            let gz = "application/vnd.oci.image.layer.v1.tar+gzip";
-            let zst = "application/vnd.oci.image.layer.v1.tar+zstd";
-            vec![
-                Indexed::new(gzip(&tar), &content, gz),
-                Indexed::new(frames.collect(), &content, zst),
-                Indexed::new(
-                    tar.clone(),
-                    &content,
-                    "application/vnd.oci.image.layer.v1.tar",
-                ),
-            ]
-        })
+    thread_local! {
+        /// Of each thread, so that the directories end with it: what is static is never dropped.
+        static LAYERS: [Indexed; 3] = layers();
+    }
+
+    fn layers() -> [Indexed; 3] {
+        let mut content = b"a model's weights: ".repeat(8_000);
+        content.extend(super::super::super::forge::noise(6, 150_000));
+        let header = Header::file(NAME, content.len() as u64);
+        let tar = Tar::new().entry(header, &content).end();
+        let frames = tar.chunks(70_000);
+        let frames = frames.flat_map(|piece| zstd::encode_all(piece, 1).expect("zstd"));
+        let gz = "application/vnd.oci.image.layer.v1.tar+gzip";
+        let zst = "application/vnd.oci.image.layer.v1.tar+zstd";
+        [
+            Indexed::new(gzip(&tar), &content, gz),
+            Indexed::new(frames.collect(), &content, zst),
+            Indexed::new(
+                tar.clone(),
+                &content,
+                "application/vnd.oci.image.layer.v1.tar",
+            ),
+        ]
     }
 
     /// With an index that is not whole a layer has its exact bytes, as without. One that is whole is
@@ -603,8 +604,10 @@ pub mod index_file {
         let Some((which, index)) = data.split_first() else {
             return;
         };
-        let layers = layers();
-        let layer = &layers[usize::from(*which) % layers.len()];
+        LAYERS.with(|layers| check(&layers[usize::from(*which) % layers.len()], *which, index));
+    }
+
+    fn check(layer: &Indexed, which: u8, index: &[u8]) {
         let mut file = OpenOptions::new()
             .write(true)
             .truncate(true)
@@ -615,7 +618,7 @@ pub mod index_file {
         let written = file.metadata().expect("the index").ino();
         drop(file);
         let honest = index == layer.index || !is_whole(index);
-        let mut random = Random::new(u64::from(*which), index.len() as u64);
+        let mut random = Random::new(u64::from(which), index.len() as u64);
         let file = layer.open().expect("an honest layer");
         let size = layer.content.len() as u64;
         read_pieces(&*file, &mut random, |offset, len, read| match read {
@@ -640,9 +643,11 @@ pub mod index_file {
 
     /// The indexes of honest layers.
     pub fn seeds() -> Vec<Vec<u8>> {
-        let layers = layers().iter().zip(0u8..);
-        layers
-            .map(|(layer, which)| [&[which], &layer.index[..]].concat())
-            .collect()
+        LAYERS.with(|layers| {
+            let layers = layers.iter().zip(0u8..);
+            layers
+                .map(|(layer, which)| [&[which], &layer.index[..]].concat())
+                .collect()
+        })
     }
 }
