@@ -29,6 +29,7 @@ class Bench:
         self.data = Data(space.cache)
         built = environment.build(root)
         self.modeloci = str(args.binary.resolve()) if args.binary else built["modeloci"]
+        self.beside = str(args.beside.resolve()) if args.beside else None
         self._read = built["read"]
         self._yardstick = built["yardstick"]
 

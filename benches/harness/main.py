@@ -25,6 +25,7 @@ GROUPS = {
     "small": "10,000 small files",
     "load": "from nothing to a loaded model",
     "knobs": "what each knob of the mount is worth",
+    "before": "beside an earlier modeloci (--beside)",
 }
 
 
@@ -56,6 +57,8 @@ def parse(argv):
     parser.add_argument("--out", type=pathlib.Path, metavar="DIR",
                         help="also write bench.txt and bench.json there")
     parser.add_argument("--binary", type=pathlib.Path, help="measure this modeloci; build nothing")
+    parser.add_argument("--beside", type=pathlib.Path, metavar="FILE",
+                        help="an earlier modeloci: measure the group `before`, or what --only says")
     parser.add_argument("--no-install", action="store_true", help="use only what is there")
     args = parser.parse_args(argv)
     args.size = args.size or (64 << 20 if args.quick else 2 << 30)
@@ -64,7 +67,11 @@ def parse(argv):
     unknown = [name for name in chosen if name not in GROUPS]
     if unknown:
         parser.error(f"no such group: {', '.join(unknown)}")
-    args.groups = [name for name in GROUPS if not chosen or name in chosen]
+    if args.beside and not args.beside.is_file():
+        parser.error(f"--beside: {args.beside} is no file")
+    if args.beside and not chosen:
+        chosen = ["before"]
+    args.groups = [name for name in GROUPS if name in (chosen or GROUPS.keys() - {"before"})]
     # A sanity check shows that everything runs; these two groups need time to say anything.
     if args.quick and not chosen:
         args.groups = [name for name in args.groups if name not in ("load", "knobs")]

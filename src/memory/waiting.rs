@@ -4,12 +4,13 @@
 //! until there is a [`Proof`], and becomes bytes with that alone.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::cache::{ChunkCache, ChunkKey};
 use super::limiter::Reclaim;
+use super::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Whoever has one has seen that a blob is what the manifest names.
 pub(crate) trait Proof {}
