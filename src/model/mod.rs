@@ -86,6 +86,8 @@ pub struct Model {
     files: Vec<File>,
     context: Arc<Context>,
     total_bytes: u64,
+    /// Bytes of memory that all this takes, as counted.
+    memory: u64,
     /// The time of files whose layers state none.
     time: Duration,
     /// The newest file below each directory, where not all have that time.
@@ -122,9 +124,9 @@ impl Model {
             None => Limiter::new(Promise::unmounted(options.cache_bytes), Duration::ZERO),
             Some(threads) => Limiter::new(Promise::new(options.cache_bytes, threads, 0), PATIENCE),
         };
+        let taken = opening::memory_of(&entries);
         if options.served_by.is_some() {
             // What cannot fit is refused before it is taken.
-            let taken = opening::memory_of(&entries);
             limiter
                 .settle(taken, "opening this model")
                 .map_err(within)?;
@@ -162,6 +164,7 @@ impl Model {
         Ok(Model {
             source,
             resolved,
+            memory: taken.saturating_add(tree.memory()),
             tree,
             files,
             context,
@@ -171,7 +174,12 @@ impl Model {
         })
     }
 
-    /// Counts what the open model itself takes, as measured, against what was promised.
+    /// Bytes of memory that the open model itself takes, as counted.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// Counts what the open model itself takes, as counted or measured, against what was promised.
     ///
     /// # Errors
     /// [`ErrorKind::Environment`] when that leaves too little to read anything; it names the

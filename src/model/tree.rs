@@ -84,6 +84,13 @@ impl Tree {
         }
     }
 
+    /// Memory that it takes, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        let nodes = self.nodes.capacity() * size_of::<Node>();
+        let children = self.children.capacity() * size_of::<u32>();
+        (nodes + children + self.names.capacity()) as u64
+    }
+
     fn add(&mut self, parent: u32, name: &str, links: u32) -> Result<u32> {
         let number = node_number(self.nodes.len())?;
         let (Ok(at), Ok(name_bytes)) = (u32::try_from(self.names.len()), name.len().try_into())

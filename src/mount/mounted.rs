@@ -19,7 +19,6 @@ use super::at::place::{self, Place};
 use super::at::spot::Detached;
 use super::at::target::Target;
 use super::options::MountOptions;
-use super::resident;
 use super::serve::filesystem::Process;
 use super::served::Served;
 use super::status::Status;
@@ -71,12 +70,11 @@ pub fn serve_connection(connection: OwnedFd, options: &MountOptions) -> Result<M
 
 fn start(target: Target, options: &MountOptions) -> Result<Mounted> {
     let mountpoint = target.path().to_path_buf();
-    let others = resident::anonymous();
     let mut open = options.open_options();
     // How far the kernel reads ahead is up to whoever mounts.
     open.readahead |= matches!(target, Target::Given(_));
     let model = Model::open(&options.archive, &open)?;
-    let served = Served::new(model, mountpoint, Process::default(), others, options)?;
+    let served = Served::new(model, mountpoint, Process::default(), None, options)?;
     let (connection, mountable) = attach::connect(target, options)?;
     let ours = connection.try_clone();
     let ours = ours.map_err(Error::io("use", "the FUSE connection"))?;

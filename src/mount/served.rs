@@ -19,8 +19,10 @@ use crate::model::Model;
 pub struct Served(Arc<Shared>);
 
 impl Served {
-    /// Gets a model ready to be served at a mount point. `others` are bytes of memory of this process
-    /// that are not the model's: what it had taken before that was opened.
+    /// Gets a model ready to be served at a mount point. A process that does nothing else says with
+    /// `at_start` how many bytes of memory it takes of its own accord: what it has beyond that is what
+    /// the open model takes, as measured. `None` for any other: its threads may take what they like
+    /// meanwhile, and what the model takes is counted.
     ///
     /// # Errors
     /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when the open model leaves too little
@@ -29,10 +31,13 @@ impl Served {
         model: Model,
         mountpoint: PathBuf,
         process: Process,
-        others: u64,
+        at_start: Option<u64>,
         options: &MountOptions,
     ) -> Result<Served> {
-        model.settle(resident::anonymous().saturating_sub(others))?;
+        model.settle(match at_start {
+            Some(at_start) => resident::anonymous().saturating_sub(at_start),
+            None => model.memory(),
+        })?;
         for note in model.notes() {
             log::warn!("{note}");
         }

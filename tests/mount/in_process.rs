@@ -10,6 +10,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use modeloci::Model;
+use modeloci::mount::parts::{Process, Served};
 use modeloci::mount::{MountOptions, Mounted};
 
 use crate::harness::Scene;
@@ -105,6 +107,18 @@ fn a_process_serves_several_mounts_and_each_ends_by_itself() {
     // Dropping one unmounts it, too.
     drop(mount(&scene, "mnt"));
     assert_eq!(fs::read_dir(scene.path("mnt")).unwrap().count(), 0);
+}
+
+/// Nor is what other threads of the caller take while a model is opened.
+#[test]
+fn memory_that_the_caller_takes_meanwhile_is_not_the_mounts() {
+    let scene = Scene::new();
+    let options = MountOptions::new(scene.path("m.tar"), scene.path("mnt"));
+    let model = Model::open(&options.archive, &options.open_options()).unwrap();
+    let large = vec![1u8; 600 << 20];
+    let served = Served::new(model, scene.path("mnt"), Process::default(), None, &options);
+    assert!(served.is_ok(), "{:?}", served.err());
+    drop(std::hint::black_box(large));
 }
 
 /// The promise is of what the mount takes, and not of its host.

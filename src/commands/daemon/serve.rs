@@ -68,7 +68,13 @@ fn serve(options: &Options, reporter: &mut Reporter) -> Result<()> {
     // What is not there yet is counted from what was found out while opening.
     allocator::trim();
     let process = Process::default();
-    let served = Served::new(model, mountpoint.clone(), process, AT_START, &options.mount)?;
+    let served = Served::new(
+        model,
+        mountpoint.clone(),
+        process,
+        Some(AT_START),
+        &options.mount,
+    )?;
     let (fd, mountable) = parts::connect(target, &options.mount)?;
     let connection = fd.try_clone();
     let connection = connection.map_err(Error::io("use", "the FUSE connection"))?;

@@ -118,7 +118,7 @@ impl Server {
             keeper: u32::try_from(self.keeper.as_raw_nonzero().get()).ok(),
             sandbox: Some(protections),
         };
-        let served = Served::new(model, mountpoint, process, AT_START, &options.mount)?;
+        let served = Served::new(model, mountpoint, process, Some(AT_START), &options.mount)?;
         self.tell(&Report::Opened)?;
         let Ok(Next::Order(Order::Connection(connection))) = orders.recv() else {
             return Ok(());
