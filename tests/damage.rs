@@ -64,13 +64,6 @@ impl BlobSource for Layout {
     fn document(&self, name: &str, _limit: u64) -> Result<Option<Vec<u8>>> {
         Ok(self.documents.get(name).cloned())
     }
-
-    fn blobs(&self) -> Vec<(Digest, u64)> {
-        self.blobs
-            .iter()
-            .map(|(digest, blob)| (*digest, blob.len() as u64))
-            .collect()
-    }
 }
 
 impl Layout {
@@ -153,15 +146,12 @@ fn sample_with(mode: u32, content: Vec<u8>, form: Form, chunk_digest: Algorithm)
             .insert(name, source.document(name, 1 << 20).unwrap().unwrap());
     }
     assert_eq!(layout.documents["oci-layout"], OCI_LAYOUT.as_bytes());
-    for (digest, size) in source.blobs() {
-        let mut bytes = vec![0; size as usize];
-        source
-            .blob(&digest)
-            .unwrap()
-            .unwrap()
-            .read_exact_at(&mut bytes, 0)
-            .unwrap();
-        layout.blobs.insert(digest, bytes);
+    for (name, bytes) in
+        modeloci_test_support::forge::Layout::parse(&std::fs::read(&archive).unwrap()).entries
+    {
+        if let Some(digest) = Digest::from_blob_path(&name) {
+            layout.blobs.insert(digest, bytes);
+        }
     }
     let manifest = OciManifest::parse(&layout.documents["manifest.json"]).unwrap();
     let layer = layout.blobs[&manifest.layers[0].digest].clone();

@@ -74,10 +74,6 @@ impl BlobSource for Counting {
     fn document(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         self.inner.document(name, limit)
     }
-
-    fn blobs(&self) -> Vec<(Digest, u64)> {
-        self.inner.blobs()
-    }
 }
 
 /// A model of any layers, and what was read of it.
@@ -456,10 +452,6 @@ impl BlobSource for WithEndless {
 
     fn document(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         self.0.document(name, limit)
-    }
-
-    fn blobs(&self) -> Vec<(Digest, u64)> {
-        self.0.blobs()
     }
 }
 

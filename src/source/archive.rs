@@ -47,6 +47,15 @@ struct Index {
 }
 
 impl ArchiveSource {
+    /// What the archive has, in its order.
+    #[cfg(test)]
+    fn blobs(&self) -> Vec<(Digest, u64)> {
+        let mut blobs = self.index.blobs.clone();
+        blobs.sort_unstable_by_key(|(_, extent)| extent.offset);
+        let list = blobs.into_iter();
+        list.map(|(digest, extent)| (digest, extent.len)).collect()
+    }
+
     /// Opens the archive at `path`.
     ///
     /// # Errors
@@ -121,13 +130,6 @@ impl BlobSource for ArchiveSource {
         };
         let blob = self.open_extent(extent, name);
         read_document(&blob, &blob.subject, limit).map(Some)
-    }
-
-    fn blobs(&self) -> Vec<(Digest, u64)> {
-        let mut blobs = self.index.blobs.clone();
-        blobs.sort_unstable_by_key(|(_, extent)| extent.offset);
-        let list = blobs.into_iter();
-        list.map(|(digest, extent)| (digest, extent.len)).collect()
     }
 
     fn time(&self) -> Option<Duration> {

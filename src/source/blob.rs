@@ -51,9 +51,6 @@ pub trait BlobSource: Send + Sync {
     /// there is none. Refused over `limit` bytes before anything is allocated.
     fn document(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>>;
 
-    /// Digests of all blobs that the source lists, in its order; for reports.
-    fn blobs(&self) -> Vec<(Digest, u64)>;
-
     /// When the storage got what it holds, since the epoch; `None` where nothing tells. Another version
     /// of a model that takes the place of one has another time.
     fn time(&self) -> Option<Duration> {

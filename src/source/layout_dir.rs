@@ -14,14 +14,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
-use rustix::fs::{Dir, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::blob::{BlobSource, ReadAt, check_range, read_document};
 use super::file::{
     DOCUMENTS, EXPECTED, FileBlob, open_any, read_exact_at, read_exact_vectored_at, time_of, total,
 };
-use crate::digest::{Algorithm, Digest};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files::beneath;
 use crate::printable::printable_path;
@@ -112,30 +112,6 @@ impl BlobSource for LayoutDir {
             subject: self.shared.subject(name),
         };
         read_document(&blob, &blob.subject, limit).map(Some)
-    }
-
-    fn blobs(&self) -> Vec<(Digest, u64)> {
-        let mut blobs = Vec::new();
-        for algorithm in [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3] {
-            let directory = format!("blobs/{}", algorithm.name());
-            let Ok(Some(fd)) = self.shared.open_directory(&directory) else {
-                continue;
-            };
-            let Ok(entries) = Dir::read_from(&fd) else {
-                continue;
-            };
-            for entry in entries.flatten() {
-                let path = format!("{directory}/{}", entry.file_name().to_string_lossy());
-                let Some(digest) = Digest::from_blob_path(&path) else {
-                    continue;
-                };
-                if let Ok(Some((_, len))) = self.shared.open_file(&path) {
-                    blobs.push((digest, len));
-                }
-            }
-        }
-        blobs.sort_unstable();
-        blobs
     }
 
     /// That of its index: a blob says nothing about what the layout holds now.

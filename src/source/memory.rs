@@ -60,13 +60,6 @@ impl BlobSource for MemorySource {
         data.map(|data| read_document(&MemoryBlob(data), name, limit))
             .transpose()
     }
-
-    fn blobs(&self) -> Vec<(Digest, u64)> {
-        let blobs = self.blobs.iter();
-        blobs
-            .map(|(digest, data)| (*digest, data.len() as u64))
-            .collect()
-    }
 }
 
 /// Bytes that are all there.

@@ -53,10 +53,6 @@ impl BlobSource for WatchedSource {
         self.source.document(name, limit)
     }
 
-    fn blobs(&self) -> Vec<(Digest, u64)> {
-        self.source.blobs()
-    }
-
     fn time(&self) -> Option<Duration> {
         self.source.time()
     }

@@ -76,10 +76,6 @@ impl BlobSource for Faulty {
         self.1.operation()?;
         self.0.document(name, limit)
     }
-
-    fn blobs(&self) -> Vec<(Digest, u64)> {
-        self.0.blobs()
-    }
 }
 
 struct FaultyBlob(Arc<dyn ReadAt>, Arc<Disk>);

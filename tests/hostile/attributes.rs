@@ -195,10 +195,6 @@ impl BlobSource for Source {
     fn document(&self, name: &str, _limit: u64) -> Result<Option<Vec<u8>>> {
         Ok(self.others.get(name).cloned())
     }
-
-    fn blobs(&self) -> Vec<(Digest, u64)> {
-        vec![(self.layer, self.blob.len())]
-    }
 }
 
 /// When the layer's bytes are others than the manifest's.

@@ -42,10 +42,6 @@ impl BlobSource for Fake {
             other => Ok(other.cloned()),
         }
     }
-
-    fn blobs(&self) -> Vec<(Digest, u64)> {
-        Vec::new()
-    }
 }
 
 impl Fake {
@@ -597,10 +593,6 @@ impl BlobSource for Counted {
 
     fn document(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         self.0.document(name, limit)
-    }
-
-    fn blobs(&self) -> Vec<(Digest, u64)> {
-        Vec::new()
     }
 }
 

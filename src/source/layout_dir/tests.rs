@@ -43,7 +43,6 @@ fn t8_a_blob_that_is_no_regular_file() {
         let error = source.blob(&digest).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Malformed);
         assert!(error.to_string().contains(rule), "{error}");
-        assert_eq!(source.blobs(), []);
     };
     symlink(outside.path(), &path).unwrap();
     refused("symbolic link");
@@ -75,7 +74,6 @@ fn t8_links_in_the_way() {
         source.blob(&digest).err().unwrap().kind(),
         ErrorKind::Malformed
     );
-    assert_eq!(source.blobs(), []);
     // The same by the way for old kernels.
     let root = source.shared.root.as_fd();
     let path = digest.blob_path();

@@ -116,10 +116,6 @@ impl BlobSource for Storage {
     fn document(&self, name: &str, limit: u64) -> Outcome<Option<Vec<u8>>> {
         self.inner.document(name, limit)
     }
-
-    fn blobs(&self) -> Vec<(Digest, u64)> {
-        self.inner.blobs()
-    }
 }
 
 fn tar(content: &[u8]) -> Vec<u8> {
