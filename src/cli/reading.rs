@@ -55,6 +55,9 @@ pub(crate) struct VerifyArgs {
     /// The archive, or an image-layout directory
     #[arg(value_name = "ARCHIVE")]
     pub(crate) archive: PathBuf,
+    /// A file of the model, or a directory and all below it [default: all of it]
+    #[arg(value_name = "PATH", default_value = "", hide_default_value = true)]
+    pub(crate) path: String,
     #[command(flatten)]
     pub(crate) which: Which,
     /// Threads in all [default: one per core]

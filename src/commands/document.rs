@@ -39,7 +39,8 @@ pub(crate) fn extend(document: &mut Value, fields: Value) {
     }
 }
 
-/// All that an archive holds, and with `reports` what verifying it has found.
+/// All that an archive holds; with `reports` what verifying it has found, and of the files those alone
+/// that were verified.
 ///
 /// # Errors
 /// Those of reading the manifest once more.
@@ -51,13 +52,14 @@ pub(crate) fn archive(
     let manifest = model.documents()?.manifest;
     let files: Vec<Value> = model
         .files()
-        .enumerate()
-        .map(|(i, file)| {
+        .filter_map(|file| {
             let mut entry = entry(model, file, manifest.layers.get(file.parts.first().number));
-            if let Some(report) = reports.and_then(|reports| reports.get(i)) {
-                verified(&mut entry, &report.outcome);
+            if let Some(reports) = reports {
+                // They are sorted by path. Of what was not wanted there is none.
+                let found = reports.binary_search_by(|report| report.path.cmp(&file.path));
+                verified(&mut entry, &reports.get(found.ok()?)?.outcome);
             }
-            entry
+            Some(entry)
         })
         .collect();
     let stored = layers(&manifest)

@@ -20,7 +20,7 @@ pub(crate) fn run(args: &InspectArgs, verbosity: Verbosity) -> anyhow::Result<Ex
             .map_err(|error| output::about(args.archive(), error))?;
         (model, None)
     } else {
-        let verified = verify::verified(args.archive(), &args.which, args.jobs, verbosity)?;
+        let verified = verify::verified(args.archive(), "", &args.which, args.jobs, verbosity)?;
         (verified.model, Some(verified.reports))
     };
 

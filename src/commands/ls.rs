@@ -75,7 +75,7 @@ pub(crate) fn run(args: &LsArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// A path that leads where `path` does, without `.`, `..` and superfluous slashes. A model has no links.
-fn resolved(path: &str) -> String {
+pub(crate) fn resolved(path: &str) -> String {
     let mut components: Vec<&str> = Vec::new();
     for name in path.split('/') {
         match name {

@@ -6,17 +6,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use modeloci::model::verify::{LayerReport, verify};
+use modeloci::model::FileInfo;
+use modeloci::model::verify::{LayerReport, verify_files};
 use modeloci::printable::printable_path;
 use modeloci::source::{self, WatchedSource};
 use modeloci::{Error, ErrorKind, Model};
 
 use super::progress::Progress;
-use super::{document, interrupt, output, table};
+use super::{document, interrupt, ls, output, table};
 use crate::cli::{Verbosity, VerifyArgs, Which};
 
 pub(crate) fn run(args: &VerifyArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
-    let verified = verified(&args.archive, &args.which, args.jobs, verbosity)?;
+    let verified = verified(&args.archive, &args.path, &args.which, args.jobs, verbosity)?;
     let Verified { model, reports } = verified;
     let printed = if args.json {
         output::print_json(&document::archive(&args.archive, &model, Some(&reports))?)
@@ -28,19 +29,20 @@ pub(crate) fn run(args: &VerifyArgs, verbosity: Verbosity) -> anyhow::Result<Exi
     conclude(&reports, printed)
 }
 
-/// A model of which every layer was looked at.
+/// A model, and what was found out about its layers.
 pub(crate) struct Verified {
     pub(crate) model: Model,
     pub(crate) reports: Vec<LayerReport>,
 }
 
-/// Opens an archive and verifies all of its layers; a bar shows how much of them was read. A signal
-/// ends it.
+/// Opens an archive and verifies the layers of the files at and below a path of the model (`""` for all);
+/// a bar shows how much of them was read. A signal ends it.
 ///
 /// # Errors
-/// Those of opening; a layer that fails is none.
+/// Those of opening, and when there is nothing at the path; a layer that fails is none.
 pub(crate) fn verified(
     archive: &Path,
+    path: &str,
     which: &Which,
     jobs: Option<usize>,
     verbosity: Verbosity,
@@ -72,15 +74,16 @@ pub(crate) fn verified(
         return Err(interrupted().into());
     }
     let model = opened.map_err(|error| output::about(archive, error))?;
-    let documents = model.documents();
-    if cancel.load(Ordering::Relaxed) {
-        return Err(interrupted().into());
-    }
-    let manifest = documents?.manifest;
-    // A blob is read once, however many layers name it.
-    let mut blobs: Vec<_> = document::layers(&manifest)
-        .iter()
-        .map(|layer| (layer.digest, layer.size))
+    ls::find(&model, archive, path)?;
+    let path = ls::resolved(path);
+    let chosen: Vec<&FileInfo> = model
+        .files()
+        .filter(|file| is_at_or_below(file, &path))
+        .collect();
+    // A blob is read once, however many files are read from it.
+    let parts = chosen.iter().flat_map(|file| file.parts.iter());
+    let mut blobs: Vec<_> = parts
+        .map(|part| (part.stated.digest, part.stated.size))
         .collect();
     blobs.sort();
     blobs.dedup_by_key(|(digest, _)| *digest);
@@ -88,7 +91,7 @@ pub(crate) fn verified(
     total.store(bytes.fold(0, u64::saturating_add), Ordering::Relaxed);
     // The documents are blobs, too.
     read.store(0, Ordering::Relaxed);
-    let reports = verify(&model, jobs.unwrap_or(0), &|_, _| {});
+    let reports = verify_files(&model, chosen, jobs.unwrap_or(0), &|_, _| {});
     // What is read from now on is no progress.
     total.store(0, Ordering::Relaxed);
     bar.clear();
@@ -97,6 +100,11 @@ pub(crate) fn verified(
     }
     ended.store(true, Ordering::Relaxed);
     Ok(Verified { model, reports })
+}
+
+fn is_at_or_below(file: &FileInfo, path: &str) -> bool {
+    let rest = file.path.as_str().strip_prefix(path);
+    path.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// What is worth a remark about an archive.

@@ -44,8 +44,18 @@ impl LayerReport {
 /// one more while they are gone over, up to six of them. Where the system has fewer threads, fewer do it.
 /// Largest file first, so that no large one starts last. `progress` counts bytes of files.
 pub fn verify(model: &Model, jobs: usize, progress: Progress<'_>) -> Vec<LayerReport> {
-    let files: Vec<&FileInfo> = model.files().collect();
-    let total = model.total_bytes();
+    verify_files(model, model.files().collect(), jobs, progress)
+}
+
+/// The same for some of its files, in path order.
+pub fn verify_files(
+    model: &Model,
+    files: Vec<&FileInfo>,
+    jobs: usize,
+    progress: Progress<'_>,
+) -> Vec<LayerReport> {
+    let sizes = files.iter().map(|file| file.size);
+    let total = sizes.fold(0, u64::saturating_add);
     let Plan { first_of, layers } = Plan::of(model, &files);
     let next = AtomicUsize::new(0);
     let state = Mutex::new((0u64, vec![None; files.len()]));

@@ -172,6 +172,44 @@ fn d3_cat_prints_verified_bytes_only() {
 }
 
 #[test]
+fn verify_of_a_path_looks_at_what_is_there_alone() {
+    let sandbox = Sandbox::new();
+    let files = sandbox.model();
+    sandbox.pack();
+    let verify = |path: &str| sandbox.run(&["verify", "m.tar", path, "--json"]);
+    let paths = |path: &str| {
+        let document = verify(path).quiet().json();
+        assert_eq!(document["verified"], true);
+        let layers = document["layers"].as_array().unwrap().clone();
+        assert!(layers.iter().all(|layer| layer["verified"] == true));
+        let paths = layers
+            .iter()
+            .map(|layer| layer["path"].as_str().unwrap().to_string());
+        paths.collect::<Vec<_>>()
+    };
+    let all: Vec<String> = files.iter().map(|(path, _)| path.to_string()).collect();
+    assert_eq!(paths(""), all);
+    assert_eq!(paths("./"), all);
+    assert_eq!(paths("config.json"), ["config.json"]);
+    let below = |path: &String| path.starts_with("nested/");
+    let expected: Vec<String> = all.iter().filter(|path| below(path)).cloned().collect();
+    assert_eq!(paths("nested"), expected);
+    assert_eq!(paths("/nested/../nested/"), expected);
+    assert!(!expected.is_empty());
+    let run = sandbox.run(&["verify", "m.tar", "nested"]).quiet();
+    let heading = format!("Layer verification ({} layer", expected.len());
+    assert!(run.text().starts_with(&heading), "{}", run.text());
+    for absent in ["nes", "config.json/x", "absent"] {
+        sandbox.run(&["verify", "m.tar", absent]).refused(1, absent);
+    }
+    // Damage elsewhere is not looked at.
+    damage(&sandbox);
+    verify("config.json").quiet();
+    assert_eq!(verify("weights.bin").code, Some(1));
+    assert_eq!(verify("").code, Some(1));
+}
+
+#[test]
 fn verify_exits_as_inspect_does() {
     let sandbox = Sandbox::new();
     sandbox.model();
