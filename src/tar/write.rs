@@ -3,6 +3,8 @@
 //! The same arguments give the same bytes. A size never goes into a pax record: some readers find a
 //! blob's size in the header 512 bytes before its data and look nowhere else.
 
+use ::tar::{EntryType, Header};
+
 use super::BLOCK;
 
 /// Block size where buffers are concerned.
@@ -23,14 +25,16 @@ const PAX_NAME: &[u8] = b"././@PaxHeader";
 pub fn file_header(path: &str, size: u64, mode: u32, mtime: u64) -> Vec<u8> {
     let path = path.as_bytes();
     if let Some((prefix, name)) = split(path) {
-        return block(prefix, name, b'0', size, mode, mtime).to_vec();
+        return sealed(header(prefix, name, EntryType::Regular, size, mode, mtime)).to_vec();
     }
     let record = pax_record("path", path);
     let record_size = record.len() as u64;
-    let mut out = block(b"", PAX_NAME, b'x', record_size, 0o644, 0).to_vec();
+    let pax = header(b"", PAX_NAME, EntryType::XHeader, record_size, 0o644, 0);
+    let mut out = sealed(pax).to_vec();
     out.extend_from_slice(&record);
     out.resize(out.len() + padding(record_size), 0);
-    out.extend_from_slice(&block(b"", truncated(path), b'0', size, mode, mtime));
+    let file = header(b"", truncated(path), EntryType::Regular, size, mode, mtime);
+    out.extend_from_slice(&sealed(file));
     out
 }
 
@@ -40,10 +44,9 @@ pub fn link_header(path: &str, target: &str, mode: u32, mtime: u64) -> Option<Ve
     let (prefix, name) = split(path.as_bytes())?;
     let target = target.as_bytes();
     (target.len() <= NAME_LEN).then(|| {
-        let mut block = block(prefix, name, b'1', 0, mode, mtime);
-        block[157..157 + target.len()].copy_from_slice(target);
-        seal(&mut block);
-        block.to_vec()
+        let mut link = header(prefix, name, EntryType::Link, 0, mode, mtime);
+        link.as_old_mut().linkname[..target.len()].copy_from_slice(target);
+        sealed(link).to_vec()
     })
 }
 
@@ -89,54 +92,33 @@ fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
     record
 }
 
-/// One ustar header block (POSIX.1-2017 pax, "ustar Interchange Format").
-fn block(
-    prefix: &[u8],
-    name: &[u8],
-    kind: u8,
-    size: u64,
-    mode: u32,
-    mtime: u64,
-) -> [u8; BLOCK_LEN] {
-    let mut block = [0; BLOCK_LEN];
-    block[..name.len()].copy_from_slice(name);
-    number(&mut block[100..108], u64::from(mode & 0o7777));
-    number(&mut block[108..116], 0);
-    number(&mut block[116..124], 0);
-    number(&mut block[124..136], size);
-    number(&mut block[136..148], mtime);
-    block[156] = kind;
-    block[257..265].copy_from_slice(b"ustar\x0000");
-    number(&mut block[329..337], 0);
-    number(&mut block[337..345], 0);
-    block[345..345 + prefix.len()].copy_from_slice(prefix);
-    seal(&mut block);
-    block
-}
-
-/// Puts the checksum into a block.
-fn seal(block: &mut [u8; BLOCK_LEN]) {
-    block[148..156].fill(b' ');
-    let sum: u64 = block.iter().map(|&b| u64::from(b)).sum();
-    // Six digits, NUL, space: what every reader expects of a checksum.
-    number(&mut block[148..155], sum);
-}
-
-/// A number as octal digits and a NUL, or big-endian with the first bit set where they do not fit
-/// (GNU tar manual, "Basic Tar Format").
-fn number(field: &mut [u8], value: u64) {
-    let digits = field.len() - 1;
-    if value < 1 << (3 * digits) {
-        for (i, byte) in field[..digits].iter_mut().rev().enumerate() {
-            *byte = b'0' + (value >> (3 * i) & 7) as u8;
-        }
-        field[digits] = 0;
-    } else {
-        for (i, byte) in field.iter_mut().rev().enumerate() {
-            *byte = value.checked_shr(8 * i as u32).unwrap_or(0) as u8;
-        }
-        field[0] |= 0x80;
+/// One ustar header block (POSIX.1-2017 pax, "ustar Interchange Format"). Numbers are octal digits and a
+/// NUL, or big-endian with the first bit set where they do not fit (GNU tar manual, "Basic Tar Format").
+fn header(prefix: &[u8], name: &[u8], kind: EntryType, size: u64, mode: u32, mtime: u64) -> Header {
+    let mut header = Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_mode(mode & 0o7777);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(size);
+    header.set_mtime(mtime);
+    if let Some(ustar) = header.as_ustar_mut() {
+        ustar.set_device_major(0);
+        ustar.set_device_minor(0);
+        ustar.name[..name.len()].copy_from_slice(name);
+        ustar.prefix[..prefix.len()].copy_from_slice(prefix);
     }
+    header
+}
+
+/// The block of a header, with its checksum in the form that every reader expects: six digits, NUL,
+/// space.
+fn sealed(mut header: Header) -> [u8; BLOCK_LEN] {
+    header.as_old_mut().cksum = *b"        ";
+    let sum: u64 = header.as_bytes().iter().map(|&b| u64::from(b)).sum();
+    let digits = format!("{sum:06o}\0 ");
+    header.as_old_mut().cksum.copy_from_slice(digits.as_bytes());
+    *header.as_bytes()
 }
 
 #[cfg(test)]
