@@ -37,7 +37,7 @@ use super::blob::Blob;
 use super::facts::{Fact, Plan};
 use super::frontier::{Frontier, Mark, Obstacle, Order, State, Unstored};
 use super::packing::lift;
-use super::reader::{Digests, FetchedAhead};
+use super::reader::{Digests, Fetched};
 use super::spans::{Blocks, Entry, Span, Spans, missing};
 use crate::codec::gzip::{Gunzip, Member};
 use crate::codec::inflate::{SLOP, WINDOW};
@@ -108,31 +108,24 @@ impl Known {
         }
     }
 
-    /// Starts the decoder, unless there is one.
-    fn start(self: &Arc<Known>, blob: &Arc<Blob>, state: &mut State) -> Result<()> {
+    /// Starts the decoder, unless there is one; false where the system has no thread for it.
+    fn start(self: &Arc<Known>, blob: &Arc<Blob>, state: &mut State) -> bool {
         if !state.wants_a_decoder() {
-            return Ok(());
+            return true;
         }
         let (blob, known) = (Arc::clone(blob), Arc::clone(self));
-        let subject = blob.subject.clone();
-        thread::Builder::new()
+        let spawned = thread::Builder::new()
             .name("layer-frontier".into())
-            .spawn(move || run(&blob, &known))
-            .map_err(|source| Error::Io {
-                action: "start a thread for",
-                subject: subject.to_string(),
-                source: Arc::new(source),
-            })?;
-        state.start();
-        Ok(())
+            .spawn(move || run(&blob, &known, None));
+        if spawned.is_ok() {
+            state.start();
+        }
+        spawned.is_ok()
     }
 
-    /// Starts decoding, before the hash of the blob does.
-    ///
-    /// # Errors
-    /// When there is no thread for it.
-    pub(super) fn begin(self: &Arc<Known>, blob: &Arc<Blob>) -> Result<()> {
-        self.start(blob, &mut self.frontier.lock())
+    /// Starts decoding, before the hash of the blob does. Without a thread for it, readers will decode.
+    pub(super) fn begin(self: &Arc<Known>, blob: &Arc<Blob>) {
+        let _ = self.start(blob, &mut self.frontier.lock());
     }
 
     /// How the blob is packed, and where its content is. Whoever answers a reader asks here.
@@ -170,12 +163,13 @@ impl Known {
     /// Somebody reads bytes `at..end`: when that is near the frontier, it moves on ahead of them.
     pub(super) fn note(self: &Arc<Known>, blob: &Arc<Blob>, at: u64, end: u64) {
         let mut state = self.frontier.lock();
-        if state.note(at, end, blob.ahead()) && self.start(blob, &mut state).is_ok() {
+        if state.note(at, end, blob.ahead()) && self.start(blob, &mut state) {
             self.frontier.wake_the_decoder();
         }
     }
 
-    /// Waits until byte `at` lies before the frontier.
+    /// Waits until byte `at` lies before the frontier. Decodes up to there on the calling thread where the
+    /// system has none for a decoder.
     ///
     /// # Errors
     /// What the decoder met before it got there.
@@ -187,18 +181,25 @@ impl Known {
         }
         Stats::add(&blob.context.stats.waits, 1);
         state.await_byte(at);
-        // What the last decoder met may be otherwise now.
-        let mut result = self.start(blob, &mut state);
         frontier.wake_the_decoder();
-        while result.is_ok()
-            && let Some(obstacle) = state.obstacle(at, &blob.subject)
-        {
-            match obstacle {
-                Obstacle::Never(error) => result = Err(error),
-                Obstacle::NoDecoder => result = self.start(blob, &mut state),
-                Obstacle::Decoding => state = frontier.wait_for_a_move(state),
+        // What the last decoder met may be otherwise now.
+        let mut wanted = state.wants_a_decoder();
+        let result = loop {
+            match state.obstacle(at, &blob.subject) {
+                None => break Ok(()),
+                Some(Obstacle::Never(error)) if !wanted => break Err(error),
+                Some(Obstacle::Decoding) => state = frontier.wait_for_a_move(state),
+                Some(Obstacle::Never(_) | Obstacle::NoDecoder) => {
+                    wanted = false;
+                    if !self.start(blob, &mut state) {
+                        state.start();
+                        drop(state);
+                        run(blob, self, Some(at));
+                        state = frontier.lock();
+                    }
+                }
             }
-        }
+        };
         state.await_no_longer(at);
         result
     }
@@ -225,8 +226,8 @@ impl admission::Frontier for Known {
     }
 }
 
-/// The thread that decodes.
-fn run(blob: &Blob, known: &Arc<Known>) {
+/// What decodes: a thread of its own, or a reader that wants byte `until`.
+fn run(blob: &Blob, known: &Arc<Known>, until: Option<u64>) {
     let mut leaving = Leaving {
         blob,
         known,
@@ -236,7 +237,7 @@ fn run(blob: &Blob, known: &Arc<Known>) {
     let Some(_admission) = blob.context.frontiers.admit(&frontier) else {
         return;
     };
-    if let Err(error) = decode(blob, known) {
+    if let Err(error) = decode(blob, known, until) {
         match error.kind() {
             ErrorKind::Environment => leaving.trouble = Some(error),
             _ => known.frontier.lock().break_off(error),
@@ -269,14 +270,15 @@ impl Drop for Leaving<'_> {
 
 /// Decodes from the frontier on, as long as that is wanted, while another thread reads and verifies
 /// the blob some blocks ahead.
-fn decode(blob: &Blob, known: &Known) -> Result<()> {
-    thread::scope(|scope| decode_beside(scope, blob, known))
+fn decode(blob: &Blob, known: &Known, until: Option<u64>) -> Result<()> {
+    thread::scope(|scope| decode_beside(scope, blob, known, until))
 }
 
 fn decode_beside<'scope>(
     scope: &'scope Scope<'scope, '_>,
     blob: &'scope Blob,
     known: &'scope Known,
+    until: Option<u64>,
 ) -> Result<()> {
     let (frontier, subject) = (&known.frontier, &blob.subject);
     let fail = |error: io::Error| lift(error, subject);
@@ -286,7 +288,7 @@ fn decode_beside<'scope>(
         mut number,
         mut at,
     } = enter(scope, blob, known)?;
-    let mut orders = Orders::new(blob, known);
+    let mut orders = Orders::new(blob, known, until);
     while orders.next(at) {
         let wanted = blob.span().min(blob.content_end().saturating_sub(at)) as usize;
         let window = history.len();
@@ -350,8 +352,8 @@ fn behind(decoded: Bytes, window: usize, len: usize) -> Bytes {
 }
 
 /// A decoder that stands at the frontier.
-struct Entered {
-    gunzip: Gunzip<'static, FetchedAhead>,
+struct Entered<'a> {
+    gunzip: Gunzip<'static, Fetched<'a>>,
     /// What it has decoded before.
     history: Vec<u8>,
     /// The span that begins there,
@@ -364,7 +366,7 @@ fn enter<'scope>(
     scope: &'scope Scope<'scope, '_>,
     blob: &'scope Blob,
     known: &'scope Known,
-) -> Result<Entered> {
+) -> Result<Entered<'scope>> {
     let (frontier, subject) = (&known.frontier, &blob.subject);
     let (number, mark) = {
         let state = frontier.lock();
@@ -385,7 +387,7 @@ fn enter<'scope>(
         None => place.checkpoint(subject)?,
     };
     let member = (at > 0).then_some(member);
-    let source = FetchedAhead::start(scope, blob, &known.digests, bit / 8)?;
+    let source = Fetched::start(scope, blob, &known.digests, bit / 8);
     let gunzip = Gunzip::enter(source, bit, &checkpoint, member);
     Ok(Entered {
         gunzip: gunzip.map_err(|error| lift(error, subject))?,
@@ -490,15 +492,18 @@ struct Orders<'a> {
     read: u64,
     /// Nobody reads: go on to the end.
     alone: bool,
+    /// Who decodes is a reader, and has what it wants when the frontier has passed this byte.
+    until: Option<u64>,
 }
 
 impl<'a> Orders<'a> {
-    fn new(blob: &'a Blob, known: &'a Known) -> Orders<'a> {
+    fn new(blob: &'a Blob, known: &'a Known, until: Option<u64>) -> Orders<'a> {
         Orders {
             blob,
             known,
             read: 0,
             alone: false,
+            until,
         }
     }
 
@@ -507,6 +512,9 @@ impl<'a> Orders<'a> {
     fn next(&mut self, at: u64) -> bool {
         let (blob, frontier) = (self.blob, &self.known.frontier);
         let most = blob.hold().saturating_add(blob.ahead());
+        if self.until.is_some_and(|until| until < at) {
+            return false;
+        }
         let mut state = frontier.lock();
         loop {
             match state.order(at, blob.span(), most) {

@@ -258,7 +258,7 @@ impl Stream {
         };
         let pass = Pass(blob);
         let may_hash = pass.begin_hashing()?;
-        known.begin(blob)?;
+        known.begin(blob);
         let fact = pass.hash_blocks(&known.digests, may_hash)?;
         hashing.done(fact);
         if let Some(blocks) = known.digests.all() {

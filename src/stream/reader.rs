@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{Builder, Scope};
 
 use super::blob::Blob;
@@ -168,7 +168,37 @@ impl Read for VerifiedReader<'_> {
 const AHEAD: usize = 3;
 
 /// As [`VerifiedReader`], for one who has better things to do than to read and to hash: a thread
-/// does that, a few blocks ahead. It ends when this is dropped.
+/// does that, a few blocks ahead, where there is one.
+pub(super) enum Fetched<'a> {
+    Ahead(FetchedAhead),
+    Here(VerifiedReader<'a>),
+}
+
+impl<'scope> Fetched<'scope> {
+    /// From byte `at` of the blob on.
+    pub(super) fn start(
+        scope: &'scope Scope<'scope, '_>,
+        blob: &'scope Blob,
+        digests: &'scope Digests,
+        at: u64,
+    ) -> Fetched<'scope> {
+        match FetchedAhead::start(scope, blob, digests, at) {
+            Some(ahead) => Fetched::Ahead(ahead),
+            None => Fetched::Here(VerifiedReader::new(blob, digests, at)),
+        }
+    }
+}
+
+impl Read for Fetched<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Fetched::Ahead(blocks) => blocks.read(buf),
+            Fetched::Here(blocks) => blocks.read(buf),
+        }
+    }
+}
+
+/// Blocks from another thread, which ends when this is dropped.
 pub(super) struct FetchedAhead {
     blocks: Receiver<Result<Vec<u8>>>,
     /// Takes the memory of blocks back.
@@ -178,28 +208,21 @@ pub(super) struct FetchedAhead {
 }
 
 impl FetchedAhead {
-    /// From byte `at` of the blob on.
-    ///
-    /// # Errors
-    /// When there is no thread for it.
-    pub(super) fn start<'scope>(
+    /// From byte `at` of the blob on; `None` where the system has no thread for it.
+    fn start<'scope>(
         scope: &'scope Scope<'scope, '_>,
         blob: &'scope Blob,
         digests: &'scope Digests,
         at: u64,
-    ) -> Result<FetchedAhead> {
+    ) -> Option<FetchedAhead> {
         let (sender, blocks) = sync_channel(AHEAD);
         let (used, free) = channel();
         let first = at / digests.size;
         Builder::new()
             .name("layer-fetch".into())
             .spawn_scoped(scope, move || fetch(blob, digests, first, &sender, &free))
-            .map_err(|source| Error::Io {
-                action: "start a thread for",
-                subject: blob.subject.to_string(),
-                source: Arc::new(source),
-            })?;
-        Ok(FetchedAhead {
+            .ok()?;
+        Some(FetchedAhead {
             blocks,
             used,
             block: Vec::new(),

@@ -394,6 +394,12 @@ fn r19_no_thread_can_be_started() {
     fs::copy(original, sandbox.path("box/original.tar")).unwrap();
     sandbox.give_to_user("box/original.tar");
     run(&["inspect", "box/original.tar", "-j", "4"]).ok();
+    // A file so large that it is otherwise decoded by a thread of its own, as far as readers get.
+    let large = noise(7, 6 << 20);
+    modeloci_test_support::write_archive(&sandbox.path("box/large.tar"), &[("large", &large)]);
+    sandbox.give_to_user("box/large.tar");
+    let read = run(&["cat", "box/large.tar", "large"]).ok();
+    assert!(read.stdout == large);
 
     let mut args = PACK;
     args[7] = "box/m.tar";

@@ -2,12 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Packaging, Scene, Server};
+use crate::harness::{
+    BINARY, Mounted, Packaging, Run, Scene, Server, mounts_at, needs_root, until,
+};
 use crate::support;
+use crate::support::workspace::available;
 
 /// An honest layer of some hundred kilobytes that takes seconds to check: 4 GiB of zeros, and `more`.
 fn slow(frame: &[u8], more: usize) -> Vec<u8> {
@@ -158,4 +162,120 @@ fn r11_readers_that_wait_can_be_killed() {
     first.unwrap().read_exact(&mut byte).unwrap();
     assert_eq!(byte, [0]);
     drop(readers);
+}
+
+/// A control group in which no more than so many processes and threads may be.
+struct Few(PathBuf);
+
+impl Few {
+    /// `None` for those who may not make any.
+    fn new(most: usize, number: usize) -> Option<Few> {
+        if !needs_root("make control groups") {
+            return None;
+        }
+        let root = Path::new("/sys/fs/cgroup");
+        let base = match root.join("cgroup.controllers").exists() {
+            true => {
+                let _ = fs::write(root.join("cgroup.subtree_control"), "+pids");
+                root.to_path_buf()
+            }
+            false => root.join("pids"),
+        };
+        let name = format!("modeloci-test-{}-{most}-{number}", std::process::id());
+        let group = Few(base.join(name));
+        let made = fs::create_dir(&group.0).is_ok()
+            && fs::write(group.0.join("pids.max"), most.to_string()).is_ok();
+        available("a control group for processes", made).then_some(group)
+    }
+
+    /// Mounts in the group.
+    fn mount(&self, scene: &Scene, options: &[&str]) -> Run {
+        let mut command = Command::new("sh");
+        let script = "echo $$ >\"$1/cgroup.procs\" && shift && exec \"$@\"";
+        command.args(["-c", script, "sh"]).arg(&self.0).arg(BINARY);
+        command
+            .args(["mount", "m.tar", "mnt", "--no-index"])
+            .args(options);
+        command
+            .current_dir(scene.path(""))
+            .env("TMPDIR", scene.path("tmp"));
+        Run::of(&mut command)
+    }
+
+    fn is_empty(&self) -> bool {
+        fs::read_to_string(self.0.join("cgroup.procs"))
+            .unwrap()
+            .is_empty()
+    }
+}
+
+impl Drop for Few {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Where there is no thread that decodes, makes a pass or waits, who asks does it: a layer that is as it
+/// must be was an error. Where there are too few for a mount, that is an error at once.
+#[test]
+fn r19_few_threads_serve_every_kind_of_layer() {
+    let content = |n: u64| support::noise(n, (5 << 20) + n as usize);
+    let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+    let layer = |n: u64, pack: &dyn Fn(&[u8]) -> Vec<u8>| {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        let bytes = content(n);
+        header.set_mode(0o644);
+        header.set_size(bytes.len() as u64);
+        tar.append_data(&mut header, "f", &bytes[..]).unwrap();
+        (format!("{n}/f"), pack(&tar.into_inner().unwrap()))
+    };
+    let gzip = |bytes: &[u8]| support::compressed::gzip(bytes, 1);
+    let layers = (0..4).map(|n| layer(n, &gzip));
+    let layers = layers.chain([layer(4, &zstd), layer(5, &|tar| tar.to_vec())]);
+    let scene = Scene::empty(Packaging::Foreign);
+    let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+    support::write_layers(&scene.path("m.tar"), media_type, layers);
+    let read = |mount: &Mounted, n: u64| -> Result<(), String> {
+        let bytes = fs::read(mount.path(&format!("{n}/f"))).map_err(|e| format!("{n}: {e}"))?;
+        match bytes == content(n) {
+            true => Ok(()),
+            false => Err(format!("{n}: other bytes")),
+        }
+    };
+    let mut mounted = 0;
+    for most in (5..20).chain([24, 28, 36]) {
+        for (number, threads) in ["1", "2", "8"].into_iter().enumerate() {
+            // What has ended there may count for a while.
+            let Some(group) = Few::new(most, number) else {
+                return;
+            };
+            let options = ["-o", &format!("threads={threads}")];
+            let run = group.mount(&scene, &options);
+            if run.code != Some(0) {
+                run.one_error(&[]);
+                assert_eq!(mounts_at(&scene.path("mnt")), 0);
+            } else {
+                mounted += 1;
+                let mount = Mounted(scene.path("mnt"));
+                for n in 0..6 {
+                    assert_eq!(read(&mount, n), Ok(()), "{most}, {options:?}");
+                }
+                thread::scope(|scope| {
+                    let (read, mount) = (&read, &mount);
+                    let readers = (0..6).map(|n| scope.spawn(move || read(mount, n)));
+                    for reader in readers.collect::<Vec<_>>() {
+                        assert_eq!(
+                            reader.join().unwrap(),
+                            Ok(()),
+                            "{most}, {options:?}, together"
+                        );
+                    }
+                });
+                mount.unmount();
+            }
+            until("the group is empty", || group.is_empty());
+        }
+    }
+    assert!(mounted > 4, "{mounted}");
 }

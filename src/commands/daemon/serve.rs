@@ -87,7 +87,9 @@ fn serve(options: &Options, reporter: &mut Reporter) -> Result<()> {
     events::log_mounted(&served);
     events::tell_ready(reporter, &notifier, &mountpoint)?;
     let prefetch = match options.prefetch {
-        true => Some(prefetch(&served, attached.device_number()?)?),
+        true => prefetch(&served, attached.device_number()?)
+            .inspect_err(|error| log::warn!("nothing is prefetched: {error}"))
+            .ok(),
         false => None,
     };
 

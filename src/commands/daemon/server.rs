@@ -127,7 +127,7 @@ impl Server {
             // Who waits no more knows already.
             let _ = sender.send(Event::Ended(result));
         })?;
-        self.tell(&Report::Serving)?;
+        // The last thread that it needs: who says that it serves does not fail for want of one.
         thread::Builder::new()
             .name("events".into())
             .spawn(move || {
@@ -138,6 +138,7 @@ impl Server {
                 }
             })
             .map_err(Error::io("start", "a thread"))?;
+        self.tell(&Report::Serving)?;
         let result = self.run(&served, &orders);
         events::log_end(&served);
         result
@@ -195,7 +196,10 @@ impl Server {
                         let filler = Filler::over(process.orders, process.answers);
                         let wire = Arc::clone(&self.wire);
                         let over = move || drop(wire.report(&Report::Prefetched));
-                        prefetch = Some(served.prefetch(filler, process.pid, over)?);
+                        let started = served.prefetch(filler, process.pid, over);
+                        prefetch = started
+                            .inspect_err(|error| log::warn!("nothing is prefetched: {error}"))
+                            .ok();
                     }
                 }
                 Next::Order(Order::Counters) => {

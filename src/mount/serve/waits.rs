@@ -252,7 +252,8 @@ impl<F: Files> Inner<F> {
         };
         let blob = self.files.blob(read.inode);
         if let Err(step) = lane.push(blob, read.offset, step) {
-            self.finish(&step.ticket, Err(Errno::EIO));
+            // Without any thread for it, late is better than never.
+            step.run();
         }
     }
 
