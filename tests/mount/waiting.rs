@@ -199,6 +199,7 @@ impl Few {
         command
             .current_dir(scene.path(""))
             .env("TMPDIR", scene.path("tmp"));
+        scene.settle(&mut command);
         Run::of(&mut command)
     }
 
