@@ -14,6 +14,7 @@
 use modeloci_test_support::{self as support, documented, meanwhile};
 
 mod faults;
+mod first_run;
 mod given;
 mod harness;
 mod in_process;

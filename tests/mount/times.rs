@@ -17,7 +17,7 @@ fn assert_times(mount: &Mounted, seconds: i64, nanoseconds: i64) {
 }
 
 #[test]
-fn b1_versions_that_follow_each_other_have_other_times() {
+fn b1_r18_versions_that_follow_each_other_have_other_times() {
     let scene = Scene::packaged(Packaging::Packed("auto"), sample());
     let archive = File::open(scene.path("m.tar")).unwrap();
     for (seconds, nanoseconds) in [(1_600_000_000, 123_456_789), (1_700_000_000, 5)] {

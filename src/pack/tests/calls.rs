@@ -158,7 +158,7 @@ fn jobs() -> PackOptions {
 }
 
 #[test]
-fn k8_every_call_of_pack_fails() {
+fn k8_k14_every_call_of_pack_fails() {
     let hit = at_every_call(model, |dir| pack_in(dir, &jobs()));
     for op in [
         Op::Open,
@@ -179,7 +179,7 @@ fn k8_every_call_of_pack_fails() {
 }
 
 #[test]
-fn k8_every_call_of_pack_that_replaces_fails() {
+fn k8_k14_every_call_of_pack_that_replaces_fails() {
     let prepare = || {
         let dir = model();
         fs::write(dir.path().join("out.tar"), b"precious").unwrap();
@@ -196,7 +196,7 @@ fn k8_every_call_of_pack_that_replaces_fails() {
 }
 
 #[test]
-fn k8_every_call_of_add_layer_fails() {
+fn k8_k14_every_call_of_add_layer_fails() {
     let prepare = || {
         let dir = model();
         pack_in(dir.path(), &jobs()).unwrap();
@@ -215,7 +215,7 @@ fn k8_every_call_of_add_layer_fails() {
 }
 
 #[test]
-fn k8_every_call_of_remove_layer_fails() {
+fn k8_k14_every_call_of_remove_layer_fails() {
     let prepare = || {
         let dir = model();
         pack_in(dir.path(), &jobs()).unwrap();
