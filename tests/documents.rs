@@ -213,3 +213,60 @@ fn every_id_has_its_row_and_its_test() {
     let untested: Vec<_> = rows.difference(&tests).collect();
     assert!(untested.is_empty(), "without a test: {untested:?}");
 }
+
+/// The path itself, or one of the library's modules.
+fn exists(path: &str) -> bool {
+    ["", "src"]
+        .iter()
+        .any(|dir| root().join(dir).join(path).exists())
+}
+
+#[test]
+fn sources_that_documents_name_exist() {
+    let mut wrong = Vec::new();
+    let mut all = 0;
+    for path in documents() {
+        let page = prose(&read(&path));
+        for word in page.split('`').skip(1).step_by(2) {
+            // CONTRIBUTING.md speaks of files to be.
+            let source = word.ends_with(".rs") && !word.contains(char::is_whitespace);
+            if source && !word.contains("NAME") {
+                all += 1;
+                if !exists(word) {
+                    wrong.push(format!("{path}: {word}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    assert!(all > 30, "only {all} sources were found");
+}
+
+/// Nothing of the repository points outside of it, but for a specification with its owner's name.
+#[test]
+fn pages_that_the_code_names_exist() {
+    let mut wrong = Vec::new();
+    let mut all = 0;
+    let dirs = ["src", "tests", "scripts", "benches", "fuzz"];
+    let files = dirs.map(|dir| below(dir, "")).concat();
+    for file in files {
+        let Ok(code) = fs::read_to_string(&file) else {
+            continue;
+        };
+        for line in code.lines().filter(|line| line.contains("docs/")) {
+            let word = |c: char| c.is_ascii_alphanumeric() || "-_/.".contains(c);
+            let others = line.contains("git-lfs") || line.contains("ggml-org/ggml");
+            for named in line.split(|c| !word(c)).filter(|w| w.starts_with("docs/")) {
+                let Some(end) = named.find(".md") else {
+                    continue;
+                };
+                all += 1;
+                if !others && !exists(&named[..end + 3]) {
+                    wrong.push(format!("{}: {named}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    assert!(all > 10, "only {all} pages were found");
+}
