@@ -3,4 +3,5 @@
 mod flight;
 mod limiter;
 mod scheduled;
+mod shared_work;
 mod turns;

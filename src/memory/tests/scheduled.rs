@@ -21,6 +21,15 @@ use crate::memory::promise::{self, Promise};
 /// What the files import as `super::sync`.
 mod sync {
     pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+    pub(super) use shuttle::thread::{Scope, scope};
+
+    pub(super) fn start<'scope, F: FnOnce() + Send + 'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        work: F,
+    ) -> bool {
+        scope.spawn(work);
+        true
+    }
 }
 
 #[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
@@ -33,12 +42,16 @@ mod flight;
 #[path = "../limiter.rs"]
 mod limiter;
 #[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
+#[path = "../shared_work.rs"]
+mod shared_work;
+#[allow(clippy::duplicate_mod, dead_code, unreachable_pub)]
 #[path = "../turns.rs"]
 mod turns;
 
 use admission::{Frontier, Live, MOST};
 use flight::Flight;
 use limiter::{Grant, Limiter, Reclaim, Term};
+use shared_work::{Help, Helpers, together};
 use turns::Turns;
 
 /// Schedules of each test: half of them at random, half with few changes of thread at the worst
@@ -334,5 +347,76 @@ fn r15_layers_are_let_in_in_the_order_of_coming() {
             one.join().unwrap();
         }
         assert!(!live.is_wanted());
+    });
+}
+
+/// A number of pieces, of which everybody who helps takes one after the other.
+struct Pieces {
+    left: AtomicUsize,
+    crowd: Crowd,
+}
+
+impl Help for Pieces {
+    fn help(&self) {
+        let take = |left: usize| left.checked_sub(1);
+        let left = &self.left;
+        while left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)
+            .is_ok()
+        {
+            self.crowd.stay();
+        }
+    }
+}
+
+#[test]
+fn r19_what_is_offered_is_done_once_by_no_more_than_may_and_everybody_ends() {
+    in_any_order(|| {
+        let all: [_; 3] = [4, 1, 0].map(|pieces| {
+            Arc::new(Pieces {
+                left: AtomicUsize::new(pieces),
+                crowd: Crowd::default(),
+            })
+        });
+        let turn = AtomicUsize::new(0);
+        // Each thread has one thing in hand, of which all is done when it takes its offer back; the last
+        // one finds nothing to be done in its own.
+        let work = |helpers: &Helpers| {
+            let own = &all[turn.fetch_add(1, Ordering::SeqCst)];
+            let what: Arc<dyn Help> = Arc::<Pieces>::clone(own);
+            let _offered = helpers.offer(what, 1);
+            own.help();
+        };
+        together(3, work, work);
+        for (one, pieces) in all.iter().zip([4, 1, 0]) {
+            assert_eq!(one.left.load(Ordering::SeqCst), 0);
+            assert_eq!(one.crowd.came(), pieces);
+            assert!(one.crowd.most() <= 2, "who has it in hand, and one more");
+        }
+    });
+}
+
+#[test]
+fn r19_who_is_done_waits_for_whoever_may_still_ask_for_help() {
+    in_any_order(|| {
+        let pieces = Arc::new(Pieces {
+            left: AtomicUsize::new(2),
+            crowd: Crowd::default(),
+        });
+        let turn = AtomicUsize::new(0);
+        let work = |helpers: &Helpers| {
+            if turn.fetch_add(1, Ordering::SeqCst) == 0 {
+                // It asks when the other one may have ended; the helper is heard of for as long as it
+                // has work of its own.
+                thread::yield_now();
+                let what: Arc<dyn Help> = Arc::<Pieces>::clone(&pieces);
+                let _offered = helpers.offer(what, 1);
+                while pieces.left.load(Ordering::SeqCst) > 0 {
+                    thread::yield_now();
+                }
+            }
+        };
+        together(2, work, work);
+        assert_eq!(pieces.crowd.came(), 2, "the other one alone did it");
     });
 }
