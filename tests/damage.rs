@@ -54,7 +54,7 @@ impl BlobSource for Layout {
         "memory".into()
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
+    fn blob(&self, digest: &Digest, _: Option<u64>) -> Result<Option<Arc<dyn ReadAt>>> {
         Ok(self
             .blobs
             .get(digest)

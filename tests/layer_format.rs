@@ -54,7 +54,7 @@ fn the_worked_example_is_what_pack_writes() {
 
     let source = modeloci::source::open(&archive).unwrap();
     let mut found = vec![0; layer.size as usize];
-    let blob = source.blob(&layer.digest).unwrap().unwrap();
+    let blob = source.blob(&layer.digest, None).unwrap().unwrap();
     blob.read_exact_at(&mut found, 0).unwrap();
     assert!(
         found == expected,

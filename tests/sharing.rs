@@ -54,8 +54,8 @@ impl BlobSource for Counting {
         self.inner.name()
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
-        let inner = self.inner.blob(digest)?;
+    fn blob(&self, digest: &Digest, size: Option<u64>) -> Result<Option<Arc<dyn ReadAt>>> {
+        let inner = self.inner.blob(digest, size)?;
         self.counts
             .lock()
             .unwrap()
@@ -202,7 +202,7 @@ fn packed(content: &[u8]) -> (Vec<u8>, Descriptor) {
     let model = Model::from_source(source.clone(), &OpenOptions::default()).unwrap();
     let mut layer = model.documents().unwrap().manifest.layers[0].clone();
     layer.annotations.remove(annotations::MODELPACK_FILEPATH);
-    let blob = source.blob(&layer.digest).unwrap().unwrap();
+    let blob = source.blob(&layer.digest, None).unwrap().unwrap();
     let mut bytes = vec![0; blob.len() as usize];
     blob.read_exact_at(&mut bytes, 0).unwrap();
     (bytes, layer)
@@ -443,10 +443,10 @@ impl BlobSource for WithEndless {
         self.0.name()
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
+    fn blob(&self, digest: &Digest, size: Option<u64>) -> Result<Option<Arc<dyn ReadAt>>> {
         match *digest == self.1 {
             true => Ok(Some(Arc::<Endless>::clone(&self.2))),
-            false => self.0.blob(digest),
+            false => self.0.blob(digest, size),
         }
     }
 

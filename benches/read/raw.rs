@@ -67,7 +67,9 @@ fn largest(archive: &str) -> Result<(Arc<dyn ReadAt>, ChunkTable)> {
     let file = model.files().max_by_key(|file| file.size);
     let layer = &file.ok_or("the archive has no files")?.parts.first().stated;
     let source = modeloci::source::open(archive.as_ref())?;
-    let blob = source.blob(&layer.digest)?.ok_or("the blob is missing")?;
+    let blob = source
+        .blob(&layer.digest, None)?
+        .ok_or("the blob is missing")?;
     let stated = layer.chunks.ok_or("no table")?;
     let bytes = match stated.place {
         TablePlace::Members(offset, length) => {
@@ -78,7 +80,7 @@ fn largest(archive: &str) -> Result<(Arc<dyn ReadAt>, ChunkTable)> {
             wrap::unwrap(framing, &members).ok_or("the table is missing")?
         }
         TablePlace::Blob => {
-            let own = source.blob(&stated.digest)?.ok_or("no table blob")?;
+            let own = source.blob(&stated.digest, None)?.ok_or("no table blob")?;
             let mut bytes = vec![0; usize::try_from(own.len())?];
             own.read_exact_at(&mut bytes, 0)?;
             bytes

@@ -13,6 +13,8 @@ const FULL_BLOCK: usize = 64 << 10;
 const FULL_DATA: usize = FULL_BLOCK - HEADER;
 /// Blocks that are read at once: digested while they are in the processor's cache.
 const TOGETHER: usize = 4;
+/// The same in bytes.
+pub(crate) const PIECE: usize = TOGETHER * FULL_BLOCK;
 
 /// Size of the segment that holds `len` bytes, in bytes.
 pub(super) fn size(len: usize) -> usize {

@@ -97,7 +97,9 @@ impl<'a> Opening<'a> {
     fn open_part(&mut self, entry: &Entry, part: &Part) -> Result<OpenedFile> {
         // A plain layer's table is a blob of its own; without it the layer is foreign.
         let table = match &part.stated.chunks {
-            Some(table) if table.place == TablePlace::Blob => self.source.blob(&table.digest)?,
+            Some(table) if table.place == TablePlace::Blob => {
+                self.source.blob(&table.digest, None)?
+            }
             _ => None,
         };
         let spec = LayerSpec {
@@ -110,7 +112,8 @@ impl<'a> Opening<'a> {
             hash_map::Entry::Occupied(open) => open.into_mut(),
             hash_map::Entry::Vacant(slot) => {
                 let digest = &part.stated.digest;
-                let blob = self.source.blob(digest)?.ok_or_else(|| {
+                let size = Some(part.stated.size);
+                let blob = self.source.blob(digest, size)?.ok_or_else(|| {
                     let subject = format!("layer {} ({digest})", entry.path);
                     Error::malformed(subject, "is not in the archive")
                 })?;

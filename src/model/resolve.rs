@@ -21,7 +21,7 @@ use crate::oci::{
     Descriptor, Index, OciConfig, OciManifest, Stated, annotations, json, media_type, time,
 };
 use crate::printable::printable;
-use crate::source::BlobSource;
+use crate::source::{BlobSource, Root};
 use crate::systems::{self, Layer, System, name_of_layer};
 
 /// The documents of a model, whole.
@@ -235,29 +235,31 @@ impl Resolver<'_> {
     /// Finds the manifest, reading no more than it takes to tell it from others.
     fn locate(&mut self) -> Result<Place> {
         let limit = limits::MAX_MANIFEST_BYTES;
-        if let Some(index) = self.source.document("index.json", limit)? {
-            let index = Index::parse_named(&index, "index.json")?;
-            let named = self.named(&index)?;
-            let mut listed = self.manifests_of(index)?;
-            self.check_root_copy(&listed)?;
-            if let Some(named) = named {
-                listed = self.manifests_of(named)?;
-            }
-            return match self.wanted.pin {
-                Some(pin) => self.pinned(pin, &listed),
-                None => self.choose(listed),
-            };
-        }
-        match self.source.document("manifest.json", limit)? {
-            Some(_) if self.wanted.reference.is_some() => Err(Error::Usage(
+        match self.source.root(limit)? {
+            Some(Root::Index(index)) => self.locate_in(&index),
+            Some(Root::Manifest(_)) if self.wanted.reference.is_some() => Err(Error::Usage(
                 "--ref: there is no index.json, so that nothing has a name".into(),
             )),
-            Some(root) => self.root_manifest(&root),
+            Some(Root::Manifest(manifest)) => self.root_manifest(&manifest),
             None => Err(Error::malformed(
                 "index.json",
                 "is missing, and so is manifest.json; expected an OCI image layout \
                  or an archive of the original tool",
             )),
+        }
+    }
+
+    fn locate_in(&mut self, index: &[u8]) -> Result<Place> {
+        let index = Index::parse_named(index, "index.json")?;
+        let named = self.named(&index)?;
+        let mut listed = self.manifests_of(index)?;
+        self.check_root_copy(&listed)?;
+        if let Some(named) = named {
+            listed = self.manifests_of(named)?;
+        }
+        match self.wanted.pin {
+            Some(pin) => self.pinned(pin, &listed),
+            None => self.choose(listed),
         }
     }
 
@@ -435,8 +437,10 @@ impl Resolver<'_> {
         each: &mut dyn FnMut(usize, Descriptor) -> Result<()>,
     ) -> Result<Found> {
         let subject = "manifest.json";
-        let bytes = self.source.document(subject, limits::MAX_MANIFEST_BYTES)?;
-        let bytes = bytes.unwrap_or_default();
+        let bytes = match self.source.root(limits::MAX_MANIFEST_BYTES)? {
+            Some(Root::Manifest(bytes)) => bytes,
+            Some(Root::Index(_)) | None => Vec::new(),
+        };
         if Digest::of(expected.algorithm(), &bytes) != *expected {
             return Err(Error::corrupt(subject, "was changed while it was read"));
         }
@@ -549,7 +553,7 @@ impl Resolver<'_> {
                 Some(path) => format!("layer \"{path}\""),
                 None => format!("layer {number}"),
             };
-            let Some(blob) = self.source.blob(&stated.digest)? else {
+            let Some(blob) = self.source.blob(&stated.digest, Some(stated.size))? else {
                 return Err(missing(&stated.digest, &what));
             };
             check_size(&stated.digest, stated.size, blob.len(), &what)?;
@@ -594,7 +598,10 @@ impl Resolver<'_> {
     /// The bytes of a small blob, verified; `None` when the source does not have it and the
     /// descriptor does not carry it.
     fn read(&self, descriptor: &Descriptor, what: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let Some(blob) = self.source.blob(&descriptor.digest)? else {
+        let Some(blob) = self
+            .source
+            .blob(&descriptor.digest, Some(descriptor.size))?
+        else {
             return Ok(descriptor.data.clone());
         };
         let subject = || format!("{what} {}", descriptor.digest);

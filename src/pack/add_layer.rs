@@ -39,9 +39,10 @@ use crate::files::place::Place;
 use crate::limits;
 use crate::model::resolve::{Documents, Resolved, resolve};
 use crate::model::{Model, OpenOptions};
-use crate::oci::{Descriptor, Index, OciManifest, annotations, media_type};
+use crate::oci::stated::{MediaTypes, StatedTable, TablePlace};
+use crate::oci::{Descriptor, Index, OciManifest, Stated, annotations, media_type};
 use crate::printable::printable_path;
-use crate::source::{ArchiveSource, BlobSource, ReadAt};
+use crate::source::{ArchiveSource, BlobSource};
 
 /// Bytes of a blob that are carried over at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -448,7 +449,8 @@ impl OldArchive<'_> {
         settings: &Settings,
         out: &mut Archive,
     ) -> Result<()> {
-        let blob = self.blob(&descriptor.digest)?.ok_or_else(|| {
+        let size = Some(descriptor.size);
+        let blob = self.source.blob(&descriptor.digest, size)?.ok_or_else(|| {
             Error::malformed(
                 self.source.name(),
                 format!("blob {} is missing", descriptor.digest),
@@ -510,23 +512,20 @@ impl OldArchive<'_> {
         settings: &Settings,
         out: &mut Archive,
     ) -> Result<Option<Descriptor>> {
-        let Some(Ok(digest)) = layer
-            .annotation(annotations::CHUNKS)
-            .filter(|_| layer.annotation(annotations::CHUNKS_RANGE).is_none())
-            .map(str::parse::<Digest>)
+        let stated = Stated::of(layer, &mut MediaTypes::default())?;
+        let Some(StatedTable {
+            digest,
+            place: TablePlace::Blob,
+        }) = stated.chunks
         else {
             return Ok(None);
         };
-        let Some(blob) = self.blob(&digest)? else {
+        let Some(blob) = self.source.blob(&digest, None)? else {
             return Ok(None);
         };
         let table = Descriptor::new(media_type::CHUNK_TABLE, digest, blob.len());
         self.carry_over(&table, settings, out)?;
         Ok(Some(table))
-    }
-
-    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
-        self.source.blob(digest)
     }
 }
 
@@ -568,8 +567,6 @@ fn descriptor(layer: &ModelLayer) -> Descriptor {
 }
 
 fn file_size(layer: &Descriptor) -> u64 {
-    layer
-        .annotation(annotations::FILE_SIZE)
-        .and_then(|size| size.parse().ok())
-        .unwrap_or(0)
+    let stated = Stated::of(layer, &mut MediaTypes::default());
+    stated.ok().and_then(|stated| stated.file_size).unwrap_or(0)
 }

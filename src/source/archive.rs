@@ -117,7 +117,7 @@ impl BlobSource for ArchiveSource {
         self.name.clone()
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
+    fn blob(&self, digest: &Digest, _: Option<u64>) -> Result<Option<Arc<dyn ReadAt>>> {
         Ok(self.index.blob(digest).map(|extent| {
             Arc::new(self.open_extent(extent, &format!("blob {digest}"))) as Arc<dyn ReadAt>
         }))

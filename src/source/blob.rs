@@ -7,6 +7,9 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
+/// What is read at a time from a disk: hashed while it is still in the processor's cache.
+const LOCAL_PIECE: usize = 256 << 10;
+
 /// Bytes at an offset: a blob, or a file.
 pub trait ReadAt: Send + Sync {
     /// Length in bytes.
@@ -37,19 +40,56 @@ pub trait ReadAt: Send + Sync {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// True when these bytes are further away than the storage of this machine: reading them waits for a
+    /// network. What may not wait for long leaves that to another thread.
+    fn would_wait(&self, offset: u64, len: u64) -> bool {
+        let _ = (offset, len);
+        false
+    }
+
+    /// How many bytes are best asked for at a time, where more are wanted.
+    fn piece(&self) -> usize {
+        LOCAL_PIECE
+    }
 }
 
-/// A store of blobs with the root documents of an image layout.
+/// The document that leads to all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Root {
+    /// An index, which lists manifests.
+    Index(Vec<u8>),
+    /// A manifest.
+    Manifest(Vec<u8>),
+}
+
+/// A store of blobs, and the document that leads to them.
 pub trait BlobSource: Send + Sync {
     /// Names the source in messages: the path of the archive.
     fn name(&self) -> String;
 
-    /// The blob of a digest; `None` when the source does not have it.
-    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>>;
+    /// The blob of a digest; `None` when the source does not have it. `size` is what a descriptor
+    /// states of it, where one does: a source that would have to ask how long its blob is takes it at
+    /// its word; one that knows gives the length that there is, and who asked compares.
+    fn blob(&self, digest: &Digest, size: Option<u64>) -> Result<Option<Arc<dyn ReadAt>>>;
 
-    /// A root document (`oci-layout`, `index.json`, `manifest.json`, `config.json`); `None` when
-    /// there is none. Refused over `limit` bytes before anything is allocated.
-    fn document(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>>;
+    /// Where reading begins: the index of a layout, else the manifest that stands alone; `None` when
+    /// there is neither. Refused over `limit` bytes before anything is allocated.
+    fn root(&self, limit: u64) -> Result<Option<Root>> {
+        if let Some(index) = self.document("index.json", limit)? {
+            return Ok(Some(Root::Index(index)));
+        }
+        let manifest = self.document("manifest.json", limit)?;
+        Ok(manifest.map(Root::Manifest))
+    }
+
+    /// What a layout has at its root besides blobs (`oci-layout`, `index.json`, `manifest.json`,
+    /// `config.json`); `None` when there is none, as where there is no layout. Refused over `limit`
+    /// bytes before anything is allocated.
+    fn document(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let _ = (name, limit);
+        Ok(None)
+    }
 
     /// When the storage got what it holds, since the epoch; `None` where nothing tells. Another version
     /// of a model that takes the place of one has another time.

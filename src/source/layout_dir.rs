@@ -86,7 +86,7 @@ impl BlobSource for LayoutDir {
         printable_path(&self.shared.path)
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
+    fn blob(&self, digest: &Digest, _: Option<u64>) -> Result<Option<Arc<dyn ReadAt>>> {
         let Some((file, len)) = self.shared.open_file(&digest.blob_path())? else {
             return Ok(None);
         };

@@ -50,7 +50,7 @@ impl BlobSource for MemorySource {
         "memory".into()
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
+    fn blob(&self, digest: &Digest, _: Option<u64>) -> Result<Option<Arc<dyn ReadAt>>> {
         let data = self.blobs.get(digest).cloned();
         Ok(data.map(|data| Arc::new(MemoryBlob(data)) as Arc<dyn ReadAt>))
     }

@@ -14,7 +14,7 @@ mod open;
 pub mod watched;
 
 pub use archive::ArchiveSource;
-pub use blob::{BlobSource, ReadAt};
+pub use blob::{BlobSource, ReadAt, Root};
 pub use layout_dir::LayoutDir;
 pub use memory::MemorySource;
 pub use open::{Unread, open};

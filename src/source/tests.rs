@@ -53,7 +53,7 @@ fn conformance(source: &Arc<dyn BlobSource>) {
     assert!(!source.name().is_empty());
 
     for (digest, data) in &blobs {
-        let blob = source.blob(digest).unwrap().unwrap();
+        let blob = source.blob(digest, None).unwrap().unwrap();
         let len = data.len();
         assert_eq!((blob.len(), blob.is_empty()), (len as u64, len == 0));
         let ranges = [
@@ -83,10 +83,15 @@ fn conformance(source: &Arc<dyn BlobSource>) {
         let error = read_into(&*blob, &mut [vec![0; len], vec![0]], 0).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
-    assert!(source.blob(&Digest::sha256(b"missing")).unwrap().is_none());
     assert!(
         source
-            .blob(&Digest::of(Algorithm::Blake3, b""))
+            .blob(&Digest::sha256(b"missing"), None)
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        source
+            .blob(&Digest::of(Algorithm::Blake3, b""), None)
             .unwrap()
             .is_none()
     );
@@ -113,7 +118,7 @@ fn conformance(source: &Arc<dyn BlobSource>) {
         for _ in 0..4 {
             scope.spawn(|| {
                 for (digest, data) in &blobs {
-                    let blob = source.blob(digest).unwrap().unwrap();
+                    let blob = source.blob(digest, None).unwrap().unwrap();
                     for offset in (0..data.len()).step_by(997) {
                         let mut buf = vec![0; (data.len() - offset).min(1000)];
                         blob.read_exact_at(&mut buf, offset as u64).unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::blob::{BlobSource, ReadAt};
+use super::blob::{BlobSource, ReadAt, Root};
 use crate::digest::Digest;
 use crate::error::Result;
 
@@ -37,8 +37,8 @@ impl BlobSource for WatchedSource {
         self.source.name()
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
-        let blob = self.source.blob(digest)?;
+    fn blob(&self, digest: &Digest, size: Option<u64>) -> Result<Option<Arc<dyn ReadAt>>> {
+        let blob = self.source.blob(digest, size)?;
         Ok(blob.map(|blob| {
             let watched: Arc<dyn ReadAt> = Arc::new(WatchedBlob {
                 blob,
@@ -47,6 +47,10 @@ impl BlobSource for WatchedSource {
             });
             watched
         }))
+    }
+
+    fn root(&self, limit: u64) -> Result<Option<Root>> {
+        self.source.root(limit)
     }
 
     fn document(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
@@ -92,6 +96,14 @@ impl ReadAt for WatchedBlob {
         let length = bufs.iter().map(|buf| buf.len() as u64).sum();
         self.has_read(offset, length)
     }
+
+    fn would_wait(&self, offset: u64, len: u64) -> bool {
+        self.blob.would_wait(offset, len)
+    }
+
+    fn piece(&self) -> usize {
+        self.blob.piece()
+    }
 }
 
 #[cfg(test)]
@@ -112,7 +124,7 @@ mod tests {
                 _ => Ok(()),
             }
         });
-        let blob = watched.blob(&digest).unwrap().unwrap();
+        let blob = watched.blob(&digest, None).unwrap().unwrap();
         let mut buf = [0; 50];
         for (offset, sum) in [(0, 50), (10, 60), (0, 60)] {
             blob.read_exact_at(&mut buf, offset).unwrap();

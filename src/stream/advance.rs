@@ -14,7 +14,7 @@ use crate::memory::context::Context;
 use crate::source::ReadAt;
 
 /// A blob whose reads are counted.
-pub(super) struct Advance {
+pub(crate) struct Advance {
     blob: Arc<dyn ReadAt>,
     context: Arc<Context>,
     bytes: AtomicU64,
@@ -23,7 +23,7 @@ pub(super) struct Advance {
 }
 
 impl Advance {
-    pub(super) fn of(blob: Arc<dyn ReadAt>, context: Arc<Context>) -> Arc<Advance> {
+    pub(crate) fn of(blob: Arc<dyn ReadAt>, context: Arc<Context>) -> Arc<Advance> {
         Arc::new(Advance {
             blob,
             context,
@@ -40,7 +40,7 @@ impl Advance {
     }
 
     /// A number that changes as long as this layer gets on, or what it waits for.
-    pub(super) fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         match self.reading.load(Ordering::Relaxed) {
             0 => self.context.advanced.load(Ordering::Relaxed),
             _ => self.bytes.load(Ordering::Relaxed),
@@ -68,5 +68,13 @@ impl ReadAt for Advance {
     fn read_exact_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
         let bytes = bufs.iter().map(|buf| buf.len()).sum();
         self.counted(bytes, || self.blob.read_exact_vectored_at(bufs, offset))
+    }
+
+    fn would_wait(&self, offset: u64, len: u64) -> bool {
+        self.blob.would_wait(offset, len)
+    }
+
+    fn piece(&self) -> usize {
+        self.blob.piece()
     }
 }

@@ -25,6 +25,7 @@ mod store;
 mod tests;
 mod wait;
 
+pub(crate) use advance::Advance;
 pub(crate) use expected::{Expected, Seal};
 pub(crate) use facts::{Plan, changed, prove};
 pub(crate) use on_demand::{Stream, Taken};

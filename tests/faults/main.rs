@@ -66,9 +66,9 @@ impl BlobSource for Faulty {
         self.0.name()
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
+    fn blob(&self, digest: &Digest, size: Option<u64>) -> Result<Option<Arc<dyn ReadAt>>> {
         self.1.operation()?;
-        let blob = self.0.blob(digest)?;
+        let blob = self.0.blob(digest, size)?;
         Ok(blob.map(|blob| Arc::new(FaultyBlob(blob, Arc::clone(&self.1))) as Arc<dyn ReadAt>))
     }
 

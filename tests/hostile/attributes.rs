@@ -184,7 +184,7 @@ impl BlobSource for Source {
         "memory".into()
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
+    fn blob(&self, digest: &Digest, _: Option<u64>) -> Result<Option<Arc<dyn ReadAt>>> {
         if *digest == self.layer {
             return Ok(Some(Arc::<Blob>::clone(&self.blob)));
         }

@@ -78,7 +78,7 @@ impl Blobs {
 }
 
 fn bytes(source: &dyn BlobSource, digest: &Digest) -> Vec<u8> {
-    let blob = source.blob(digest).unwrap().unwrap();
+    let blob = source.blob(digest, None).unwrap().unwrap();
     let mut bytes = vec![0; blob.len() as usize];
     blob.read_exact_at(&mut bytes, 0).unwrap();
     bytes

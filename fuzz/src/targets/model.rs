@@ -621,7 +621,7 @@ pub(super) fn packed_layers(name: &str) -> Vec<(Descriptor, Vec<u8>, Option<Vec<
         let documents = model.documents().expect("an archive");
         let descriptor = documents.manifest.layers[0].clone();
         let bytes = |digest: &Digest| {
-            let blob = source.blob(digest).expect("a blob").expect("a blob");
+            let blob = source.blob(digest, None).expect("a blob").expect("a blob");
             let mut bytes = vec![0; blob.len() as usize];
             blob.read_exact_at(&mut bytes, 0).expect("bytes");
             bytes

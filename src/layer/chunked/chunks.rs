@@ -110,6 +110,13 @@ impl Chunks {
         keys.find(idle).map(|key| key.chunk.into())
     }
 
+    /// True when a chunk would have to be read from further away than the storage of this machine.
+    pub(super) fn would_wait(&self, table: &ChunkTable, number: u64) -> bool {
+        let far = |row: Row| self.blob.would_wait(row.offset, row.length.into());
+        let cached = |key| self.context.cache.get(key).is_some();
+        table.row(number + 1).is_some_and(far) && !self.key(number).is_some_and(cached)
+    }
+
     /// Notes that bytes of a chunk were served.
     pub(super) fn served(&self, number: u64, bytes: usize) {
         if let Some(key) = self.key(number) {
@@ -137,6 +144,8 @@ impl Chunks {
                 buffers.take_unit(decoded_len, 0, Term::Short, &self.subject)?;
             let in_place = match row.kind {
                 ChunkKind::Plain => self.read(out.as_mut(), &row).map(|()| true)?,
+                // One long way instead of several, for the price of a copy.
+                _ if self.blob.piece() > stored::PIECE => false,
                 _ => self.read_stored(out.as_mut(), &row)?,
             };
             if in_place {
@@ -182,10 +191,9 @@ impl Chunks {
     /// Reads a segment's compressed bytes and compares them with their digest, each piece hashed
     /// while it is still in the processor's cache.
     fn read(&self, compressed: &mut [u8], row: &Row) -> Result<()> {
-        const PIECE: usize = 256 << 10;
         let mut hasher = Hasher::new(row.digest.algorithm());
         let mut offset = row.offset;
-        for piece in compressed.chunks_mut(PIECE) {
+        for piece in compressed.chunks_mut(self.blob.piece().max(1)) {
             self.blob.read_exact_at(piece, offset)?;
             hasher.update(piece);
             offset += piece.len() as u64;

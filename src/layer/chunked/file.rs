@@ -21,7 +21,7 @@ use crate::memory::shared_work::Helpers;
 use crate::memory::tables::Forget;
 use crate::oci::stated::TablePlace;
 use crate::source::ReadAt;
-use crate::stream::{Wait, Within};
+use crate::stream::{Advance, Wait, Within};
 use crate::tar::{EntryKind, Members};
 use crate::work::cores;
 
@@ -70,6 +70,8 @@ pub(crate) struct ChunkedFile {
     loaded: Arc<Loaded>,
     opening: Flight<(), Access>,
     readahead: Arc<Readahead>,
+    /// The blob, where reads of it may wait for a network.
+    advance: Option<Arc<Advance>>,
 }
 
 #[derive(Clone)]
@@ -136,6 +138,12 @@ impl ChunkedFile {
     ) -> ChunkedFile {
         let subject = format!("{} ({})", spec.path, spec.stated.digest);
         let layer = context.next_layer();
+        let far = blob.would_wait(0, blob.len());
+        let advance = far.then(|| Advance::of(Arc::clone(&blob), Arc::clone(&context)));
+        let blob = match &advance {
+            Some(counted) => Arc::<Advance>::clone(counted),
+            None => blob,
+        };
         ChunkedFile {
             chunks: Arc::new(Chunks {
                 blob,
@@ -149,6 +157,7 @@ impl ChunkedFile {
             loaded: Arc::default(),
             opening: Flight::new(),
             readahead: Arc::default(),
+            advance,
         }
     }
 
@@ -266,6 +275,30 @@ impl ChunkedFile {
         head.check(self.spec.path.file_name(), self.pinned.executable)
             .map_err(lies)?;
         Ok(Some(head))
+    }
+
+    /// True when a read waits for more than the storage of this machine: for the table, or for a chunk.
+    fn would_wait(&self, offset: u64, len: usize) -> bool {
+        if self.advance.is_none() {
+            return false;
+        }
+        let chunks = &self.chunks;
+        let known = self.loaded.lock().clone();
+        match known {
+            None => match (self.pinned.place, &self.spec.table) {
+                (TablePlace::Members(at, length), _) => chunks.blob.would_wait(at, length),
+                (TablePlace::Blob, Some(table)) => table.would_wait(0, table.len()),
+                (TablePlace::Blob, None) => false,
+            },
+            Some(Access::Table(table)) => {
+                let header = table.chunks.header();
+                let chunk_size = u64::from(header.chunk_size);
+                let end = offset.saturating_add(len as u64).min(header.file_size);
+                let mut numbers = offset / chunk_size..end.div_ceil(chunk_size);
+                numbers.any(|number| chunks.would_wait(&table.chunks, number))
+            }
+            Some(Access::Foreign(_)) => false,
+        }
     }
 
     /// Nobody reads an empty file: that it is one, and what else a descriptor states of it, is verified
@@ -453,6 +486,9 @@ impl FileReader for ChunkedFile {
     }
 
     fn read_within(&self, may: Option<Wait>, offset: u64, len: usize) -> Result<Within> {
+        if may.is_none() && self.would_wait(offset, len) {
+            return Ok(Within::Waits(Wait::Work));
+        }
         match self.access()? {
             Access::Table(_) => self.read_at(offset, len).map(Within::Read),
             Access::Foreign(file) => file.read_within(may, offset, len),
@@ -470,7 +506,7 @@ impl FileReader for ChunkedFile {
         let access = self.loaded.lock();
         match &*access {
             Some(Access::Foreign(file)) => file.advance(),
-            Some(Access::Table(_)) | None => 0,
+            Some(Access::Table(_)) | None => self.advance.as_ref().map_or(0, |blob| blob.get()),
         }
     }
 

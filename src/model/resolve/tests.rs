@@ -31,7 +31,7 @@ impl BlobSource for Fake {
         "model.tar".into()
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
+    fn blob(&self, digest: &Digest, _: Option<u64>) -> Result<Option<Arc<dyn ReadAt>>> {
         let blob = self.0.get(&digest.blob_path()).cloned();
         Ok(blob.map(|b| Arc::new(Bytes(b)) as Arc<dyn ReadAt>))
     }
@@ -586,9 +586,9 @@ impl BlobSource for Counted {
         self.0.name()
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Option<Arc<dyn ReadAt>>> {
+    fn blob(&self, digest: &Digest, size: Option<u64>) -> Result<Option<Arc<dyn ReadAt>>> {
         self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.0.blob(digest)
+        self.0.blob(digest, size)
     }
 
     fn document(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {

@@ -1,5 +1,7 @@
 //! Adding a layer.
 
+use modeloci_test_support::compressed::gzip;
+
 use super::*;
 use crate::model::{Model, OpenOptions};
 
@@ -155,16 +157,7 @@ fn keeps_owner_permissions_links_and_the_reference_name() {
 #[test]
 fn an_archive_of_the_original_tool_becomes_an_image_layout() {
     let config = br#"{"model_name": "old", "version": "2.0", "framework": "f", "architecture": "a", "metadata": {}}"#;
-    let mut inner = ::tar::Builder::new(flate2::write::GzEncoder::new(
-        Vec::new(),
-        flate2::Compression::default(),
-    ));
-    let mut header = ::tar::Header::new_gnu();
-    header.set_size(3);
-    inner
-        .append_data(&mut header, "weights.bin", &b"old"[..])
-        .unwrap();
-    let layer = inner.into_inner().unwrap().finish().unwrap();
+    let layer = layer_of("weights.bin", b"old", None);
     let manifest = json!({
         "schema_version": 2,
         "media_type": "application/vnd.oci.image.manifest.v1+json",
@@ -244,7 +237,7 @@ fn entries_of(manifest: &crate::OciManifest, archive: &Path) -> Vec<(String, Vec
     let layers = manifest.layers.iter().cloned().map(ModelLayer::from);
     let mut list: Vec<(String, Vec<u8>)> = layers
         .map(|layer| {
-            let blob = source.blob(layer.digest()).unwrap().unwrap();
+            let blob = source.blob(layer.digest(), None).unwrap().unwrap();
             let mut bytes = vec![0; blob.len() as usize];
             blob.read_exact_at(&mut bytes, 0).unwrap();
             (layer.title().to_string(), bytes)
@@ -407,8 +400,7 @@ fn archive_of(dir: &Path, layers: &[(&str, &str, &[u8])]) {
 
 /// A gzipped tar of one file, or of a link.
 fn layer_of(name: &str, bytes: &[u8], link: Option<&str>) -> Vec<u8> {
-    let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    let mut inner = ::tar::Builder::new(gzip);
+    let mut inner = ::tar::Builder::new(Vec::new());
     let mut header = ::tar::Header::new_gnu();
     header.set_mode(0o644);
     match link {
@@ -422,7 +414,7 @@ fn layer_of(name: &str, bytes: &[u8], link: Option<&str>) -> Vec<u8> {
             inner.append_data(&mut header, name, bytes).unwrap();
         }
     }
-    inner.into_inner().unwrap().finish().unwrap()
+    gzip(&inner.into_inner().unwrap(), 6)
 }
 
 fn content(dir: &Path, path: &str) -> Vec<u8> {

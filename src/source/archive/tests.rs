@@ -35,7 +35,7 @@ fn refused_for(tar: RawTar, rule: &str) {
 }
 
 fn read(source: &ArchiveSource) -> Vec<u8> {
-    let blob = source.blob(&Digest::sha256(DATA)).unwrap().unwrap();
+    let blob = source.blob(&Digest::sha256(DATA), None).unwrap().unwrap();
     let mut out = vec![0; blob.len() as usize];
     blob.read_exact_at(&mut out, 0).unwrap();
     out
@@ -95,7 +95,7 @@ fn reads_the_original_tools_archives() {
     .unwrap();
     assert_eq!(source.blobs().len(), 5);
     for (digest, len) in source.blobs() {
-        let blob = source.blob(&digest).unwrap().unwrap();
+        let blob = source.blob(&digest, None).unwrap().unwrap();
         assert_eq!(blob.len(), len);
         let mut data = vec![0; len as usize];
         blob.read_exact_at(&mut data, 0).unwrap();
@@ -309,7 +309,7 @@ fn r1_truncated_while_open() {
     file.write_all(&RawTar::new().file(&blob_path(), DATA).finish())
         .unwrap();
     let source = ArchiveSource::open(file.path()).unwrap();
-    let blob = source.blob(&Digest::sha256(DATA)).unwrap().unwrap();
+    let blob = source.blob(&Digest::sha256(DATA), None).unwrap().unwrap();
     file.as_file().set_len(515).unwrap();
     let mut out = [0; 6];
     let error = blob.read_exact_at(&mut out, 0).unwrap_err();
@@ -345,7 +345,7 @@ fn l8_a_9_gib_blob() {
     file.as_file().write_all_at(b"z", 512 + size - 1).unwrap();
     file.as_file().set_len(512 + size + 1024).unwrap();
     let source = ArchiveSource::open(file.path()).unwrap();
-    let blob = source.blob(&Digest::sha256(DATA)).unwrap().unwrap();
+    let blob = source.blob(&Digest::sha256(DATA), None).unwrap().unwrap();
     assert_eq!(blob.len(), size);
     let mut out = [1; 2];
     blob.read_exact_at(&mut out, size - 2).unwrap();

@@ -26,7 +26,7 @@ fn fifo(path: &Path) {
 }
 
 fn read(source: &LayoutDir, digest: &Digest) -> Result<Vec<u8>> {
-    let blob = source.blob(digest)?.unwrap();
+    let blob = source.blob(digest, None)?.unwrap();
     let mut out = vec![0; blob.len() as usize];
     blob.read_exact_at(&mut out, 0)?;
     Ok(out)
@@ -40,7 +40,7 @@ fn t8_a_blob_that_is_no_regular_file() {
     let path = dir.path().join(digest.blob_path());
     let refused = |rule: &str| {
         let source = LayoutDir::open(dir.path()).unwrap();
-        let error = source.blob(&digest).err().unwrap();
+        let error = source.blob(&digest, None).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Malformed);
         assert!(error.to_string().contains(rule), "{error}");
     };
@@ -71,7 +71,7 @@ fn t8_links_in_the_way() {
     .unwrap();
     let source = LayoutDir::open(dir.path()).unwrap();
     assert_eq!(
-        source.blob(&digest).err().unwrap().kind(),
+        source.blob(&digest, None).err().unwrap().kind(),
         ErrorKind::Malformed
     );
     // The same by the way for old kernels.
@@ -139,7 +139,7 @@ fn r1_blobs_that_change_while_open() {
     let digests: Vec<Digest> = refs.iter().map(|data| Digest::sha256(data)).collect();
     let blobs: Vec<_> = digests
         .iter()
-        .map(|d| source.blob(d).unwrap().unwrap())
+        .map(|d| source.blob(d, None).unwrap().unwrap())
         .collect();
     // More blobs than files stay open: the first two are opened again.
     fs::write(dir.path().join(digests[0].blob_path()), b"shorter").unwrap();
@@ -168,7 +168,7 @@ fn r8_few_descriptors_for_many_blobs() {
     let source = LayoutDir::open(dir.path()).unwrap();
     let _blobs: Vec<_> = refs
         .iter()
-        .map(|d| source.blob(&Digest::sha256(d)).unwrap())
+        .map(|d| source.blob(&Digest::sha256(d), None).unwrap())
         .collect();
     let open = source.shared.open.lock().unwrap().len();
     assert_eq!(open, OPEN_FILES.get());

@@ -1,5 +1,6 @@
 //! The same with real layers of a real model, whose storage stands still when a test says so.
 
+use std::io::IoSliceMut;
 use std::iter;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -74,16 +75,32 @@ struct Gated {
     read: AtomicU64,
 }
 
+impl Gated {
+    fn pass(&self, offset: u64, length: usize) {
+        let before = self
+            .read
+            .fetch_max(offset + length as u64, Ordering::SeqCst);
+        self.gate.pass(offset, before);
+    }
+}
+
 impl ReadAt for Gated {
     fn len(&self) -> u64 {
         self.inner.len()
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Outcome<()> {
-        let end = offset + buf.len() as u64;
-        let before = self.read.fetch_max(end, Ordering::SeqCst);
-        self.gate.pass(offset, before);
+        self.pass(offset, buf.len());
         self.inner.read_exact_at(buf, offset)
+    }
+
+    fn read_exact_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Outcome<()> {
+        self.pass(offset, bufs.iter().map(|buf| buf.len()).sum());
+        self.inner.read_exact_vectored_at(bufs, offset)
+    }
+
+    fn would_wait(&self, _: u64, _: u64) -> bool {
+        true
     }
 }
 
@@ -99,8 +116,8 @@ impl BlobSource for Storage {
         "a test".into()
     }
 
-    fn blob(&self, digest: &Digest) -> Outcome<Option<Arc<dyn ReadAt>>> {
-        let Some(inner) = self.inner.blob(digest)? else {
+    fn blob(&self, digest: &Digest, size: Option<u64>) -> Outcome<Option<Arc<dyn ReadAt>>> {
+        let Some(inner) = self.inner.blob(digest, size)? else {
             return Ok(None);
         };
         if !self.slow.contains(digest) {
@@ -193,7 +210,7 @@ impl Layers {
         let source = crate::source::open(&archive).unwrap();
         let packed = Model::from_source(source.clone(), &OpenOptions::default()).unwrap();
         for layer in &packed.documents().unwrap().manifest.layers {
-            let blob = source.blob(&layer.digest).unwrap().unwrap();
+            let blob = source.blob(&layer.digest, None).unwrap().unwrap();
             self.source.insert(content_of(&*blob));
             self.layers.push(layer.clone());
         }
@@ -346,7 +363,7 @@ fn model_of(media_type: &str, slow: Vec<u8>) -> Mounted {
     });
     for layer in &others.layers {
         layers.layers.push(layer.clone());
-        let blob = others.source.blob(&layer.digest).unwrap().unwrap();
+        let blob = others.source.blob(&layer.digest, None).unwrap().unwrap();
         layers.source.insert(content_of(&*blob));
     }
     layers.open(digest.into_iter().collect(), TIMES)
@@ -510,4 +527,62 @@ fn r11_a_reader_of_what_stands_still_can_be_killed() {
         assert_eq!(bytes_of(&alive, media_type), content[..4096]);
         scene.nothing_stays();
     }
+}
+
+/// A model with a file that was packed, whose layer is behind the gate.
+fn model_of_a_packed_file(content: &[u8], times: Times) -> Mounted {
+    let mut layers = Layers::default();
+    layers.packed("far", content);
+    let digest = layers.layers[0].digest;
+    layers.foreign("other/f", GZIP, gzip(&tar(b"another")));
+    layers.open(vec![digest], times)
+}
+
+#[test]
+fn r15_a_packed_file_behind_a_network_holds_no_event_loop() {
+    let _alone = lock(&ALONE);
+    let content = noise(96, 3 * MIB);
+    let scene = model_of_a_packed_file(&content, TIMES);
+    let beside = |offsets: &[usize]| {
+        scene.gate.set(Open::Nothing);
+        let far: Vec<_> = offsets.iter().map(|at| scene.read("far", *at)).collect();
+        scene.gate.until_somebody_waits();
+        assert_eq!(bytes_of(&scene.read("other/f", 0), "another"), "another");
+        nothing_of(&far);
+        scene.gate.set(Open::Everything);
+        for (at, answer) in offsets.iter().zip(&far) {
+            assert_eq!(bytes_of(answer, "far"), content[*at..at + 4096]);
+        }
+    };
+    // The table is waited for, and chunks.
+    beside(&[0, 5000, MIB]);
+    scene.gate.set(Open::Nothing);
+    // What is in the cache is not.
+    for at in [7, MIB + 9] {
+        let answer = scene.read("far", at);
+        assert_eq!(answer.try_recv().unwrap().unwrap(), content[at..at + 4096]);
+    }
+    // Across the border of two chunks, of which one is there.
+    beside(&[MIB - 2000, 2 * MIB, 2 * MIB - 4096]);
+    scene.nothing_stays();
+}
+
+#[test]
+fn r15_a_packed_file_behind_a_network_is_waited_for_as_long_as_it_gets_on() {
+    let _alone = lock(&ALONE);
+    let content = noise(97, MIB);
+    let scene = model_of_a_packed_file(&content, STALLING);
+    scene.gate.set(Open::Nothing);
+    let answer = scene.read("far", 0);
+    let answer = answer.recv_timeout(LONG).unwrap();
+    assert_eq!(answer.unwrap_err(), Errno::EIO);
+    scene.gate.set(Open::Everything);
+    scene.nothing_stays();
+    // Table, head, and the chunk in pieces.
+    let scene = model_of_a_packed_file(&content, STALLING);
+    *lock(&scene.gate.pause) = STALLING.stall / 2;
+    let begun = Instant::now();
+    let answer = scene.read("far", content.len() - 4096);
+    assert_eq!(bytes_of(&answer, "far"), content[content.len() - 4096..]);
+    assert!(begun.elapsed() > STALLING.stall, "it was not slow at all");
 }
