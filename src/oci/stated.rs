@@ -1,5 +1,5 @@
-//! What a descriptor states about a layer and the file in it, read once, by one policy: an
-//! annotation that makes no sense is refused, whether it is needed or not.
+//! What a descriptor states about a layer and the file in it. Read once, by one policy: an annotation
+//! that makes no sense is refused, whether it is needed or not. And written here, in the same spelling.
 
 use std::collections::HashSet;
 use std::num::NonZeroU64;
@@ -157,6 +157,47 @@ pub fn path_of(descriptor: &Descriptor) -> Option<&str> {
     .find_map(|key| descriptor.annotation(key))
 }
 
+/// Has a descriptor name its layer's file, as everybody reads it.
+pub fn name(descriptor: &mut Descriptor, path: &str) {
+    for key in [annotations::MODELPACK_FILEPATH, annotations::TITLE] {
+        descriptor.annotations.insert(key.into(), path.into());
+    }
+}
+
+/// What `pack` states of the one file in a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct FileStatement<'a> {
+    /// Its path in the model.
+    pub path: &'a str,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size, in bytes.
+    pub size: u64,
+    /// Its mode, where that says something: of an executable one.
+    pub mode: Option<u32>,
+    /// Its chunk table.
+    pub chunks: StatedTable,
+}
+
+impl FileStatement<'_> {
+    /// Writes it to the descriptor of the layer.
+    pub fn write(&self, descriptor: &mut Descriptor) {
+        name(descriptor, self.path);
+        let mut state = |key: &str, value: String| {
+            descriptor.annotations.insert(key.into(), value);
+        };
+        state(annotations::FILE_DIGEST, self.digest.to_string());
+        state(annotations::FILE_SIZE, self.size.to_string());
+        if let Some(mode) = self.mode {
+            state(annotations::FILE_MODE, format!("{mode:04o}"));
+        }
+        state(annotations::CHUNKS, self.chunks.digest.to_string());
+        if let TablePlace::Members(offset, length) = self.chunks.place {
+            state(annotations::CHUNKS_RANGE, format!("{offset}+{length}"));
+        }
+    }
+}
+
 /// One annotation, absent or not.
 struct Annotation<'a> {
     key: &'static str,
@@ -247,6 +288,33 @@ mod tests {
         );
         let blob = stated(&[(annotations::CHUNKS, &text)]).unwrap().chunks;
         assert_eq!(blob.unwrap().place, TablePlace::Blob);
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (digest, table) = (Digest::sha256(b"x"), Digest::sha256(b"y"));
+        for place in [TablePlace::Members(7, 9), TablePlace::Blob] {
+            for mode in [None, Some(0o755)] {
+                let written = FileStatement {
+                    path: "a/b",
+                    digest,
+                    size: 5,
+                    mode,
+                    chunks: StatedTable {
+                        digest: table,
+                        place,
+                    },
+                };
+                let mut descriptor = Descriptor::of("t", b"blob");
+                written.write(&mut descriptor);
+                let read = Stated::of(&descriptor, &mut MediaTypes::default()).unwrap();
+                assert_eq!(path_of(&descriptor), Some("a/b"));
+                assert_eq!(descriptor.annotation(annotations::TITLE), Some("a/b"));
+                assert_eq!((read.file_digest, read.file_size), (Some(digest), Some(5)));
+                assert_eq!(read.executable, mode.map(|_| true));
+                assert_eq!(read.chunks, Some(written.chunks));
+            }
+        }
     }
 
     #[test]

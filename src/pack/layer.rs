@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 use crate::layer::table::{DEFLATE_END, Framing, GZIP_HEADER, Header, TableBuilder};
 use crate::layer::wrap::wrap;
 use crate::limits;
-use crate::oci::{Descriptor, annotations, media_type};
+use crate::oci::stated::{FileStatement, StatedTable, TablePlace};
+use crate::oci::{Descriptor, media_type};
 use crate::tar::write;
 
 /// A compressed piece of a layer, with what the workers found out about it.
@@ -171,25 +172,17 @@ impl<'a> LayerComposer<'a> {
         let digest = self.blob.clone().finish();
 
         let mut descriptor = Descriptor::new(self.media_type(), digest, size);
-        let mut annotate = |key: &str, value: String| {
-            descriptor.annotations.insert(key.into(), value);
-        };
-        let path = self.file.path.as_str();
-        annotate(annotations::TITLE, path.into());
-        annotate(annotations::MODELPACK_FILEPATH, path.into());
-        annotate(
-            annotations::FILE_DIGEST,
-            self.content.clone().finish().to_string(),
-        );
-        annotate(annotations::FILE_SIZE, self.file.identity.size.to_string());
-        if self.file.executable {
-            annotate(annotations::FILE_MODE, format!("{:04o}", mode(self.file)));
+        FileStatement {
+            path: self.file.path.as_str(),
+            digest: self.content.clone().finish(),
+            size: self.file.identity.size,
+            mode: self.file.executable.then(|| mode(self.file)),
+            chunks: StatedTable {
+                digest: Digest::sha256(&table),
+                place: TablePlace::Members(data_size, range_length),
+            },
         }
-        annotate(annotations::CHUNKS, Digest::sha256(&table).to_string());
-        annotate(
-            annotations::CHUNKS_RANGE,
-            format!("{data_size}+{range_length}"),
-        );
+        .write(&mut descriptor);
         End {
             bytes,
             digest,

@@ -3,7 +3,7 @@
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::Result;
-use crate::oci::{Descriptor, annotations, media_type};
+use crate::oci::{Descriptor, media_type, stated};
 
 /// One layer of a model: which file it holds, and which blob it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,21 +17,13 @@ impl ModelLayer {
     pub fn new(title: &str, digest: Digest, size: u64) -> Result<ModelLayer> {
         let title = EntryPath::new(title)?;
         let mut descriptor = Descriptor::new(media_type::LAYER_TAR_GZIP, digest, size);
-        for key in [annotations::TITLE, annotations::MODELPACK_FILEPATH] {
-            descriptor
-                .annotations
-                .insert(key.into(), title.as_str().into());
-        }
+        stated::name(&mut descriptor, title.as_str());
         Ok(ModelLayer(descriptor))
     }
 
     /// The path of the file in the model; empty when the descriptor names none.
     pub fn title(&self) -> &str {
-        let name = |key| self.0.annotation(key);
-        name(annotations::MODELPACK_FILEPATH)
-            .or_else(|| name(annotations::MODELPACK_OLD_FILEPATH))
-            .or_else(|| name(annotations::TITLE))
-            .unwrap_or_default()
+        stated::path_of(&self.0).unwrap_or_default()
     }
 
     /// Digest of the blob.

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use modeloci_test_support::random::Random;
+
 use crate::memory::limiter::{Grant, Limiter, Reclaim, Term, Unit};
 use crate::memory::promise::{self, MIB, Promise, SHARE};
 
@@ -27,13 +29,6 @@ impl Reclaim for Kept {
     }
 }
 
-fn random(state: &mut u64) -> u64 {
-    *state = state
-        .wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1);
-    *state >> 33
-}
-
 #[test]
 fn r16_many_at_once_never_take_more_than_there_is() {
     let limiter = limiter();
@@ -45,11 +40,11 @@ fn r16_many_at_once_never_take_more_than_there_is() {
         for n in 0..32u64 {
             let (limiter, kept) = (&limiter, &kept);
             scope.spawn(move || {
-                let mut state = n;
+                let mut random = Random(n + 1);
                 for round in 0..100 {
                     let bytes = match round % 10 {
-                        0 => limit - random(&mut state) % MIB,
-                        _ => random(&mut state) % (4 * MIB),
+                        0 => limit - random.next() % MIB,
+                        _ => random.next() % (4 * MIB),
                     };
                     let (bytes, term) = match n % 4 {
                         0 => (bytes.min(limiter.room(Term::Long)), Term::Long),
