@@ -6,6 +6,7 @@ use std::fs;
 
 use serde_json::{Map, Value, json};
 
+use super::support::run::Run;
 use super::workspace::{Workspace, has, output, shell};
 use super::{CHUNK_OPTIONS, Layout, contents, model, support};
 
@@ -281,6 +282,56 @@ fn skopeo_copies_the_archive() {
             assert_eq!(contents(&unpacked), contents(&model), "{method}");
         }
     }
+}
+
+/// docs/registries.md, "A store of several versions": what versions have in common is there once, each is
+/// read under its name, and goes without a trace in the other one.
+#[test]
+fn versions_share_a_layout_directory() {
+    if !has("skopeo") || !has("umoci") {
+        return;
+    }
+    let workspace = Workspace::new();
+    let model = model(&workspace);
+    let old = workspace.pack(&model, "old.tar", &[]);
+    let before = contents(&model);
+    let blobs = Layout::of(&workspace, &old).manifest["layers"].clone();
+    let layers: BTreeSet<_> = blobs
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| l["digest"].as_str())
+        .collect();
+    fs::write(model.join("config.json"), "{\"layers\": 3}\n").unwrap();
+    let new = workspace.pack(&model, "new.tar", &[]);
+    let store = workspace.path("store");
+    shell(
+        "copy() { skopeo --insecure-policy copy --quiet \"$@\"; }
+         copy \"oci-archive:$1:1.0\" \"oci:$3:1.0\"
+         copy \"oci-archive:$2:1.0\" \"oci:$3:1.1\"",
+        &[&old, &new, &store],
+    );
+    let count = || fs::read_dir(store.join("blobs/sha256")).unwrap().count();
+    // One more layer; the config, and two manifests.
+    assert_eq!(count(), layers.len() + 1 + 1 + 2);
+
+    let unpack = |options: &[&str]| {
+        let unpacked = workspace.path("unpacked");
+        let mut command = workspace.modeloci(&["unpack", "--force"]);
+        output(command.args(options).arg(&store).arg(&unpacked));
+        contents(&unpacked)
+    };
+    assert_eq!(unpack(&["--ref", "1.0"]), before);
+    assert_eq!(unpack(&["--ref", "1.1"]), contents(&model));
+    let run = Run::of(workspace.modeloci(&["inspect"]).arg(&store));
+    run.fails(2, &["choose one with --ref", "(1.0)", "(1.1)"]);
+
+    shell(
+        "umoci rm --image \"$1:1.0\"; umoci gc --layout \"$1\"",
+        &[&store],
+    );
+    assert_eq!(count(), layers.len() + 1 + 1);
+    assert_eq!(unpack(&[]), contents(&model));
 }
 
 /// umoci knows the layout: it finds the tag, and its garbage collection keeps every blob.

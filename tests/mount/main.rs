@@ -14,7 +14,6 @@
 use modeloci_test_support::{self as support, documented, meanwhile};
 
 mod faults;
-mod first_run;
 mod given;
 mod harness;
 mod in_process;
@@ -22,6 +21,7 @@ mod lifecycle;
 mod places;
 mod reading;
 mod sandbox;
+mod shown;
 mod starting;
 mod system;
 mod times;
