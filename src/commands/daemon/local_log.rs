@@ -1,5 +1,6 @@
 //! A file for messages of mounts in the background where there is no system log, as in most containers:
-//! `/var/log/modeloci.log` of root, `modeloci/mount.log` below the user's directory for state.
+//! `/var/log/modeloci.log` of root, `modeloci/mount.log` below the user's directory for state; that is also
+//! for a root who may not write to the first, as in a user namespace.
 //!
 //! All mounts of a user append to it, line by line, each with its time and process. It is opened for each
 //! line, below a directory that is held, so that it can be renamed or removed at any time; one that has
@@ -35,12 +36,23 @@ impl LocalLog {
     /// # Errors
     /// When this user has no directory for it, or nothing can be appended there.
     pub(crate) fn open() -> Result<LocalLog> {
-        let (dir, name) = place(
+        let places = places(
             |name| std::env::var_os(name).map(PathBuf::from),
             rustix::process::geteuid().is_root(),
-        )
-        .ok_or_else(|| Error::environment("HOME", "is not set"))?;
-        LocalLog::at(&dir, name)
+        );
+        LocalLog::first(&places)
+    }
+
+    /// The first that can be written to. The error is that of the place where it belongs.
+    fn first(places: &[(PathBuf, &'static str)]) -> Result<LocalLog> {
+        let mut first = None;
+        for (dir, name) in places {
+            match LocalLog::at(dir, name) {
+                Ok(log) => return Ok(log),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or_else(|| Error::environment("HOME", "is not set")))
     }
 
     fn at(dir: &Path, name: &'static str) -> Result<LocalLog> {
@@ -88,20 +100,25 @@ impl LocalLog {
     }
 }
 
-/// The directory and the name in it: below `$XDG_STATE_HOME` where that is set, else in `/var/log` for
-/// root, else in the user's home. The XDG specification says that a relative path is to be ignored.
-fn place(
+/// The directories and the names in them, best first: below `$XDG_STATE_HOME` where that is set, else in
+/// `/var/log` for root, else in the user's home. The XDG specification says that a relative path is to be
+/// ignored.
+fn places(
     variable: impl Fn(&str) -> Option<PathBuf>,
     is_root: bool,
-) -> Option<(PathBuf, &'static str)> {
+) -> Vec<(PathBuf, &'static str)> {
     let absolute = |name| variable(name).filter(|dir| dir.is_absolute());
     if let Some(state) = absolute("XDG_STATE_HOME") {
-        return Some((state.join("modeloci"), "mount.log"));
+        return vec![(state.join("modeloci"), "mount.log")];
     }
+    let mut places = Vec::new();
     if is_root {
-        return Some(("/var/log".into(), "modeloci.log"));
+        places.push(("/var/log".into(), "modeloci.log"));
     }
-    Some((absolute("HOME")?.join(".local/state/modeloci"), "mount.log"))
+    if let Some(home) = absolute("HOME") {
+        places.push((home.join(".local/state/modeloci"), "mount.log"));
+    }
+    places
 }
 
 #[cfg(test)]
@@ -120,25 +137,42 @@ mod tests {
                 let value = set.iter().find(|(key, _)| *key == name);
                 value.map(|(_, value)| PathBuf::from(value))
             };
-            place(variable, is_root).map(|(dir, name)| dir.join(name))
+            let places = places(variable, is_root).into_iter();
+            places.map(|(dir, name)| dir.join(name)).collect::<Vec<_>>()
         };
         let home = ("HOME", "/home/u");
         let state = ("XDG_STATE_HOME", "/state");
         let of_home = PathBuf::from("/home/u/.local/state/modeloci/mount.log");
-        assert_eq!(
-            of(&[home], true).unwrap(),
-            Path::new("/var/log/modeloci.log")
-        );
-        assert_eq!(of(&[home], false).unwrap(), of_home);
-        assert_eq!(
-            of(&[home, ("XDG_STATE_HOME", "state")], false).unwrap(),
-            of_home
-        );
+        let of_root = PathBuf::from("/var/log/modeloci.log");
+        assert_eq!(of(&[home], true), [of_root.clone(), of_home.clone()]);
+        assert_eq!(of(&[], true), [of_root]);
+        assert_eq!(of(&[home], false), [of_home.clone()]);
+        assert_eq!(of(&[home, ("XDG_STATE_HOME", "state")], false), [of_home]);
         for is_root in [true, false] {
-            let path = of(&[home, state], is_root).unwrap();
-            assert_eq!(path, Path::new("/state/modeloci/mount.log"));
+            let path = PathBuf::from("/state/modeloci/mount.log");
+            assert_eq!(of(&[home, state], is_root), [path]);
         }
-        assert_eq!(of(&[], false), None);
+        assert!(of(&[], false).is_empty());
+    }
+
+    #[test]
+    fn r13_who_may_not_write_to_the_one_place_takes_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let (shut, open) = (file.join("log"), dir.path().join("state"));
+        let log = LocalLog::first(&[(shut.clone(), "a"), (open.clone(), "b")]).unwrap();
+        log.append(b"info: here\n").unwrap();
+        assert!(
+            fs::read_to_string(open.join("b"))
+                .unwrap()
+                .ends_with(": info: here\n")
+        );
+        let shut = [(shut, "a"), (file.join("state"), "b")];
+        let error = LocalLog::first(&shut).err().unwrap().to_string();
+        assert!(error.contains("file/log/a"), "{error}");
+        let error = LocalLog::first(&[]).err().unwrap();
+        assert_eq!(error.to_string(), "HOME: is not set");
     }
 
     #[test]
