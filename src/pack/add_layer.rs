@@ -213,9 +213,17 @@ impl Claim {
 fn open(path: &Path) -> Result<(Place, File, Stat)> {
     let (place, seen) = Place::of_target(path).map_err(failed("open", path))?;
     let is_file = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-    let not_a_file = || Error::refused(printable_path(path), "exists and is not a regular file");
+    let not_a_file = |stat: &Stat| {
+        let problem = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                "is a directory; only archives, which are one file, can be changed: pack the model again"
+            }
+            _ => "exists and is not a regular file",
+        };
+        Error::refused(printable_path(path), problem)
+    };
     if !is_file(&seen) {
-        return Err(not_a_file());
+        return Err(not_a_file(&seen));
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let name = place.name.as_os_str();
@@ -223,7 +231,7 @@ fn open(path: &Path) -> Result<(Place, File, Stat)> {
     let file = File::from(file.map_err(failed("open", path))?);
     let stat = calls::fstat(&file).map_err(failed("read", path))?;
     if !is_file(&stat) {
-        return Err(not_a_file());
+        return Err(not_a_file(&stat));
     }
     Ok((place, file, stat))
 }

@@ -108,6 +108,20 @@ fn k4_a_fifo_is_refused_without_blocking() {
 }
 
 #[test]
+fn k4_a_layout_directory_is_no_archive_that_can_be_changed() {
+    let dir = packed(Compression::Auto);
+    let store = dir.path().join("store");
+    fs::create_dir(&store).unwrap();
+    let rule = "store: is a directory; only archives, which are one file, can be changed: pack the \
+                model again";
+    let result = add_layer(&store, &dir.path().join("extra"), None, &options());
+    assert!(problem(result).ends_with(rule));
+    let result = remove_layer(&store, "b", &options());
+    assert!(problem(result).ends_with(rule));
+    assert_eq!(fs::read_dir(&store).unwrap().count(), 0);
+}
+
+#[test]
 fn d3_a_damaged_blob_is_not_carried_over() {
     let dir = packed(Compression::Auto);
     let path = dir.path().join("out.tar");
