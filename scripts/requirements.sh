@@ -56,6 +56,12 @@ need_readers() {
   perl -MIO::Uncompress::Gunzip -e 1 2>/dev/null || need no-perl-modules=perl
 }
 
+# File systems that people have, besides those that every kernel and every distribution brings.
+need_file_systems() {
+  need mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs ntfs-3g=ntfs-3g \
+    mkfs.exfat=exfatprogs mount.exfat-fuse=exfat-fuse bindfs=bindfs
+}
+
 # What reads a mount under load and verifies what it reads.
 need_load() {
   need fio=fio
