@@ -24,6 +24,7 @@ GROUPS = {
     "cold": "first pass through the mount",
     "small": "10,000 small files",
     "load": "from nothing to a loaded model",
+    "readahead": "how far the kernel reads ahead",
     "knobs": "what each knob of the mount is worth",
     "before": "beside an earlier modeloci (--beside)",
 }

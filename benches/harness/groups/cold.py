@@ -32,8 +32,8 @@ def through(bench, mount, *words, work=None):
     return once
 
 
-def in_mount(bench, archive, *words, work=None):
-    return through(bench, lambda: bench.mount(archive), *words, work=work)
+def in_mount(bench, archive, *words, options=(), work=None):
+    return through(bench, lambda: bench.mount(archive, *options), *words, work=work)
 
 
 def in_yardstick(bench, model, *words, options=(), work=None):

@@ -12,8 +12,8 @@ OURS = {
     "2 event loops": ["-o", "threads=2"],
     "16 event loops": ["-o", "threads=16"],
     "readahead 128 KiB": ["-o", "max_readahead=128K"],
-    "readahead 1 MiB": ["-o", "max_readahead=1M"],
     "readahead 4 MiB": ["-o", "max_readahead=4M"],
+    "readahead 16 MiB": ["-o", "max_readahead=16M"],
 }
 YARDSTICK = {
     "all": [],
