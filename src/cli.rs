@@ -275,7 +275,7 @@ Examples:
 Options for -o: allow_other, cache_size=, digest=, gid=, index_dir=, log_file=,
 no_index, prefetch, ref=, uid= as above; noexec; nonempty: hide what is in the
 directory; context=, fscontext=, defcontext=, rootcontext= of SELinux, for root;
-threads=8: requests served side by side; max_readahead=16MiB: of the kernel, for
+threads=8: requests served side by side; max_readahead=1MiB: of the kernel, for
 root; stall_timeout=60: seconds in which nothing that a read waits for gets on,
 until the read is an error.
 

@@ -84,7 +84,7 @@ impl Context {
             limiter,
             tables,
             frontiers: Live::default(),
-            pool: (readahead_bytes > 0).then(|| Pool::new(cores().saturating_sub(1).max(1))),
+            pool: (readahead_bytes > 0).then(|| Pool::new(cores())),
             readahead_bytes,
             layers: AtomicU32::new(0),
             advanced: AtomicU64::new(0),

@@ -16,7 +16,7 @@ pub(crate) struct Pool {
 const QUEUE_PER_THREAD: usize = 8;
 
 impl Pool {
-    /// A pool of so many threads. One per core but one is enough: readers decode too.
+    /// A pool of so many threads.
     pub(crate) fn new(threads: usize) -> Pool {
         Pool {
             threads,

@@ -70,10 +70,7 @@ pub fn serve_connection(connection: OwnedFd, options: &MountOptions) -> Result<M
 
 fn start(target: Target, options: &MountOptions) -> Result<Mounted> {
     let mountpoint = target.path().to_path_buf();
-    let mut open = options.open_options();
-    // How far the kernel reads ahead is up to whoever mounts.
-    open.readahead |= matches!(target, Target::Given(_));
-    let model = Model::open(&options.archive, &open)?;
+    let model = Model::open(&options.archive, &options.open_options())?;
     let served = Served::new(model, mountpoint, Process::default(), None, options)?;
     let (connection, mountable) = attach::connect(target, options)?;
     let ours = connection.try_clone();

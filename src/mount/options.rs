@@ -48,8 +48,9 @@ pub struct MountOptions {
 pub(super) const MAX_REQUEST_BYTES: u32 = limits::DEFAULT_CHUNK_BYTES;
 /// Event loops when none are asked for: requests wait for decodes, so more than cores.
 const DEFAULT_THREADS: usize = 8;
-/// Readahead when none is asked for: deep enough that requests in flight hide a decode.
-const DEFAULT_READAHEAD: u32 = 16 << 20;
+/// Readahead of the kernel when none is asked for. A lone fault of a mapping reads as much around itself;
+/// for streams more is decoded ahead below the mount.
+const DEFAULT_READAHEAD: u32 = 1 << 20;
 /// How long what a read waits for may stand still when nothing else is asked for.
 const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -91,10 +92,9 @@ impl MountOptions {
             reference: self.reference.clone(),
             cache_bytes: self.cache_bytes,
             index_dir: self.index_dir.clone(),
-            // For root the kernel reads far enough ahead; for others, and on what others have mounted,
-            // it may not, and we do.
-            readahead: !rustix::process::geteuid().is_root()
-                || descriptor_name(&self.mountpoint).is_some(),
+            // The kernel reads little ahead, for the sake of lone faults; and where it is not root's
+            // mount, or /sys cannot be written, less than it is asked to.
+            readahead: true,
             served_by: Some(self.threads),
         }
     }

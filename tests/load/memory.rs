@@ -293,6 +293,80 @@ fn r9_reads_and_maps_in_the_promised_memory() {
     }
 }
 
+/// Touches single pages of a mapping.
+const TOUCHES: &str = "
+import mmap, random, sys
+path, touches = sys.argv[1], int(sys.argv[2])
+places = random.Random(1)
+with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as area:
+    for _ in range(touches):
+        area[places.randrange(len(area))]
+";
+
+/// Copies pieces of 300 KB out of one mapping, from many threads; compares with the original.
+const COPIES: &str = "
+import mmap, random, sys, threading
+original, path, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+wrong = []
+with open(original, 'rb') as one, open(path, 'rb') as other:
+    one = mmap.mmap(one.fileno(), 0, prot=mmap.PROT_READ)
+    other = mmap.mmap(other.fileno(), 0, prot=mmap.PROT_READ)
+    def copy(number):
+        places = random.Random(number)
+        for _ in range(20):
+            at = places.randrange(len(one) - 300_000)
+            if one[at:at + 300_000] != other[at:at + 300_000]:
+                wrong.append(at)
+    all = [threading.Thread(target=copy, args=(n,)) for n in range(threads)]
+    [t.start() for t in all]
+    [t.join() for t in all]
+assert not wrong, wrong
+";
+
+fn model_of(bytes: &[u8]) -> Scene {
+    let mut scene = Scene::empty(Packaging::Packed("auto"));
+    fs::create_dir(scene.path("model")).unwrap();
+    fs::write(scene.path("model/weights.bin"), bytes).unwrap();
+    scene.pack(&[]);
+    scene
+}
+
+/// The kernel reads around a fault, as far as it reads ahead of streams.
+#[test]
+fn r20_a_lone_fault_costs_a_megabyte_at_most() {
+    const TIMES: u64 = 20;
+    let scene = model_of(&content(size(100 << 20, 400 << 20)));
+    let mount = scene.mount(&[]);
+    let before = mount.count("bytes_served");
+    let mut touch = Command::new("python3");
+    touch.args(["-c", TOUCHES]).arg(mount.path("weights.bin"));
+    assert!(touch.arg(TIMES.to_string()).status().unwrap().success());
+    let served = mount.count("bytes_served") - before;
+    assert!(served <= TIMES * MIB, "{served}");
+    mount.unmount();
+}
+
+/// Readers whose pages do not fit beside each other: each is read again and again, but not so much
+/// around it that nobody gets on.
+#[test]
+fn r20_many_readers_of_a_mapping_get_on_in_a_small_group() {
+    let scene = model_of(&content(size(160 << 20, 400 << 20)));
+    let Some(group) = Group::new(100 * MIB) else {
+        return;
+    };
+    let mount = scene.mount(&[]);
+    let mut copies = group.command("timeout");
+    copies.args(["300", "python3", "-c", COPIES]);
+    copies.arg(scene.path("model/weights.bin"));
+    copies.arg(mount.path("weights.bin")).arg("48");
+    assert!(
+        copies.status().unwrap().success(),
+        "{} killed",
+        group.killed()
+    );
+    mount.unmount();
+}
+
 #[test]
 fn r9_the_largest_chunks_in_the_promised_memory() {
     for compression in ["auto", "gzip:6", "zstd"] {

@@ -146,7 +146,7 @@ mod tests {
         let of_root = PathBuf::from("/var/log/modeloci.log");
         assert_eq!(of(&[home], true), [of_root.clone(), of_home.clone()]);
         assert_eq!(of(&[], true), [of_root]);
-        assert_eq!(of(&[home], false), [of_home.clone()]);
+        assert_eq!(of(&[home], false), std::slice::from_ref(&of_home));
         assert_eq!(of(&[home, ("XDG_STATE_HOME", "state")], false), [of_home]);
         for is_root in [true, false] {
             let path = PathBuf::from("/state/modeloci/mount.log");

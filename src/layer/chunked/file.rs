@@ -62,6 +62,10 @@ impl Pinned {
     }
 }
 
+/// Bytes that the kernel asks for at a time in requests of which any may be served first: what it reads
+/// ahead by default.
+const UNDER_WAY: u64 = 1 << 20;
+
 /// A file read through its chunk table; through the whole layer when the table is gone.
 pub(crate) struct ChunkedFile {
     chunks: Arc<Chunks>,
@@ -356,7 +360,10 @@ impl ChunkedFile {
         let depth = (context.readahead_bytes.min(context.cache.capacity() / 4) / chunk_size)
             .min(3 * (pool.threads() as u64 + 1))
             .min(table.chunks().saturating_sub(end.div_ceil(chunk_size)));
-        for chunk in self.readahead.note(start, end, chunk_size, depth) {
+        let ahead = self
+            .readahead
+            .note(start..end, UNDER_WAY, chunk_size, depth);
+        for chunk in ahead {
             let (chunks, table) = (Arc::clone(&self.chunks), Arc::clone(table));
             let readahead = Arc::clone(&self.readahead);
             let asked = pool.submit(move || {
@@ -371,18 +378,19 @@ impl ChunkedFile {
         }
     }
 
-    /// A chunk for a read of `len` bytes. While another thread is at it, this one decodes what will be
-    /// wanted next: else the two would wake each other after every chunk; and of a chunk that is
-    /// larger than the kernel's requests, several readers would wait while other processors rest.
+    /// A chunk for a read of `len` bytes. While another thread is at it, and nobody decodes ahead, this one
+    /// decodes what will be wanted next: else the two would wake each other after every chunk; and of a
+    /// chunk that is larger than the kernel's requests, several readers would wait while other processors
+    /// rest. Where there are threads that decode ahead, the reader is not kept waiting for more.
     fn chunk(&self, table: &ChunkTable, number: u64, len: usize) -> Result<Bytes> {
         let chunks = &self.chunks;
         // Large chunks take turns: waiting for one is as good.
         let most = cores().min(at_once(table.header().chunk_size.into()));
         chunks.chunk(table, number, || {
-            let next = match &chunks.context.pool {
-                Some(_) if most == cores() => self.readahead.claim_first(),
-                None if chunks.streams(number, len) => chunks.next_idle(table, number, most),
-                _ => None,
+            let alone = chunks.context.pool.is_none();
+            let next = match alone && chunks.streams(number, len) {
+                true => chunks.next_idle(table, number, most),
+                false => None,
             };
             // An error is the reader's to meet: it reads the same chunk again.
             next.map(|next| drop(chunks.chunk(table, next, || false)))
