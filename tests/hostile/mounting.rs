@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::forge::{Layout, sample_files};
+use crate::machine;
 use crate::mounted::{Mounted, detach};
 use crate::sandbox::{
     Run, Sandbox, assert_tree, available, finish, is_mounted, is_root, needs_root,
@@ -239,6 +240,7 @@ fn without(sandbox: &Sandbox, setup: &str, user: bool) -> Option<Run> {
     }
     let probe = Command::new("unshare")
         .args(["--mount", "sh", "-c", setup])
+        .current_dir(sandbox.root())
         .stderr(Stdio::null())
         .status();
     let possible = probe.is_ok_and(|status| status.success());
@@ -262,7 +264,7 @@ fn without(sandbox: &Sandbox, setup: &str, user: bool) -> Option<Run> {
 #[test]
 fn m6_no_dev_fuse() {
     let sandbox = sandbox();
-    let setup = "mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3";
+    let setup = &machine::own_dev("null");
     if let Some(run) = without(&sandbox, setup, false) {
         run.fails(5, &["/dev/fuse", "missing", "modprobe fuse"]);
     }

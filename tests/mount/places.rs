@@ -8,6 +8,7 @@ use std::process::Command;
 use crate::harness::{
     BINARY, Mounted, Run, Scene, is_root, kill, lives, mounts_at, needs_root, until,
 };
+use crate::support::machine;
 
 #[test]
 fn m1_odd_names_are_escaped() {
@@ -225,8 +226,9 @@ fn m6_without_fuse_it_says_what_to_install() {
         return;
     }
     let scene = Scene::new();
+    let own_dev = machine::own_dev("null");
     hidden(
-        "mount -t tmpfs none /dev && exec \"$2\" mount \"$1/m.tar\" \"$1/mnt\" --foreground",
+        &format!("{own_dev} && exec \"$2\" mount \"$1/m.tar\" \"$1/mnt\" --foreground"),
         &scene,
     )
     .refused(5, "modprobe fuse");

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use crate::harness::{Run, Scene, needs_root, until};
+use crate::support::machine;
 
 /// Runs a script in a mount namespace of its own: `$1` is the scene's directory, where it starts,
 /// and `$2` the binary.
@@ -34,17 +35,14 @@ fn a_mount_in_the_background_speaks_to_the_system_log() {
     logger
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
+    let own_dev = machine::own_dev("null zero urandom fuse");
     let done = own_namespace(
-        "mkdir dev
-        mount -t tmpfs none dev
-        for name in null zero urandom fuse; do
-            : >dev/$name
-            mount --bind /dev/$name dev/$name
-        done
-        ln -s \"$1/logger\" dev/log
-        mount --rbind dev /dev
-        \"$2\" mount m.tar mnt --no-index
-        \"$2\" umount mnt",
+        &format!(
+            "{own_dev}
+            ln -s \"$1/logger\" /dev/log
+            \"$2\" mount m.tar mnt --no-index
+            \"$2\" umount mnt"
+        ),
         &scene,
     );
     done.ok();
@@ -67,15 +65,13 @@ fn a_mount_in_the_background_without_a_system_log_speaks_to_a_file() {
         return;
     }
     let scene = Scene::new();
-    let hidden = "mkdir -p dev none log
-        mount -t tmpfs none dev
-        for name in null zero urandom fuse; do
-            : >dev/$name
-            mount --bind /dev/$name dev/$name
-        done
-        mount --rbind dev /dev
+    let own_dev = machine::own_dev("null zero urandom fuse");
+    let hidden = format!(
+        "{own_dev}
+        mkdir -p none log
         [ ! -d /run/systemd ] || mount --bind none /run/systemd
-        mount --bind log /var/log\n";
+        mount --bind log /var/log\n"
+    );
     let mount = "\"$2\" mount m.tar mnt --no-index
         \"$2\" umount mnt\n";
     for (own, file) in [

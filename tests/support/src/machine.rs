@@ -34,3 +34,14 @@ pub fn set_up() {
         }
     });
 }
+
+/// A line for sh(1) in a mount namespace: `/dev` has these devices alone. What is in `/dev/shm` stays, where
+/// temporary files of tests may be.
+pub fn own_dev(devices: &str) -> String {
+    format!(
+        "mkdir -p dev && mount -t tmpfs none dev && mkdir dev/shm && \
+         if [ -d /dev/shm ]; then mount --bind /dev/shm dev/shm; fi && \
+         for name in {devices}; do : >dev/$name && mount --bind /dev/$name dev/$name || exit 1; done && \
+         mount --rbind dev /dev && cd \"$PWD\""
+    )
+}
