@@ -4,6 +4,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
+use super::promise::MOST_DECODERS;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A few threads, started when the first job comes; they end when the pool is dropped.
@@ -16,10 +18,10 @@ pub(crate) struct Pool {
 const QUEUE_PER_THREAD: usize = 8;
 
 impl Pool {
-    /// A pool of so many threads.
-    pub(crate) fn new(threads: usize) -> Pool {
+    /// A pool for so many processors.
+    pub(crate) fn new(processors: usize) -> Pool {
         Pool {
-            threads,
+            threads: processors.clamp(1, MOST_DECODERS),
             queue: OnceLock::new(),
         }
     }
@@ -60,5 +62,17 @@ fn work(jobs: &Mutex<Receiver<Job>>) {
         let Ok(job) = job else { return };
         // A panic is reported by the hook; the reader meets the same one, and the pool lives on.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r16_threads_that_decode_ahead_are_bounded_on_any_machine() {
+        for (processors, threads) in [(0, 1), (1, 1), (2, 2), (16, 16), (17, 16), (256, 16)] {
+            assert_eq!(Pool::new(processors).threads(), threads);
+        }
     }
 }
