@@ -334,9 +334,12 @@ impl Model {
         len: usize,
     ) -> Result<Within> {
         let file = self.regular(inode)?;
-        let read = file
-            .confirmed()
-            .and_then(|()| file.reader.read_within(may, offset, len));
+        // What has to wait is not looked at before: that would be waited for here.
+        let read = file.reader.read_within(may, offset, len);
+        let read = read.and_then(|read| match read {
+            Within::Read(_) => file.confirmed().map(|()| read),
+            Within::Waits(_) => Ok(read),
+        });
         let read = self.noted(file, read)?;
         if let Within::Read(bytes) = &read {
             self.was_read(file, bytes);

@@ -12,7 +12,9 @@ use crate::digest::Digest;
 use crate::error::Result as Outcome;
 use crate::model::{Model, OpenOptions};
 use crate::mount::serve::filesystem::Shared;
-use crate::oci::{Descriptor, Index, OCI_LAYOUT, OciConfig, OciManifest, annotations, media_type};
+use crate::oci::{
+    Descriptor, Index, OCI_LAYOUT, OciConfig, OciManifest, annotations, media_type, stated,
+};
 use crate::pack::{self, Output, PackOptions};
 use crate::source::{BlobSource, MemorySource, ReadAt};
 
@@ -534,6 +536,10 @@ fn model_of_a_packed_file(content: &[u8], times: Times) -> Mounted {
     let mut layers = Layers::default();
     layers.packed("far", content);
     let digest = layers.layers[0].digest;
+    // The same, said to be another file.
+    let mut odd = layers.layers[0].clone();
+    stated::name(&mut odd, "odd");
+    layers.layers.push(odd);
     layers.foreign("other/f", GZIP, gzip(&tar(b"another")));
     layers.open(vec![digest], times)
 }
@@ -556,6 +562,13 @@ fn r15_a_packed_file_behind_a_network_holds_no_event_loop() {
     };
     // The table is waited for, and chunks.
     beside(&[0, 5000, MIB]);
+    scene.gate.set(Open::Nothing);
+    let odd = scene.read("odd", 2 * MIB + MIB / 2);
+    scene.gate.until_somebody_waits();
+    nothing_of(std::slice::from_ref(&odd));
+    scene.gate.set(Open::Everything);
+    assert_eq!(odd.recv_timeout(LONG).unwrap().unwrap_err(), Errno::EIO);
+    scene.nothing_stays();
     scene.gate.set(Open::Nothing);
     // What is in the cache is not.
     for at in [7, MIB + 9] {
