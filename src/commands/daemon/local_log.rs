@@ -10,6 +10,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -36,11 +37,13 @@ impl LocalLog {
     /// # Errors
     /// When this user has no directory for it, or nothing can be appended there.
     pub(crate) fn open() -> Result<LocalLog> {
-        let places = places(
-            |name| std::env::var_os(name).map(PathBuf::from),
-            rustix::process::geteuid().is_root(),
-        );
-        LocalLog::first(&places)
+        let is_root = rustix::process::geteuid().is_root();
+        let variable = |name: &str| {
+            let dir = PathBuf::from(std::env::var_os(name)?);
+            // Root may have kept the home of whoever became it, who could lead it anywhere.
+            (name != "HOME" || !is_root || is_of_root(&dir)).then_some(dir)
+        };
+        LocalLog::first(&places(variable, is_root))
     }
 
     /// The first that can be written to. The error is that of the place where it belongs.
@@ -98,6 +101,10 @@ impl LocalLog {
         }
         Ok((File::from(file), stat.st_size))
     }
+}
+
+fn is_of_root(dir: &Path) -> bool {
+    std::fs::metadata(dir).is_ok_and(|stat| stat.uid() == 0)
 }
 
 /// The directories and the names in them, best first: below `$XDG_STATE_HOME` where that is set, else in
