@@ -3,6 +3,11 @@
 //! recycled buffers, decoders and their windows, passes over whole layers.
 
 pub(crate) mod admission;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc and /sys, which name nothing that others could change"
+)]
+pub(crate) mod available;
 pub(crate) mod buffers;
 pub mod cache;
 pub mod context;

@@ -2,8 +2,8 @@
 //! the usual one.
 
 use super::options::MountOptions;
-use super::prefetch::available;
 use crate::error::{Error, Result};
+use crate::memory::available;
 use crate::memory::promise::{HEADROOM, LEAST_CACHE, MIB};
 
 /// What a group holds besides what is promised of the server: the keeper, what the kernel counts for

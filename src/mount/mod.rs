@@ -33,10 +33,6 @@ mod mounted;
 mod options;
 pub mod parts;
 mod prefetch;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "/proc, which names nothing that others could change"
-)]
 mod resident;
 mod serve;
 mod served;

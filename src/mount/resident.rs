@@ -1,6 +1,6 @@
 //! Memory that this process has taken.
 
-use std::fs;
+use crate::memory::available::bytes_of;
 
 /// Resident memory of this process, in bytes.
 pub(super) fn resident() -> Option<u64> {
@@ -10,14 +10,6 @@ pub(super) fn resident() -> Option<u64> {
 /// Memory that holds no pages of files, in bytes.
 pub(super) fn anonymous() -> u64 {
     bytes_of("/proc/self/status", "RssAnon:").unwrap_or(0)
-}
-
-/// The value of one line of a file in `/proc`, which counts in KiB.
-pub(super) fn bytes_of(file: &str, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(file).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -1,16 +1,10 @@
 //! Filling the kernel's page cache while nobody reads.
 //!
 //! ```text
-//! work       what is read when, and when no more
-//! filler     the process that has the kernel read
-//! available  memory that can be had
+//! work    what is read when, and when no more
+//! filler  the process that has the kernel read
 //! ```
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "/proc and /sys, which name nothing that others could change"
-)]
-pub(super) mod available;
 #[expect(
     clippy::disallowed_methods,
     reason = "each file once, in a mount of ours, to fill its cache"

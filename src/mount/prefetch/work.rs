@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::available;
 use super::filler::{Answer, Filler};
 use crate::error::{Error, Result};
+use crate::memory::available;
 use crate::model::{Inode, Model};
 use crate::mount::options::MAX_REQUEST_BYTES;
 use crate::mount::serve::filesystem::Shared;

@@ -3,14 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use crate::mount::resident::bytes_of;
-
 /// Where control groups are.
 const GROUPS: &str = "/sys/fs/cgroup";
 
 /// Bytes that could be taken before anything but file pages has to go: of the system, or of the
 /// control groups that this process is in. 0 when nothing is known.
-pub(super) fn bytes() -> u64 {
+pub(crate) fn bytes() -> u64 {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let free = free_in(&groups, |file| fs::read_to_string(file).ok());
     let system = bytes_of("/proc/meminfo", "MemAvailable:").unwrap_or(0);
@@ -18,11 +16,19 @@ pub(super) fn bytes() -> u64 {
 }
 
 /// The smallest limit of the control groups that this process is in, in bytes; `None` without one.
-pub(in crate::mount) fn limit() -> Option<u64> {
+pub(crate) fn limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     least(&groups, |names, dir| {
         number(&fs::read_to_string(dir.join(names.limit)).ok()?)
     })
+}
+
+/// The value of one line of a file in `/proc`, which counts in KiB.
+pub(crate) fn bytes_of(file: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 /// What one version of control groups calls things.
