@@ -113,34 +113,47 @@ impl Buffers {
         term: Term,
         subject: &str,
     ) -> Result<(Unit, Buffer, Buffer)> {
+        // Who waits must hold nothing that others wait for: what was found for it has been given back.
+        if let Some(unit) = self.try_unit(len, scratch, term) {
+            return Ok(unit);
+        }
+        let unit = self.limiter.take((len + scratch) as u64, term, subject)?;
+        Ok(self.filled(unit, (None, len), (None, scratch)))
+    }
+
+    /// The same if it may begin now.
+    pub(crate) fn try_unit(
+        self: &Arc<Buffers>,
+        len: usize,
+        scratch: usize,
+        term: Term,
+    ) -> Option<(Unit, Buffer, Buffer)> {
         let mut free = self.lock();
         let (out, beside) = (free.find(len), free.find(scratch));
         drop(free);
-        let all = (len + scratch) as u64;
         let missing =
             out.as_ref().map_or(len as u64, |_| 0) + beside.as_ref().map_or(scratch as u64, |_| 0);
-        let now = match term {
+        let unit = match term {
             Term::Short => self.limiter.try_take(missing),
             Term::Long => self.limiter.more(missing),
         };
-        let unit = match now {
-            Some(unit) => Ok((unit, out, beside)),
-            None => {
-                // Who waits must hold nothing that others wait for.
-                drop((out, beside));
-                self.limiter
-                    .take(all, term, subject)
-                    .map(|unit| (unit, None, None))
-            }
-        };
-        let (mut unit, out, beside) = unit?;
-        let mut fresh = |recycled: Option<Piece>, len: usize| {
+        unit.map(|unit| self.filled(unit, (out, len), (beside, scratch)))
+    }
+
+    /// A unit with its two buffers: of recycled memory, or of its own.
+    fn filled(
+        self: &Arc<Buffers>,
+        mut unit: Unit,
+        out: (Option<Piece>, usize),
+        beside: (Option<Piece>, usize),
+    ) -> (Unit, Buffer, Buffer) {
+        let mut buffer = |(recycled, len): (Option<Piece>, usize)| {
             let piece = recycled.or_else(|| self.slot(len));
             let piece = piece.unwrap_or_else(|| heap(len, unit.part(len as u64)));
             self.buffer(piece, len)
         };
-        let (out, beside) = (fresh(out, len), fresh(beside, scratch));
-        Ok((unit, out, beside))
+        let (out, beside) = (buffer(out), buffer(beside));
+        (unit, out, beside)
     }
 
     fn buffer(self: &Arc<Buffers>, piece: Piece, len: usize) -> Buffer {

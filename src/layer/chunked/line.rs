@@ -2,7 +2,8 @@
 //!
 //! Any number of threads work on a line, and all do the same: take what is decoded and next, else
 //! decode the first that waits. Whoever would have to wait works, the reader too when the line is long.
-//! So one thread is enough, every other one is a gain, and the memory of what waits has a bound.
+//! So one thread is enough, every other one is a gain, and the memory of what waits has a bound: who reads
+//! asks for it segment by segment, and works while there is none.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -95,17 +96,36 @@ impl<J, T: Taker> Line<J, T> {
         }
     }
 
-    /// Adds a segment at the end; false when nothing is wanted any more. Works while there is no room.
-    pub(super) fn push(&self, job: J, decode: &mut impl FnMut(J) -> Result<Bytes>) -> bool {
-        let full = |state: &State<J, T>| state.places.len() >= self.room;
-        let mut state = self.work(decode, |state| !full(state));
-        if state.failure.is_some() {
-            return false;
+    /// Works until there is a place for one more segment, and memory: what `now` gives, or, when nothing
+    /// of this line is left that could give some back, what comes of `wait`. `None` when nothing is wanted
+    /// any more.
+    pub(super) fn memory<M>(
+        &self,
+        decode: &mut impl FnMut(J) -> Result<Bytes>,
+        now: impl Fn() -> Option<M>,
+        wait: impl FnOnce() -> Result<M>,
+    ) -> Result<Option<M>> {
+        let mut places = self.room;
+        loop {
+            let state = self.work(decode, |state| state.places.len() < places);
+            if state.failure.is_some() {
+                return Ok(None);
+            }
+            places = state.places.len();
+            drop(state);
+            match now() {
+                Some(memory) => return Ok(Some(memory)),
+                // Only the reader adds to the line: it is still empty.
+                None if places == 0 => return wait().map(Some),
+                None => {}
+            }
         }
-        state.places.push_back(Place::Waits(job));
-        drop(state);
+    }
+
+    /// Adds a segment at the end.
+    pub(super) fn push(&self, job: J) {
+        self.lock().places.push_back(Place::Waits(job));
         self.moved.notify_all();
-        true
     }
 
     /// Nothing comes any more.
@@ -219,6 +239,7 @@ impl<J, T: Taker> Drop for InHand<'_, J, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
 
     use super::*;
@@ -246,6 +267,69 @@ mod tests {
         Line::new(room, Numbers::default(), "layer")
     }
 
+    /// False when nothing is wanted any more.
+    fn push(
+        line: &Line<u32, Numbers>,
+        n: u32,
+        decode: &mut impl FnMut(u32) -> Result<Bytes>,
+    ) -> bool {
+        let memory = line.memory(decode, || Some(()), || unreachable!("there is memory"));
+        let wanted = memory.unwrap().is_some();
+        if wanted {
+            line.push(n);
+        }
+        wanted
+    }
+
+    #[test]
+    fn r16_who_reads_works_while_there_is_no_memory() {
+        /// One segment's memory.
+        struct Memory<'a>(&'a AtomicUsize);
+
+        impl Drop for Memory<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+
+        for (helpers, most) in [(0, 1), (0, 3), (3, 1), (3, 5)] {
+            let taken = AtomicUsize::new(0);
+            let line = Line::new(100, Numbers::default(), "layer");
+            let mut decode = |(n, _memory): (u32, Memory<'_>)| decode(n);
+            let numbers = thread::scope(|scope| {
+                for _ in 0..helpers {
+                    let (line, mut decode) = (&line, decode);
+                    scope.spawn(move || line.help(&mut decode));
+                }
+                for n in 0..1_000 {
+                    let now = || {
+                        let more = |now| (now < most).then_some(now + 1);
+                        let update = taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+                        update.is_ok().then(|| Memory(&taken))
+                    };
+                    let wait = || unreachable!("an empty line holds none");
+                    let memory = line.memory(&mut decode, now, wait).unwrap().unwrap();
+                    assert!(taken.load(Ordering::SeqCst) <= most);
+                    line.push((n, memory));
+                }
+                line.end();
+                line.finish(&mut decode).unwrap().0
+            });
+            assert_eq!(numbers, (0..1_000).collect::<Vec<_>>());
+            assert_eq!(taken.load(Ordering::SeqCst), 0);
+        }
+    }
+
+    #[test]
+    fn r16_who_has_nothing_to_work_on_waits_for_memory() {
+        let line = line(4);
+        let memory = line.memory(&mut decode, || None, || Ok(7));
+        assert_eq!(memory.unwrap(), Some(7));
+        let refused = || Err(Error::environment("layer", "needs too much"));
+        let error = line.memory::<()>(&mut decode, || None, refused);
+        assert_eq!(error.unwrap_err().to_string(), "layer: needs too much");
+    }
+
     #[test]
     fn r19_everything_comes_in_order_whoever_helps() {
         for (helpers, room) in [(0, 1), (0, 2), (1, 4), (3, 8), (7, 2)] {
@@ -255,7 +339,7 @@ mod tests {
                     scope.spawn(|| line.help(&mut decode));
                 }
                 for n in 0..10_000 {
-                    assert!(line.push(n, &mut decode));
+                    assert!(push(&line, n, &mut decode));
                     assert!(line.lock().places.len() <= room);
                 }
                 line.end();
@@ -277,7 +361,7 @@ mod tests {
                 for _ in 0..helpers {
                     scope.spawn(|| line.help(&mut { fails }));
                 }
-                let pushed = (0..1000).take_while(|n| line.push(*n, &mut { fails }));
+                let pushed = (0..1000).take_while(|n| push(&line, *n, &mut { fails }));
                 assert!(pushed.count() < 1000);
                 line.end();
                 line.finish(&mut { fails }).map(|numbers| numbers.0)
@@ -285,7 +369,7 @@ mod tests {
             assert_eq!(error.unwrap_err().to_string(), "50: is bad");
         }
         let line = line(2);
-        assert!(line.push(u32::MAX, &mut decode));
+        assert!(push(&line, u32::MAX, &mut decode));
         line.end();
         let error = line.finish(&mut decode).map(|numbers| numbers.0);
         assert_eq!(error.unwrap_err().to_string(), "the last: is not taken");
@@ -294,12 +378,12 @@ mod tests {
     #[test]
     fn r7_a_decoder_that_panics_is_an_error_and_no_wait() {
         let line = line(4);
-        assert!(line.push(1, &mut decode));
+        assert!(push(&line, 1, &mut decode));
         thread::scope(|scope| {
             let panics = scope.spawn(|| line.help(&mut |_| panic!("expected by the test")));
             assert!(panics.join().is_err());
         });
-        assert!(!line.push(2, &mut decode));
+        assert!(!push(&line, 2, &mut decode));
         line.end();
         let error = line.finish(&mut decode).map(|numbers| numbers.0);
         assert_eq!(

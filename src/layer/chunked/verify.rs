@@ -13,12 +13,14 @@ use crate::digest::{Algorithm, Hasher};
 use crate::error::{Error, Result};
 use crate::layer::file_digests::{FileDigests, FileHasher};
 use crate::layer::reader::LayerSpec;
+use crate::memory::buffers::Buffer;
+use crate::memory::limiter::{Term, Unit};
 use crate::memory::shared_work::{Help, Helpers};
 
 /// Layers of fewer segments are not worth anybody's help.
 const MIN_PARALLEL_SEGMENTS: u64 = 8;
-/// Decoded bytes of segments in the hands of helpers, for each of which two more wait.
-const BYTES_UNDER_WAY: usize = 8 << 20;
+/// More helpers have nothing to do: one thread reads and hashes the blob.
+const MOST_HELPERS: usize = 16;
 
 /// Reads the blob once, in order, and checks everything there is:
 ///
@@ -30,8 +32,9 @@ const BYTES_UNDER_WAY: usize = 8 << 20;
 ///   nothing after the footer;
 /// - that only zeros follow the file in the tar.
 ///
-/// Whoever has time for it helps to decode the segments, and to hash them in order. Returns the file's
-/// digests, which the caller compares with the manifest's.
+/// Whoever has time for it helps to decode the segments, and to hash them in order. A segment is read when
+/// the limiter has granted the memory for it and for what it decodes to. Returns the file's digests, which
+/// the caller compares with the manifest's.
 pub(super) fn verify(
     shared: &Arc<Chunks>,
     table: &ChunkTable,
@@ -41,7 +44,7 @@ pub(super) fn verify(
 ) -> Result<FileDigests> {
     let wanted = match table.segments() {
         0..MIN_PARALLEL_SEGMENTS => 0,
-        _ => 1 + (BYTES_UNDER_WAY / table.header().chunk_size as usize).max(1),
+        _ => MOST_HELPERS,
     };
     let most = wanted.min(helpers.others());
     let order = InOrder::new(&shared.subject, table, also);
@@ -56,7 +59,7 @@ pub(super) fn verify(
     let read = {
         let _ended = Ended(line);
         let algorithm = spec.stated.digest.algorithm();
-        read_blob(shared, table, algorithm, |job| line.push(job, &mut decode))
+        read_blob(shared, table, algorithm, line, &mut decode)
     };
     // A reader that stopped early did so because of an error in a segment: that one counts.
     let order = line.finish(&mut decode)?;
@@ -84,11 +87,13 @@ impl Drop for Ended<'_> {
     }
 }
 
-/// One segment on its way to a decoder.
+/// One segment on its way to a decoder, with the memory for it.
 struct Job {
     row: Row,
-    compressed: Bytes,
-    decoded_len: usize,
+    /// Its compressed bytes; then room for what it decodes to by another way.
+    read: Buffer,
+    decoded: Buffer,
+    _unit: Unit,
 }
 
 /// Reads the segments in order, hashes the blob, and hands them on as long as they are wanted.
@@ -96,7 +101,8 @@ fn read_blob<'a>(
     shared: &'a Chunks,
     table: &ChunkTable,
     algorithm: Algorithm,
-    mut send: impl FnMut(Job) -> bool,
+    line: &Line<Job, InOrder>,
+    decode: &mut impl FnMut(Job) -> Result<Bytes>,
 ) -> Result<Hashed<'a>> {
     let header = table.header();
     let mut blob = Hashed {
@@ -113,48 +119,62 @@ fn read_blob<'a>(
         let row = table
             .row(segment)
             .ok_or_else(|| shared.lies(format!("has no row {segment}")))?;
-        let compressed = blob.read(row.length as usize)?;
-        let decoded_len = table.decoded_len(segment) as usize;
-        let sent = send(Job {
-            row,
-            compressed,
-            decoded_len,
-        });
-        if !sent {
+        let (length, decoded) = (row.length as usize, table.decoded_len(segment) as usize);
+        let again = if decodes_twice(&row) { decoded } else { 0 };
+        let buffers = &shared.context.buffers;
+        let memory = line.memory(
+            decode,
+            || buffers.try_unit(decoded, length + again, Term::Short),
+            || buffers.take_unit(decoded, length + again, Term::Short, &shared.subject),
+        )?;
+        let Some((unit, decoded, mut read)) = memory else {
             break; // hashing met an error, and is the one to report it
-        }
+        };
+        blob.read(read.as_mut().get_mut(..length).unwrap_or_default())?;
+        line.push(Job {
+            row,
+            read,
+            decoded,
+            _unit: unit,
+        });
     }
     Ok(blob)
+}
+
+/// True for a segment that has sub-streams, which have to say what the whole says.
+fn decodes_twice(row: &Row) -> bool {
+    row.kind == ChunkKind::Literal
 }
 
 /// Decodes one segment after the other.
 fn decoder(shared: &Chunks) -> impl FnMut(Job) -> Result<Bytes> + '_ {
     let mut decoder = Decoder::default();
-    move |job| decode(shared, &job, &mut decoder)
+    move |job| decode(shared, job, &mut decoder)
 }
 
-fn decode(shared: &Chunks, job: &Job, decoder: &mut Decoder) -> Result<Bytes> {
-    let Job {
-        row,
-        compressed,
-        decoded_len,
-    } = job;
+fn decode(shared: &Chunks, mut job: Job, decoder: &mut Decoder) -> Result<Bytes> {
+    let row = &job.row;
+    let read = job.read.as_mut();
+    let (compressed, again) = read
+        .split_at_mut_checked(row.length as usize)
+        .unwrap_or_default();
     shared.check(compressed, row)?;
-    let mut decode = |kind, sub_offsets: &SubOffsets| {
-        let mut out = shared.context.buffers.take(*decoded_len);
+    let mut decode = |kind, sub_offsets: &SubOffsets, out: &mut [u8]| {
         decoder
-            .decode(kind, sub_offsets, compressed, out.as_mut())
-            .map_err(|e| shared.lies(format!("segment at offset {}: {e}", row.offset)))?;
-        Ok(out.freeze())
+            .decode(kind, sub_offsets, compressed, out)
+            .map_err(|e| shared.lies(format!("segment at offset {}: {e}", row.offset)))
     };
-    let out = decode(row.kind, &row.sub_offsets)?;
-    if row.kind == ChunkKind::Literal && decode(ChunkKind::Deflate, &[0; 5])? != out {
-        return Err(shared.lies(format!(
-            "sub-streams at offset {} decode to other bytes than the stream",
-            row.offset
-        )));
+    decode(row.kind, &row.sub_offsets, job.decoded.as_mut())?;
+    if decodes_twice(row) {
+        decode(ChunkKind::Deflate, &[0; 5], again)?;
+        if again != job.decoded.as_ref() {
+            return Err(shared.lies(format!(
+                "sub-streams at offset {} decode to other bytes than the stream",
+                row.offset
+            )));
+        }
     }
-    Ok(out)
+    Ok(job.decoded.freeze())
 }
 
 /// What is known once every segment is decoded.
@@ -232,17 +252,16 @@ fn finish(
         return Err(shared.lies("its digest of the data is wrong".into()));
     }
     let rest = shared.blob.len().saturating_sub(header.data_size);
-    let (expected, _) = wrap::wrap(header.framing, &table.to_bytes(), header.data_size);
-    if rest != expected.len() as u64 {
+    let table = table.to_bytes();
+    let expected = wrap::wrapped_size(header.framing, table.len());
+    if rest != expected {
         return Err(Error::corrupt(
             &shared.subject,
-            format!(
-                "{rest} bytes follow the data, the chunk table has {}",
-                expected.len()
-            ),
+            format!("{rest} bytes follow the data, the chunk table has {expected}"),
         ));
     }
-    blob.expect(&expected, "chunk table")?;
+    wrap::pieces(header.framing, &table, header.data_size)
+        .try_for_each(|piece| blob.expect(&piece, "chunk table"))?;
     let found = blob.blob.finish();
     if found != spec.stated.digest {
         return Err(Error::corrupt(
@@ -264,22 +283,23 @@ struct Hashed<'a> {
 }
 
 impl Hashed<'_> {
-    fn read(&mut self, len: usize) -> Result<Bytes> {
-        let mut buffer = self.shared.context.buffers.take(len);
-        self.shared.blob.read_exact_at(buffer.as_mut(), self.at)?;
-        self.blob.update(buffer.as_ref());
+    fn read(&mut self, buffer: &mut [u8]) -> Result<()> {
+        self.shared.blob.read_exact_at(buffer, self.at)?;
+        self.blob.update(buffer);
         if self.at < self.data_end
             && let Some(data) = &mut self.data
         {
-            data.update(buffer.as_ref());
+            data.update(buffer);
         }
-        self.at += len as u64;
-        Ok(buffer.freeze())
+        self.at += buffer.len() as u64;
+        Ok(())
     }
 
     fn expect(&mut self, bytes: &[u8], what: &str) -> Result<()> {
         let at = self.at;
-        if self.read(bytes.len())? != bytes {
+        let mut found = self.shared.context.buffers.take(bytes.len());
+        self.read(found.as_mut())?;
+        if found.as_ref() != bytes {
             return Err(Error::corrupt(
                 &self.shared.subject,
                 format!("{what} at offset {at} is not what the content asks for"),

@@ -31,24 +31,70 @@ const ZSTD_PIECE_BYTES: usize = 1 << 20;
 ///
 /// `data_size` is the offset in the blob at which the result will stand.
 pub fn wrap(framing: Framing, table: &[u8], data_size: u64) -> (Vec<u8>, u64) {
-    let mut out = Vec::new();
-    let piece_bytes = match framing {
-        Framing::Gzip => limits::CHUNK_TABLE_MEMBER_BYTES,
-        Framing::Zstd => ZSTD_PIECE_BYTES,
-        Framing::Plain => return (out, 0),
-    };
-    for piece in table.chunks(piece_bytes) {
-        push_piece(framing, false, piece, &mut out);
-    }
-    let length = out.len() as u64;
-    let mut footer = [0; 16];
-    footer[..8].copy_from_slice(&data_size.to_le_bytes());
-    footer[8..].copy_from_slice(&length.to_le_bytes());
-    push_piece(framing, true, &footer, &mut out);
-    (out, length)
+    let out: Vec<Vec<u8>> = pieces(framing, table, data_size).collect();
+    let length = out.iter().rev().skip(1).map(|piece| piece.len() as u64);
+    (out.concat(), length.sum())
 }
 
-fn push_piece(framing: Framing, footer: bool, data: &[u8], out: &mut Vec<u8>) {
+/// The same piece by piece, none of more than [`ZSTD_PIECE_BYTES`] and what frames it; the last is the
+/// footer.
+pub(super) fn pieces(
+    framing: Framing,
+    table: &[u8],
+    data_size: u64,
+) -> impl Iterator<Item = Vec<u8>> {
+    let mut footer = [0; 16];
+    footer[..8].copy_from_slice(&data_size.to_le_bytes());
+    let length = members_size(framing, table.len());
+    footer[8..].copy_from_slice(&length.to_le_bytes());
+    let members = (framing != Framing::Plain).then(|| table.chunks(piece_bytes(framing)));
+    let members = members.into_iter().flatten();
+    let footer = (framing != Framing::Plain).then(|| piece(framing, true, &footer));
+    members
+        .map(move |data| piece(framing, false, data))
+        .chain(footer)
+}
+
+/// Bytes of all pieces of a table of so many bytes.
+pub(super) fn wrapped_size(framing: Framing, table: usize) -> u64 {
+    match framing {
+        Framing::Plain => 0,
+        _ => members_size(framing, table) + framed_size(framing, 16),
+    }
+}
+
+/// The same without the footer.
+fn members_size(framing: Framing, table: usize) -> u64 {
+    let most = piece_bytes(framing);
+    let (whole, rest) = (table / most, table % most);
+    let rest = if rest > 0 {
+        framed_size(framing, rest)
+    } else {
+        0
+    };
+    whole as u64 * framed_size(framing, most) + rest
+}
+
+/// Bytes of a piece that holds so many.
+fn framed_size(framing: Framing, data: usize) -> u64 {
+    let frame = match framing {
+        Framing::Gzip => GZIP_MEMBER.len() + 6 + GZIP_MEMBER_END.len(),
+        Framing::Zstd => 8,
+        Framing::Plain => 0,
+    };
+    (frame + data) as u64
+}
+
+/// Most bytes of the table in one piece.
+fn piece_bytes(framing: Framing) -> usize {
+    match framing {
+        Framing::Gzip => limits::CHUNK_TABLE_MEMBER_BYTES,
+        Framing::Zstd | Framing::Plain => ZSTD_PIECE_BYTES,
+    }
+}
+
+fn piece(framing: Framing, footer: bool, data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(data.len() + 32);
     if framing == Framing::Gzip {
         let length = data.len() as u16; // at most CHUNK_TABLE_MEMBER_BYTES
         out.extend_from_slice(&GZIP_MEMBER);
@@ -62,6 +108,7 @@ fn push_piece(framing: Framing, footer: bool, data: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&(data.len() as u32).to_le_bytes()); // at most ZSTD_PIECE_BYTES
         out.extend_from_slice(data);
     }
+    out
 }
 
 /// The table out of the members that `io.modeloci.chunks.range` names; `None` when `members` is
