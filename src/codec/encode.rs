@@ -50,6 +50,21 @@ pub struct Encoder {
     zstd: Option<zstd::bulk::Compressor<'static>>,
 }
 
+impl Compression {
+    /// Memory that an [`Encoder`] keeps for chunks of at most `chunk` bytes, in bytes.
+    pub(crate) fn encoder_bytes(self, chunk: u64) -> u64 {
+        const TABLES: u64 = 1 << 20;
+        match self {
+            Compression::None => 0,
+            // What was compressed is decoded again.
+            Compression::Auto | Compression::Gzip(_) => TABLES + chunk,
+            // The tables of zstd grow with the level, but not beyond what the size of its input asks for.
+            Compression::Zstd(0..=6) => 4 * TABLES + chunk,
+            Compression::Zstd(_) => 4 * TABLES + 16 * chunk,
+        }
+    }
+}
+
 impl Encoder {
     /// An encoder for what the user asked for. The choice depends on each chunk's bytes alone.
     pub fn new(compression: Compression) -> Encoder {

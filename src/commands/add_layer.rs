@@ -19,7 +19,7 @@ type Add = fn(&Path, &Path, Option<&str>, &PackOptions) -> Result<Packed>;
 pub(crate) fn run(args: &AddLayerArgs) -> anyhow::Result<ExitCode> {
     let options = PackOptions {
         cancel: Some(interrupt::catch()),
-        ..pack::options(&args.encode)
+        ..pack::options(&args.encode)?
     };
     let (add, what): (Add, _) = match args.replace {
         true if is_taken(args) => (replace_layer, "Replaced layer in"),

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use modeloci::memory::room::Fitted;
 use modeloci::printable::{printable, printable_path};
 use modeloci::{Error, ErrorKind};
 
@@ -257,6 +258,14 @@ pub(crate) fn line(label: &str, value: &str) -> String {
 /// `1 file`, `2 files`.
 pub(crate) fn count(n: u64, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// The number of threads, after a word on those that do not fit.
+pub(crate) fn fitted(fitted: Fitted) -> usize {
+    if let Some(warning) = fitted.warning {
+        report_line(&format!("warning: {warning}"));
+    }
+    fitted.threads
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ fn wishes(args: &PackArgs) -> anyhow::Result<PackOptions> {
         find_framework: args.framework.is_none(),
         find_architecture: args.architecture.is_none(),
         config_schema: args.config_schema.as_deref().map(schema).transpose()?,
-        ..options(&args.encode)
+        ..options(&args.encode)?
     })
 }
 
@@ -209,15 +209,20 @@ fn left_out_document(left_out: &LeftOut) -> Value {
     })
 }
 
-/// The library's options for what the user asked.
-pub(crate) fn options(args: &EncodeArgs) -> PackOptions {
-    PackOptions {
+/// The library's options for what the user asked, and what there is.
+///
+/// # Errors
+/// When there is too little memory.
+pub(crate) fn options(args: &EncodeArgs) -> anyhow::Result<PackOptions> {
+    let mut options = PackOptions {
         compression: args.compression,
         chunk_size: args.chunk_size,
         chunk_digest: args.chunk_digest.into(),
         jobs: args.jobs.unwrap_or(0),
         ..PackOptions::default()
-    }
+    };
+    output::fitted(options.fit_memory()?);
+    Ok(options)
 }
 
 /// The object that was given, or the one in `@FILE`.

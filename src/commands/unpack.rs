@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use modeloci::byte_size::format_size;
-use modeloci::model::OpenOptions;
 use modeloci::unpack::{UnpackOptions, unpack};
 use modeloci::{Error, ErrorKind, Model};
 use serde_json::json;
@@ -13,9 +12,6 @@ use super::progress::Progress;
 use super::{document, inspect, interrupt, output};
 use crate::cli::{UnpackArgs, Verbosity};
 
-/// Threads stay close together, so there is little to keep.
-const CACHE_BYTES: u64 = 64 << 20;
-
 pub(crate) fn run(args: &UnpackArgs, verbosity: Verbosity) -> anyhow::Result<ExitCode> {
     if args.output() == Path::new("-") {
         return Err(output::hint(
@@ -23,14 +19,11 @@ pub(crate) fn run(args: &UnpackArgs, verbosity: Verbosity) -> anyhow::Result<Exi
             "./- is a directory of that name",
         ));
     }
-    let open = OpenOptions {
-        cache_bytes: CACHE_BYTES,
-        ..args.which.options()
-    };
+    let mut open = args.which.options();
     let options = UnpackOptions {
         include: args.include.clone(),
         force: args.force,
-        jobs: args.jobs.unwrap_or(0),
+        jobs: output::fitted(open.fit_memory(args.jobs.unwrap_or(0), "unpacking")?),
         cancel: Some(interrupt::catch()),
     };
     let model =

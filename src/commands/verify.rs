@@ -67,9 +67,11 @@ pub(crate) fn verified(
             }
         }
     };
+    let mut open = which.options();
+    let jobs = output::fitted(open.fit_memory(jobs.unwrap_or(0), "verifying")?);
     let opened = source::open(archive)
         .map(|source| WatchedSource::new(source, watch))
-        .and_then(|source| Model::from_source(Arc::new(source), &which.options()));
+        .and_then(|source| Model::from_source(Arc::new(source), &open));
     if cancel.load(Ordering::Relaxed) {
         return Err(interrupted().into());
     }
@@ -91,7 +93,7 @@ pub(crate) fn verified(
     total.store(bytes.fold(0, u64::saturating_add), Ordering::Relaxed);
     // The documents are blobs, too.
     read.store(0, Ordering::Relaxed);
-    let reports = verify_files(&model, chosen, jobs.unwrap_or(0), &|_, _| {});
+    let reports = verify_files(&model, chosen, jobs, &|_, _| {});
     // What is read from now on is no progress.
     total.store(0, Ordering::Relaxed);
     bar.clear();

@@ -23,6 +23,13 @@ pub(crate) fn limit() -> Option<u64> {
     })
 }
 
+/// Pages of this process, as `/proc/self/statm` counts them: all, resident, shared, text, library, data and
+/// stack.
+pub(crate) fn own_pages() -> Vec<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split_whitespace().map_while(number).collect()
+}
+
 /// The value of one line of a file in `/proc`, which counts in KiB.
 pub(crate) fn bytes_of(file: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;

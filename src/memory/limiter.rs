@@ -23,7 +23,7 @@
 //!   chunks, with a small cache): it may take the share too. Once no other large unit is in flight, no
 //!   small one begins before it, and all wait until it ends. Passes must leave the share, or are
 //!   refused.
-//! - What can never fit is an error that names the cache size that would do.
+//! - What can never fit is an error that names what would do: of a mount, the cache size.
 //!
 //! A unit that finds out on the way that it needs more asks without waiting; refused, it gives
 //! everything back and begins anew with more: see `windows.rs`.
@@ -511,18 +511,13 @@ impl State {
     fn too_much(&self, bytes: u64, term: Term, subject: &str) -> Error {
         let most = self.most(term);
         let all = bytes.saturating_add(self.kept);
-        let cache = match term {
-            Term::Short => self.promise.cache_for(all),
-            Term::Long => self.promise.cache_for_long(all),
-        };
         Error::environment(
             subject,
             format!(
-                "needs {} MiB of memory, {} MiB are left beside what is always there; \
-                 --cache-size {}MiB would do",
+                "needs {} MiB of memory, {} MiB are left beside what is always there; {}",
                 bytes.div_ceil(MIB),
                 most.saturating_sub(self.kept) / MIB,
-                cache.div_ceil(MIB)
+                self.promise.advice(all, term == Term::Long)
             ),
         )
     }

@@ -17,6 +17,7 @@ pub mod limiter;
 mod pages;
 pub(crate) mod pool;
 pub mod promise;
+pub mod room;
 pub mod shared_work;
 mod sync;
 pub(crate) mod tables;

@@ -18,7 +18,8 @@ use crate::limits;
 use crate::memory::cache::LruChunkCache;
 use crate::memory::context::{Context, Stats};
 use crate::memory::limiter::Limiter;
-use crate::memory::promise::Promise;
+use crate::memory::promise::{self, Promise};
+use crate::memory::room::{Fitted, Room};
 use crate::memory::shared_work::{Helpers, together};
 use crate::oci::OciConfig;
 use crate::source::BlobSource;
@@ -59,9 +60,58 @@ pub struct OpenOptions {
     /// Decode ahead of sequential readers on threads of the model's own. The mount does without:
     /// the kernel reads ahead, on more threads.
     pub readahead: bool,
-    /// The model is served by so many threads, and takes no more memory than is promised of a mount;
-    /// who reads lets go of the bytes soon. `None` for a model that a program reads as it likes.
-    pub served_by: Option<usize>,
+    /// How much memory reading may take.
+    pub memory: Memory,
+}
+
+/// How much memory an open model may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// The cache, and what decoders need beside it: a program reads as it likes.
+    Usual,
+    /// What is promised of a mount. Who reads lets go of the bytes soon.
+    Served {
+        /// Event loops.
+        threads: usize,
+    },
+    /// No more than is said, the process included.
+    Within {
+        /// In all.
+        bytes: u64,
+        /// That read, each a mebibyte at a time at most.
+        threads: usize,
+    },
+}
+
+impl OpenOptions {
+    /// Makes reading each byte once on `asked` threads (0 for one per core, or as many as fit) keep within
+    /// the memory that this process may have: that of its control groups, and of its own limits. Nothing
+    /// changes where there is enough. `what` says what the threads do, for messages.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Environment`] when not even one thread fits.
+    pub fn fit_memory(&mut self, asked: usize, what: &str) -> Result<Fitted> {
+        let fitted = Room::here().fit(asked, what, "", promise::least_reading)?;
+        let least = promise::least_reading(fitted.threads);
+        let usual = promise::usual_reading(fitted.threads);
+        if let Some(memory) = fitted.memory.filter(|memory| *memory < usual) {
+            self.memory = Memory::Within {
+                bytes: memory.max(least),
+                threads: fitted.threads,
+            };
+        }
+        self.cache_bytes = self.cache_bytes.min(promise::READING_CACHE);
+        Ok(fitted)
+    }
+
+    fn limiter(&self) -> Arc<Limiter> {
+        let (promise, patience) = match self.memory {
+            Memory::Usual => (Promise::unmounted(self.cache_bytes), Duration::ZERO),
+            Memory::Served { threads } => (Promise::new(self.cache_bytes, threads, 0), PATIENCE),
+            Memory::Within { bytes, threads } => (Promise::reading(bytes, threads), Duration::ZERO),
+        };
+        Limiter::new(promise, patience)
+    }
 }
 
 impl Default for OpenOptions {
@@ -72,7 +122,7 @@ impl Default for OpenOptions {
             cache_bytes: limits::DEFAULT_CACHE_BYTES,
             index_dir: None,
             readahead: true,
-            served_by: None,
+            memory: Memory::Usual,
         }
     }
 }
@@ -120,12 +170,9 @@ impl Model {
         let mut resolved = resolve::resolve(&*source, wanted).map_err(within)?;
         let layers = std::mem::take(&mut resolved.layers);
         let entries = builder::entries(layers, resolved.system).map_err(within)?;
-        let limiter = match options.served_by {
-            None => Limiter::new(Promise::unmounted(options.cache_bytes), Duration::ZERO),
-            Some(threads) => Limiter::new(Promise::new(options.cache_bytes, threads, 0), PATIENCE),
-        };
+        let limiter = options.limiter();
         let taken = opening::memory_of(&entries);
-        if options.served_by.is_some() {
+        if options.memory != Memory::Usual {
             // What cannot fit is refused before it is taken.
             limiter
                 .settle(taken, "opening this model")

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use super::{FileInfo, Model};
 use crate::digest::{Algorithm, Digest};
@@ -12,7 +11,7 @@ use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::memory::shared_work::{Helpers, together};
 use crate::systems::Parts;
-use crate::work::Progress;
+use crate::work::{Progress, cores};
 
 /// What verification found about one file and the layer that holds it.
 #[derive(Debug, Clone)]
@@ -155,7 +154,7 @@ impl Plan {
 /// Number of worker threads for `jobs`, where 0 means one per core.
 pub(crate) fn threads(jobs: usize) -> usize {
     match jobs {
-        0 => thread::available_parallelism().map_or(1, |n| n.get()),
+        0 => cores(),
         n => n,
     }
 }

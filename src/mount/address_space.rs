@@ -4,10 +4,10 @@
 //! event loops take their buffers when they start, know no other way. So a mount needs room for all
 //! that it may take, and says so where there is none.
 
-use rustix::process::{Resource, getrlimit};
-
 use super::options::MountOptions;
 use crate::error::{Error, Result};
+use crate::memory::promise::{HEADROOM, LEAST_CACHE};
+use crate::memory::room;
 
 /// Buffer of an event loop: fuser 0.18.0 takes the largest request that there is, and a page.
 const LOOP_BUFFER_BYTES: u64 = (16 << 20) + 4096;
@@ -15,28 +15,23 @@ const LOOP_BUFFER_BYTES: u64 = (16 << 20) + 4096;
 const STACK_BYTES: u64 = (2 << 20) + 4096;
 /// Threads that a mount has besides event loops and the readers that stand in for them.
 const OTHER_THREADS: u64 = 8;
-/// The promise: so much besides the cache, which counts for at least so much.
-const BASE_BYTES: u64 = 64 << 20;
-const LEAST_CACHE_BYTES: u64 = 16 << 20;
 
 /// Fails when a limit leaves less than a mount with such a cache and so many event loops may take.
 ///
 /// # Errors
 /// [`ErrorKind::Environment`](crate::ErrorKind::Environment), naming the limit.
 pub fn check(options: &MountOptions) -> Result<()> {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let page = rustix::param::page_size() as u64;
-    // Size, resident, shared, text, library, data and stack; in pages.
-    let field = |n: usize| statm.split(' ').nth(n)?.trim().parse::<u64>().ok();
-    let taken = |n: usize| field(n).unwrap_or(0).saturating_mul(page);
-    let limits = [
-        ("address space", "ulimit -v", Resource::As, taken(0)),
-        ("data segment", "ulimit -d", Resource::Data, taken(5)),
-    ];
-    for (what, command, resource, taken) in limits {
-        let limit = getrlimit(resource).current;
-        fits(limit, taken, options.cache_bytes, options.threads)
-            .map_err(|why| Error::environment(format!("the {what} limit ({command})"), why))?;
+    for limit in room::limits() {
+        fits(
+            limit.most,
+            limit.taken,
+            options.cache_bytes,
+            options.threads,
+        )
+        .map_err(|why| {
+            let (what, command) = (limit.what, limit.command);
+            Error::environment(format!("the {what} limit ({command})"), why)
+        })?;
     }
     Ok(())
 }
@@ -52,8 +47,8 @@ fn fits(
     let needed = (LOOP_BUFFER_BYTES + 2 * STACK_BYTES)
         .saturating_mul(threads)
         .saturating_add(OTHER_THREADS * STACK_BYTES)
-        .saturating_add(BASE_BYTES)
-        .saturating_add(cache_bytes.max(LEAST_CACHE_BYTES))
+        .saturating_add(HEADROOM)
+        .saturating_add(cache_bytes.max(LEAST_CACHE))
         .saturating_add(taken);
     if needed <= limit {
         return Ok(());
@@ -88,6 +83,7 @@ mod tests {
         // Numbers that no sum can hold are too much, and no panic.
         assert!(fits(Some(u64::MAX - 1), 1, u64::MAX, usize::MAX).is_err());
         let options = MountOptions::new("/a.tar", "/mnt");
-        assert!(check(&options).is_ok() || getrlimit(Resource::As).current.is_some());
+        let limited = room::limits().iter().any(|limit| limit.most.is_some());
+        assert!(check(&options).is_ok() || limited);
     }
 }

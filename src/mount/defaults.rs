@@ -4,11 +4,8 @@
 use super::options::MountOptions;
 use crate::error::{Error, Result};
 use crate::memory::available;
-use crate::memory::promise::{HEADROOM, LEAST_CACHE, MIB};
+use crate::memory::promise::{BESIDE, HEADROOM, LEAST_CACHE, MIB};
 
-/// What a group holds besides what is promised of the server: the keeper, what the kernel counts for
-/// both, and file pages to read through.
-const BESIDE: u64 = 16 * MIB;
 /// The smallest group in which a mount with defaults has room.
 const LEAST_GROUP: u64 = LEAST_CACHE + HEADROOM + BESIDE;
 

@@ -20,10 +20,6 @@
 //! `/dev/fuse` descriptor: mounting, unmounting, options and threads' deaths are handled here, and
 //! each workaround says which defect it is for.
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "/proc, which names nothing that others could change"
-)]
 mod address_space;
 mod ask;
 mod at;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::labels::Labels;
 use crate::digest::Digest;
 use crate::limits;
-use crate::model::OpenOptions;
+use crate::model::{Memory, OpenOptions};
 
 /// How to mount. Everything has a default but the two paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +95,9 @@ impl MountOptions {
             // The kernel reads little ahead, for the sake of lone faults; and where it is not root's
             // mount, or /sys cannot be written, less than it is asked to.
             readahead: true,
-            served_by: Some(self.threads),
+            memory: Memory::Served {
+                threads: self.threads,
+            },
         }
     }
 }

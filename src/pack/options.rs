@@ -6,7 +6,10 @@ use std::sync::atomic::AtomicBool;
 
 use crate::codec::Compression;
 use crate::digest::Algorithm;
+use crate::error::Result;
 use crate::limits;
+use crate::memory::promise::Packing;
+use crate::memory::room::{Fitted, Room};
 
 /// How to pack.
 #[derive(Debug, Clone)]
@@ -19,6 +22,8 @@ pub struct PackOptions {
     pub chunk_digest: Algorithm,
     /// Worker threads; 0 for one per core. Does not change the result.
     pub jobs: usize,
+    /// Bytes of memory that packing may take in all; `None` for what makes it fastest.
+    pub memory: Option<u64>,
     /// Replace an existing output.
     pub force: bool,
     /// Leave out what matches, in the syntax of gitignore(5): a directory with all that is in it.
@@ -55,6 +60,7 @@ impl Default for PackOptions {
             chunk_size: limits::DEFAULT_CHUNK_BYTES,
             chunk_digest: Algorithm::Blake3,
             jobs: 0,
+            memory: None,
             force: false,
             exclude: Vec::new(),
             include: Vec::new(),
@@ -67,6 +73,35 @@ impl Default for PackOptions {
             find_architecture: false,
             config_schema: None,
             cancel: None,
+        }
+    }
+}
+
+impl PackOptions {
+    /// Makes packing keep within the memory that this process may have: that of its control groups, and of
+    /// its own limits. Where no number of threads was asked for, there are as many as fit, at most one per
+    /// core.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when not even one thread fits.
+    pub fn fit_memory(&mut self) -> Result<Fitted> {
+        let advice = match self.chunk_size > limits::DEFAULT_CHUNK_BYTES {
+            true => ", or ask for smaller chunks",
+            false => "",
+        };
+        let takes = |workers| self.packing(workers).least();
+        let fitted = Room::here().fit(self.jobs, "packing", advice, takes)?;
+        self.memory = fitted.memory;
+        self.jobs = fitted.threads;
+        Ok(fitted)
+    }
+
+    /// What so many workers take.
+    pub(super) fn packing(&self, workers: usize) -> Packing {
+        Packing {
+            workers,
+            chunk_size: self.chunk_size,
+            encoder: self.compression.encoder_bytes(self.chunk_size.into()),
         }
     }
 }

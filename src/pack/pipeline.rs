@@ -49,9 +49,6 @@ struct Slot {
     output: Vec<u8>,
 }
 
-/// Memory for slots beyond those that are needed, in bytes.
-const SLOTS_BYTES: usize = 96 << 20;
-
 /// What a segment is.
 enum Part {
     /// The head of the layer of file number `.0`.
@@ -98,7 +95,7 @@ pub(super) fn write_layers(
     progress: Progress<'_>,
 ) -> Result<Vec<Descriptor>> {
     let (free, free_slots) = channel();
-    for _ in 0..slots(settings.workers, settings.chunk_size) {
+    for _ in 0..settings.slots {
         // The receiver is still here.
         let _ = free.send(Slot::default());
     }
@@ -236,14 +233,6 @@ impl Belt for &mut Alone<'_> {
             Stopped
         })
     }
-}
-
-/// How many slots there are. Each worker has one in hand while another waits, and the others share
-/// two at least; more, within some memory, let every stage go on while another one takes its time.
-fn slots(workers: usize, chunk_size: u32) -> usize {
-    let least = 2 * workers + 2;
-    let room = SLOTS_BYTES / (2 * chunk_size as usize);
-    (6 * workers + 2).min(room).max(least)
 }
 
 /// Encodes segments until there are no more.
@@ -538,23 +527,5 @@ impl<'a, B: Belt> Reader<'a, B> {
         self.number += 1;
         let job = Job { number, part, slot };
         self.belt.send(job)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::limits::{DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES};
-
-    #[test]
-    fn two_workers_take_less_than_256_mib_whatever_the_chunk_size() {
-        let mut chunk_size = MIN_CHUNK_BYTES;
-        while chunk_size <= MAX_CHUNK_BYTES {
-            let slots = slots(2, chunk_size);
-            assert!(slots >= 6, "every stage needs its own");
-            assert!(slots * 2 * chunk_size as usize <= 200 << 20, "{chunk_size}");
-            chunk_size *= 2;
-        }
-        assert_eq!(slots(2, DEFAULT_CHUNK_BYTES), 14);
     }
 }

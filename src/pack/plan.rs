@@ -12,6 +12,7 @@ use crate::layer::table::Framing;
 use crate::limits;
 use crate::oci::OciConfig;
 use crate::printable::{printable_bytes, printable_path};
+use crate::work::cores;
 
 /// The largest time that a ustar header holds in octal digits: the year 2242.
 const MAX_MTIME: u64 = 0o777_7777_7777;
@@ -31,6 +32,8 @@ pub(super) struct Settings {
     pub algorithm: Algorithm,
     /// Number of worker threads, at least 1.
     pub workers: usize,
+    /// Number of segments that are in memory at a time.
+    pub slots: usize,
     /// Time in every tar header, in seconds since the epoch.
     pub mtime: u64,
     /// Stops the work when it becomes true.
@@ -56,9 +59,10 @@ impl Settings {
             ));
         }
         let workers = match options.jobs {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => cores(),
             jobs => jobs,
         };
+        let workers = workers.min(MAX_WORKERS);
         Ok(Settings {
             compression: options.compression,
             framing: match options.compression {
@@ -67,7 +71,8 @@ impl Settings {
             },
             chunk_size: size,
             algorithm: options.chunk_digest,
-            workers: workers.min(MAX_WORKERS),
+            workers,
+            slots: options.packing(workers).slots(options.memory),
             mtime: epoch(std::env::var_os("SOURCE_DATE_EPOCH").as_deref())?,
             cancel: options.cancel,
         })

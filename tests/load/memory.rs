@@ -182,6 +182,78 @@ fn r16_the_default_cache_follows_the_group() {
     mount.unmount();
 }
 
+/// On a machine of many cores, in a group that has not room for so many threads: all commands that work on
+/// threads take fewer, and end well. Where not even one fits, they say what would do.
+#[test]
+fn r16_commands_on_many_cores_keep_within_a_small_group() {
+    let bytes = content(size(64 << 20, 400 << 20));
+    let scene = Scene::empty(Packaging::Packed("auto"));
+    fs::create_dir(scene.path("model")).unwrap();
+    for (number, part) in bytes.chunks(bytes.len() / 40 + 1).enumerate() {
+        fs::write(scene.path(&format!("model/{number}.bin")), part).unwrap();
+    }
+    let in_group = |limit: u64, args: &[&str]| {
+        let group = Group::new(limit)?;
+        let mut command = group.command(BINARY);
+        scene.settle(&mut command);
+        // The page cache of what is read and written counts, too, and can always be dropped.
+        let done = Run::of(command.env("MODELOCI_TEST_CORES", "64").args(args));
+        assert_eq!(group.killed(), 0, "{args:?} in {} MiB", limit / MIB);
+        Some(done)
+    };
+    let name = ["--name", "m", "--version", "1", "--force", "-o", "m.tar"];
+    for (mib, options) in [
+        (128, &[][..]),
+        (128, &["--chunk-size", "4MiB"]),
+        (160, &["--compression", "zstd"]),
+        (300, &["--chunk-size", "16MiB"]),
+        (400, &["--compression", "zstd:19", "--chunk-size", "2MiB"]),
+    ] {
+        let pack = [&["pack", "model"], &name[..], options].concat();
+        let Some(done) = in_group(mib * MIB, &pack) else {
+            return;
+        };
+        assert!(!done.ok().stderr.contains("warning"));
+        for command in [
+            &["verify", "m.tar"][..],
+            &["unpack", "m.tar", "out", "--force"],
+        ] {
+            let done = in_group(mib.min(160) * MIB, command).unwrap().ok();
+            assert!(!done.stderr.contains("warning"), "{}", done.stderr);
+        }
+        for (number, part) in bytes.chunks(bytes.len() / 40 + 1).enumerate() {
+            assert!(fs::read(scene.path(&format!("out/{number}.bin"))).unwrap() == part);
+        }
+    }
+    // Gzip by others: passes over whole layers.
+    support::write_archive(&scene.path("f.tar"), &[("f.bin", &bytes[..40 << 20])]);
+    in_group(128 * MIB, &["verify", "f.tar"]).unwrap().ok();
+
+    let pack = [&["pack", "model", "--chunk-size", "16MiB"], &name[..]].concat();
+    let refused = in_group(100 * MIB, &pack).unwrap();
+    let text = "the memory control group: has 100 MiB, packing needs ";
+    assert!(refused.stderr.contains(text), "{}", refused.stderr);
+    assert!(
+        refused
+            .stderr
+            .contains("; give it more, or ask for smaller chunks")
+    );
+    for (command, what) in [
+        (&["verify", "m.tar"][..], "verifying"),
+        (&["unpack", "m.tar", "other"], "unpacking"),
+    ] {
+        let refused = in_group(48 * MIB, command).unwrap();
+        let text = format!("the memory control group: has 48 MiB, {what} needs ");
+        refused.refused(5, &text);
+    }
+    let asked = in_group(160 * MIB, &["verify", "m.tar", "-j", "200"]).unwrap();
+    assert!(
+        asked.stderr.contains("on 200 threads, and may be killed"),
+        "{}",
+        asked.stderr
+    );
+}
+
 /// The same in every packaging, with a small cache.
 fn reads_in_little_memory(packaging: Packaging, chunk_size: &str, options: &[&str]) {
     let bytes = content(size(100 << 20, 400 << 20));

@@ -243,7 +243,7 @@ impl Layers {
         let options = OpenOptions {
             cache_bytes: 16 << 20,
             readahead: false,
-            served_by: Some(2),
+            memory: crate::model::Memory::Served { threads: 2 },
             ..OpenOptions::default()
         };
         let model = Model::from_source(Arc::new(source), &options).unwrap();
