@@ -2,8 +2,10 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
 use modeloci::byte_size::format_size;
+use modeloci::printable::printable_path;
 use modeloci::unpack::{UnpackOptions, unpack};
 use modeloci::{Error, ErrorKind, Model};
 use serde_json::json;
@@ -19,15 +21,20 @@ pub(crate) fn run(args: &UnpackArgs, verbosity: Verbosity) -> anyhow::Result<Exi
             "./- is a directory of that name",
         ));
     }
+    let cancel = interrupt::catch();
     let mut open = args.which.options();
+    open.cancel = Some(cancel);
     let options = UnpackOptions {
         include: args.include.clone(),
         force: args.force,
         jobs: output::fitted(open.fit_memory(args.jobs.unwrap_or(0), "unpacking")?),
-        cancel: Some(interrupt::catch()),
+        cancel: Some(cancel),
     };
-    let model =
-        Model::open(args.archive(), &open).map_err(|error| output::about(args.archive(), error))?;
+    let model = Model::open(args.archive(), &open);
+    if cancel.load(Ordering::Relaxed) {
+        return Err(Error::refused(printable_path(args.archive()), "interrupted").into());
+    }
+    let model = model.map_err(|error| output::about(args.archive(), error))?;
     for note in model.notes() {
         // What is left out of the tree must not be missed unnoticed.
         log::warn!("{note}");

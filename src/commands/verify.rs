@@ -68,6 +68,7 @@ pub(crate) fn verified(
         }
     };
     let mut open = which.options();
+    open.cancel = Some(cancel);
     let jobs = output::fitted(open.fit_memory(jobs.unwrap_or(0), "verifying")?);
     let opened = source::open(archive)
         .map(|source| WatchedSource::new(source, watch))

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::admission::Live;
@@ -14,6 +14,7 @@ use super::pool::Pool;
 use super::promise::Promise;
 use super::tables::Tables;
 use super::waiting::Waiting;
+use crate::error::{Error, Result};
 use crate::work::cores;
 
 /// What all layers of an open model share.
@@ -40,6 +41,8 @@ pub struct Context {
     pub(crate) pool: Option<Pool>,
     /// Most bytes decoded ahead of one reader.
     pub(crate) readahead_bytes: u64,
+    /// Ends all work once it is true.
+    pub(crate) cancel: Option<&'static AtomicBool>,
     layers: AtomicU32,
     /// Bytes that were read of foreign layers, or came out of their decoders.
     pub(crate) advanced: AtomicU64,
@@ -86,8 +89,22 @@ impl Context {
             frontiers: Live::default(),
             pool: (readahead_bytes > 0).then(|| Pool::new(cores())),
             readahead_bytes,
+            cancel: None,
             layers: AtomicU32::new(0),
             advanced: AtomicU64::new(0),
+        }
+    }
+
+    /// Fails once all work is to end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Environment`](crate::ErrorKind::Environment): nothing is wrong with what is read.
+    pub(crate) fn check_cancelled(&self) -> Result<()> {
+        match self.cancel {
+            Some(flag) if flag.load(Ordering::Relaxed) => {
+                Err(Error::environment("reading", "interrupted"))
+            }
+            _ => Ok(()),
         }
     }
 

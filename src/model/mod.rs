@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,6 +62,8 @@ pub struct OpenOptions {
     pub readahead: bool,
     /// How much memory reading may take.
     pub memory: Memory,
+    /// Ends opening and reading once it is true, with [`ErrorKind::Environment`].
+    pub cancel: Option<&'static AtomicBool>,
 }
 
 /// How much memory an open model may take.
@@ -123,6 +125,7 @@ impl Default for OpenOptions {
             index_dir: None,
             readahead: true,
             memory: Memory::Usual,
+            cancel: None,
         }
     }
 }
@@ -178,7 +181,7 @@ impl Model {
                 .settle(taken, "opening this model")
                 .map_err(within)?;
         }
-        let context = Arc::new(Context::within(
+        let mut context = Context::within(
             limiter,
             Arc::new(LruChunkCache::new(options.cache_bytes)),
             options.index_dir.clone(),
@@ -188,7 +191,9 @@ impl Model {
             } else {
                 0
             },
-        ));
+        );
+        context.cancel = options.cancel;
+        let context = Arc::new(context);
         let mut opening = Opening::new(&*source, &context, resolved.manifest_bytes);
         let opened = entries.iter().map(|entry| opening.open(entry));
         let opened = opened.collect::<Result<Vec<_>>>().map_err(within)?;

@@ -98,6 +98,7 @@ impl MountOptions {
             memory: Memory::Served {
                 threads: self.threads,
             },
+            cancel: None,
         }
     }
 }

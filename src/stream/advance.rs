@@ -33,10 +33,14 @@ impl Advance {
     }
 
     /// Counts bytes.
-    pub(super) fn add(&self, bytes: usize) {
+    ///
+    /// # Errors
+    /// When all work is to end: whatever takes long comes by here again and again.
+    pub(super) fn add(&self, bytes: usize) -> Result<()> {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let all = &self.context.advanced;
         all.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.context.check_cancelled()
     }
 
     /// A number that changes as long as this layer gets on, or what it waits for.
@@ -51,8 +55,7 @@ impl Advance {
         self.reading.fetch_add(1, Ordering::Relaxed);
         let result = read();
         self.reading.fetch_sub(1, Ordering::Relaxed);
-        self.add(bytes);
-        result
+        result.and(self.add(bytes))
     }
 }
 

@@ -447,7 +447,7 @@ impl Read for &mut Buffers<'_> {
         let mut rest = self.current.get(self.used..).unwrap_or_default();
         let n = rest.read(buf)?;
         self.used += n;
-        self.advance.add(n);
+        self.advance.add(n).map_err(io::Error::other)?;
         Ok(n)
     }
 }

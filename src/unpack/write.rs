@@ -138,13 +138,13 @@ impl<'a> Writer<'a> {
             }
             self.work();
         });
+        // What fails because it was interrupted is told by this name.
+        self.check_cancelled()?;
         if let Some(error) = lock(&self.failure).take() {
             return Err(error);
         }
         self.sync()?;
-        if self.cancelled() {
-            return Err(Error::refused(printable_path(self.output), "interrupted"));
-        }
+        self.check_cancelled()?;
         Ok(Unpacked {
             files: self.targets.len() as u64,
             bytes: self.total,
@@ -165,6 +165,13 @@ impl<'a> Writer<'a> {
                 self.stop.store(true, Ordering::Relaxed);
                 lock(&self.failure).get_or_insert(error);
             }
+        }
+    }
+
+    fn check_cancelled(&self) -> Result<()> {
+        match self.cancelled() {
+            true => Err(Error::refused(printable_path(self.output), "interrupted")),
+            false => Ok(()),
         }
     }
 

@@ -3,9 +3,13 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use modeloci::Model;
+use modeloci::model::OpenOptions;
+use modeloci_test_support::noise;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -191,4 +195,34 @@ fn r16_more_blobs_than_fit_are_refused_before_they_are_opened() {
     let size = size.split_whitespace().next().unwrap();
     let mounted = Mounted::with(&sandbox, "m.tar", &["--no-index", "--cache-size", size]);
     assert_eq!(mounted.read("59999").unwrap(), b"59999");
+}
+
+#[test]
+fn r5_opening_and_reading_end_when_they_are_told_to() {
+    static CANCEL: AtomicBool = AtomicBool::new(false);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.tar");
+    let bytes = noise(3, 3 << 20);
+    modeloci_test_support::write_archive(&path, &[("f.bin", &bytes), ("empty", b"")]);
+    let options = OpenOptions {
+        cancel: Some(&CANCEL),
+        ..OpenOptions::default()
+    };
+    let interrupted = |error: modeloci::Error| {
+        assert_eq!(error.kind(), modeloci::ErrorKind::Environment);
+        assert!(error.to_string().contains("interrupted"), "{error}");
+    };
+    CANCEL.store(true, Ordering::Relaxed);
+    interrupted(Model::open(&path, &options).err().unwrap());
+    CANCEL.store(false, Ordering::Relaxed);
+    let model = Model::open(&path, &options).unwrap();
+    let inode = model.find("f.bin").unwrap().inode;
+    CANCEL.store(true, Ordering::Relaxed);
+    interrupted(model.read_at(inode, 0, 100).unwrap_err());
+    for report in modeloci::model::verify::verify(&model, 2, &|_, _| {}) {
+        interrupted(report.outcome.unwrap_err());
+    }
+    // Nothing is wrong with the layers.
+    CANCEL.store(false, Ordering::Relaxed);
+    assert!(model.read_at(inode, 0, 100).unwrap() == bytes[..100]);
 }

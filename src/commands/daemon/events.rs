@@ -64,6 +64,11 @@ pub(crate) fn log_end(served: &Served) {
     );
 }
 
+/// True for what ends a mount: all but the one that asks for its status.
+pub(crate) fn ends(signal: i32) -> bool {
+    signal != libc::SIGUSR1
+}
+
 /// Tells everyone who waits for it that the mount answers.
 pub(crate) fn tell_ready(
     reporter: &mut Reporter,

@@ -217,10 +217,14 @@ impl Pair {
         }
     }
 
-    /// Waits for a step on the way to the mount. What else happens is dealt with later.
+    /// Waits for a step on the way to the mount. A signal that ends a mount ends this, too; what else
+    /// happens is dealt with later.
     fn until(&mut self, step: impl Fn(&Report) -> bool) -> Result<()> {
         loop {
             match self.wait(None) {
+                Some(Happened::Signal(signal)) if events::ends(signal) => {
+                    return Err(Error::environment("mounting", "interrupted"));
+                }
                 Some(Happened::Signal(signal)) => self.keep_for_later(Some(Event::Signal(signal))),
                 Some(Happened::Report(report)) if step(&report) => return Ok(()),
                 Some(Happened::Report(Report::Failed(error))) => return Err(error),
