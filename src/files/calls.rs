@@ -144,6 +144,23 @@ pub(crate) fn read_exact(file: &File, mut buf: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Fills `buf` from an offset, by as many reads as it takes.
+///
+/// # Errors
+/// `UnexpectedEof` when the file ends before.
+pub(crate) fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        match read_at(file, buf, offset)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => {
+                buf = buf.get_mut(n..).unwrap_or_default();
+                offset += n as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Writes all of `buf` at an offset, by as many writes as it takes.
 pub(crate) fn write_all_at(file: &File, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
     while !buf.is_empty() {

@@ -226,6 +226,16 @@ impl Frontier {
         self.lock().spans.place(number)
     }
 
+    /// True when what was put aside of the stream is not what it was: see [`Store::is_lost`].
+    pub(super) fn is_lost(&self) -> bool {
+        let state = self.lock();
+        state
+            .spans
+            .store
+            .as_ref()
+            .is_some_and(|store| store.is_lost())
+    }
+
     /// The bytes of a span, when it is the last one.
     pub(super) fn latest(&self, number: u32) -> Option<Unproven> {
         let state = self.lock();

@@ -18,7 +18,7 @@
 //! Refuses: streams that are damaged, cut short or followed by anything.
 
 use std::iter;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -54,8 +54,10 @@ pub(crate) struct Stream {
     touching: Flight<(), Arc<Known>>,
     /// True when it was found.
     recalling: Flight<(), bool>,
-    /// There is no index of an earlier run.
+    /// There is no index of an earlier run, or it is of no use.
     forgotten: AtomicBool,
+    /// How often what was put aside was lost.
+    lost: AtomicU32,
     advance: Arc<Advance>,
     loading: Flight<ChunkKey, Bytes>,
 }
@@ -80,6 +82,9 @@ pub(super) struct Unit {
     pub(super) start: u64,
     pub(super) end: u64,
 }
+
+/// How often a stream is gone over again because what was put aside was lost.
+const MOST_LOST: u32 = 3;
 
 /// The number of the unit that is the whole of the content.
 const WHOLE: u32 = u32::MAX;
@@ -115,6 +120,7 @@ impl Stream {
             touching: Flight::new(),
             recalling: Flight::new(),
             forgotten: AtomicBool::new(false),
+            lost: AtomicU32::new(0),
             advance,
             loading: Flight::new(),
         })
@@ -131,9 +137,7 @@ impl Stream {
     /// [`ErrorKind::Corrupt`] when the blob is not what it must be, [`ErrorKind::Environment`] when
     /// it cannot be read.
     pub(crate) fn read_at(&self, at: u64, len: usize) -> Result<Bytes> {
-        // Also for an answer of no bytes: that a file ends here is as much to be known as a byte.
-        let known = self.known()?;
-        match self.serve(&known, Some(Wait::Pass), at, len)? {
+        match self.read_within(Some(Wait::Pass), at, len)? {
             Within::Read(bytes) => Ok(bytes),
             Within::Waits(_) => Err(Error::corrupt(&self.blob.subject, "waits for ever")),
         }
@@ -145,10 +149,38 @@ impl Stream {
     /// # Errors
     /// As [`read_at`](Stream::read_at).
     pub(crate) fn read_within(&self, may: Option<Wait>, at: u64, len: usize) -> Result<Within> {
-        match self.known_within(may)? {
-            Ok(known) => self.serve(&known, may, at, len),
-            Err(wait) => Ok(Within::Waits(wait)),
+        loop {
+            // Also for an answer of no bytes: that a file ends here is as much to be known as a byte.
+            let known = match self.known_within(may)? {
+                Ok(known) => known,
+                Err(wait) => return Ok(Within::Waits(wait)),
+            };
+            match self.serve(&known, may, at, len) {
+                Err(_) if known.frontier.is_lost() && self.forget(&known) => {}
+                read => return read,
+            }
         }
+    }
+
+    /// Lets go of what is known, because what was put aside of it is lost: the index of an earlier run, or
+    /// a temporary file. Whoever reads goes over the blob again, which is as good as ever. False when that
+    /// has not helped.
+    fn forget(&self, lost: &Arc<Known>) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(&*known, Some(Ok(now)) if Arc::ptr_eq(now, lost)) {
+            // Another reader was faster.
+            return true;
+        }
+        if self.lost.fetch_add(1, Ordering::Relaxed) >= MOST_LOST {
+            return false;
+        }
+        self.forgotten.store(true, Ordering::Relaxed);
+        *known = None;
+        drop(known);
+        let subject = &self.blob.subject;
+        log::warn!("{subject}: what was kept of an earlier pass is damaged, and made anew");
+        lost.close(&self.blob, None);
+        true
     }
 
     /// Has the blob proven, or waits until another thread has.
@@ -245,7 +277,9 @@ impl Stream {
     fn begin(&self) -> Result<Arc<Known>> {
         let blob = &self.blob;
         let number = blob.context.next_layer();
-        if let Some((fact, blocks, spans)) = blob.load_index() {
+        if !self.forgotten.load(Ordering::Relaxed)
+            && let Some((fact, blocks, spans)) = blob.load_index()
+        {
             return Ok(Arc::new(Known::complete(number, fact, blocks, spans)));
         }
         if !blob.has_frontier() {

@@ -6,9 +6,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use super::index_dir::IndexDir;
@@ -22,6 +21,8 @@ pub(super) struct Store {
     parts: RwLock<Parts>,
     /// Where the next piece goes, in all parts.
     len: AtomicU64,
+    /// A piece could not be read.
+    lost: AtomicBool,
 }
 
 struct Parts {
@@ -163,6 +164,7 @@ impl Store {
         Ok(Store {
             parts: RwLock::new(parts),
             len: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
         })
     }
 
@@ -177,6 +179,7 @@ impl Store {
         Store {
             parts: RwLock::new(parts),
             len: AtomicU64::new(len),
+            lost: AtomicBool::new(false),
         }
     }
 
@@ -237,6 +240,19 @@ impl Store {
 
     /// Reads a piece; `None` when its bytes are no longer what was written.
     pub(super) fn read(&self, piece: &Piece) -> io::Result<Option<Vec<u8>>> {
+        let read = self.try_read(piece);
+        if !matches!(read, Ok(Some(_))) {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+
+    /// True once a piece could not be read: what this held has to be made anew.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    fn try_read(&self, piece: &Piece) -> io::Result<Option<Vec<u8>>> {
         let end = piece.offset.checked_add(u64::from(piece.length));
         if end.is_none_or(|end| end > self.len.load(Ordering::Relaxed)) {
             return Ok(None);
@@ -246,7 +262,7 @@ impl Store {
             return Ok(None);
         };
         let at = piece.offset.saturating_sub(part.start);
-        part.file.read_exact_at(&mut bytes, at)?;
+        calls::read_exact_at(&part.file, &mut bytes, at)?;
         let intact = blake3::hash(&bytes).as_bytes() == &piece.digest;
         Ok(intact.then_some(bytes))
     }
@@ -254,6 +270,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt as _;
     use std::time::Duration;
 
     use rustix::io::Errno;

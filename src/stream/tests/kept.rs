@@ -302,6 +302,43 @@ fn who_waits_decodes_what_comes_next() {
     }
 }
 
+/// What becomes of it while a layer is read from it, too.
+#[test]
+fn r17_an_index_that_goes_bad_while_it_is_used_is_made_anew() {
+    let packs: [Pack; 2] = [
+        |t| gzip(t, 6),
+        |t| t.chunks(9_000).flat_map(|c| zstd(c, 3)).collect(),
+    ];
+    use std::os::unix::fs::FileExt as _;
+    type Spoil = fn(&fs::File);
+    let spoils: [Spoil; 2] = [
+        |file| file.set_len(0).unwrap(),
+        |file| {
+            let bytes = vec![7; file.metadata().unwrap().len() as usize];
+            file.write_all_at(&bytes, 0).unwrap();
+        },
+    ];
+    for pack in packs {
+        for spoil in spoils {
+            let kept = Kept::new(pack);
+            kept.is_used();
+            assert!(kept.is_used());
+            let (source, file) = kept.open();
+            assert!(file.read_at(200_000, 10).unwrap() == kept.data[200_000..200_010]);
+            let before = source.read_bytes.load(Ordering::SeqCst);
+            assert!(before < kept.blob.len() / 2, "the index is not used");
+            spoil(&fs::File::options().write(true).open(kept.index()).unwrap());
+            for at in [10, 100_000, 290_000, 50_000] {
+                assert!(file.read_at(at, 10).unwrap() == kept.data[at as usize..][..10]);
+            }
+            file.finish().unwrap();
+            // The next run has a good one again.
+            kept.is_used();
+            assert!(kept.is_used());
+        }
+    }
+}
+
 /// An index is a convenience: whatever call about it fails, the bytes are exact, and what is left is
 /// a whole index or none.
 #[test]
