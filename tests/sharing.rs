@@ -320,6 +320,48 @@ fn l14_one_blob_has_one_chunk_table() {
     }
 }
 
+/// What the first descriptor leaves out is compared all the same, in every order: files of 12, 0 and 5
+/// bytes came of one blob, and were all said to be verified.
+#[test]
+fn l9_l14_a_size_that_one_descriptor_leaves_out_is_stated_once_by_all_others() {
+    let (blob, layer) = packed(b"some content");
+    let sized = |path: &str, size: Option<&str>| {
+        let mut layer = with(layer.clone(), annotations::TITLE, path);
+        match size {
+            Some(size) => with(layer, annotations::FILE_SIZE, size),
+            None => {
+                layer.annotations.remove(annotations::FILE_SIZE);
+                layer
+            }
+        }
+    };
+    let silent = || sized("a/f", None);
+    let mut bare = silent();
+    bare.annotations.remove(annotations::CHUNKS);
+    let (right, empty, short) = (
+        sized("b/f", Some("12")),
+        sized("c/f", Some("0")),
+        sized("d/f", Some("5")),
+    );
+    for layers in [
+        vec![silent(), right.clone(), short.clone()],
+        vec![silent(), right.clone(), empty.clone()],
+        vec![silent(), empty.clone(), right.clone()],
+        vec![right.clone(), silent(), short.clone()],
+        vec![bare, sized("e/f", None), empty, short],
+    ] {
+        let scene = Scene::new(std::slice::from_ref(&blob), layers);
+        let error = scene.error();
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+        let rule = "another file size";
+        assert!(error.to_string().contains(rule), "{error}");
+    }
+    let scene = Scene::new(&[blob], vec![silent(), right]);
+    for path in ["a/f", "b/f"] {
+        assert_eq!(scene.read(path).unwrap(), "some content");
+    }
+}
+
 #[test]
 fn l14_each_file_has_its_own_name_mode_and_digest() {
     // Raw layers have no name inside, and take the mode that each descriptor states.

@@ -118,18 +118,10 @@ impl OpenLayer {
     /// As [`open`](OpenLayer::open), when the descriptor and the layer's header disagree.
     pub fn entry(&self, spec: &LayerSpec) -> Result<Opened> {
         match &self.content {
-            Content::Chunked(file) => {
-                let Some(pinned) = Pinned::of(spec) else {
-                    return Err(Error::malformed(&spec.path, "states no chunk table"));
-                };
-                match file.prove_if_empty(spec) {
-                    Ok(()) => {
-                        let reader: Arc<dyn FileReader> = Arc::<ChunkedFile>::clone(file);
-                        Ok(Opened::File(reader, pinned.attr()))
-                    }
-                    Err(error) => self.blame(spec, error),
-                }
-            }
+            Content::Chunked(file) => match file.attr_of(spec) {
+                Ok(attr) => Ok(Opened::File(Arc::clone(file) as Arc<dyn FileReader>, attr)),
+                Err(error) => self.blame(spec, error),
+            },
             Content::Foreign(file) => match file.attr_of(spec) {
                 Ok(attr) => Ok(Opened::File(Arc::clone(file) as Arc<dyn FileReader>, attr)),
                 Err(error) => self.blame(spec, error),

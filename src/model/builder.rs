@@ -13,6 +13,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::layer::Opened;
 use crate::oci::Stated;
+use crate::oci::stated::StatedTable;
 use crate::systems::{Entry, Layer, System, name_of_layer};
 
 /// The files of a manifest's layers, sorted by path, as the system that wrote it means them.
@@ -21,39 +22,51 @@ use crate::systems::{Entry, Layer, System, name_of_layer};
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the layer.
 pub(super) fn entries(layers: Vec<Layer>, system: &dyn System) -> Result<Vec<Entry>> {
     let mut entries = system.entries(layers)?;
-    let mut readings: HashMap<Digest, Arc<Stated>> = HashMap::new();
+    let mut statements: HashMap<Digest, Statement> = HashMap::new();
     for part in entries.iter().flat_map(|entry| entry.parts.iter()) {
-        check_reading(&mut readings, &part.stated)
+        let statement = statements.entry(part.stated.digest).or_default();
+        statement
+            .add(&part.stated)
             .map_err(|e| e.within(name_of_layer(part.number, None, &part.stated.digest)))?;
     }
     entries.sort_by(|a, b| by_path(&a.path, &b.path));
     Ok(entries)
 }
 
-/// One blob can be read in one way only: descriptors that name it must not state different chunk
-/// tables, or different sizes of its file. One of them would be a lie, readers would differ about it,
-/// and each table would have to be kept.
-fn check_reading(readings: &mut HashMap<Digest, Arc<Stated>>, stated: &Arc<Stated>) -> Result<()> {
-    let first = readings
-        .entry(stated.digest)
-        .or_insert_with(|| Arc::clone(stated));
-    let differ = match (first.chunks, stated.chunks) {
-        (Some(a), Some(b)) if a != b => Some("chunk table"),
-        _ => match (first.file_size, stated.file_size) {
-            (Some(a), Some(b)) if a != b => Some("file size"),
-            _ => None,
-        },
-    };
-    // What states nothing itself leaves the place to the next.
-    if first.chunks.is_none() && stated.chunks.is_some() {
-        *first = Arc::clone(stated);
-    }
-    match differ {
-        None => Ok(()),
-        Some(what) => Err(Error::malformed(
+/// What descriptors state of one blob, all of them together. One of two that contradict each other
+/// would be a lie, readers would differ about it, and each table would have to be kept. What some
+/// leave out others may state: in no order does one go uncompared.
+#[derive(Default)]
+struct Statement {
+    chunks: Option<StatedTable>,
+    file_size: Option<u64>,
+}
+
+impl Statement {
+    /// Adds what one more descriptor states.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) where one of those before states otherwise.
+    fn add(&mut self, stated: &Stated) -> Result<()> {
+        let differs = if !agree(&mut self.chunks, stated.chunks) {
+            "chunk table"
+        } else if !agree(&mut self.file_size, stated.file_size) {
+            "file size"
+        } else {
+            return Ok(());
+        };
+        Err(Error::malformed(
             "annotations",
-            format!("state another {what} than those of another layer with the same blob"),
-        )),
+            format!("state another {differs} than those of another layer with the same blob"),
+        ))
+    }
+}
+
+/// Takes what is stated, if nothing is held; false where another is.
+fn agree<T: Copy + PartialEq>(held: &mut Option<T>, stated: Option<T>) -> bool {
+    match stated {
+        Some(stated) => *held.get_or_insert(stated) == stated,
+        None => true,
     }
 }
 

@@ -19,20 +19,17 @@ use crate::memory::flight::Flight;
 use crate::memory::limiter::{Term, Unit};
 use crate::memory::shared_work::Helpers;
 use crate::memory::tables::Forget;
-use crate::oci::stated::TablePlace;
+use crate::oci::stated::{StatedTable, TablePlace};
 use crate::source::ReadAt;
 use crate::stream::{Advance, Wait, Within};
 use crate::tar::{EntryKind, Members};
 use crate::work::cores;
 
 /// What the manifest's annotations pin: the table, and the size of the file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pinned {
-    /// SHA-256 of the table's bytes.
-    table: Digest,
-    place: TablePlace,
+    table: StatedTable,
     file_size: u64,
-    executable: bool,
 }
 
 impl Pinned {
@@ -43,22 +40,9 @@ impl Pinned {
             return None;
         }
         Some(Pinned {
-            table: table.digest,
-            place: table.place,
+            table,
             file_size: spec.stated.file_size?,
-            executable: spec.stated.executable == Some(true),
         })
-    }
-}
-
-impl Pinned {
-    /// The attributes of the file, without opening the layer.
-    pub(crate) fn attr(&self) -> FileAttr {
-        FileAttr {
-            size: self.file_size,
-            executable: self.executable,
-            mtime: 0,
-        }
     }
 }
 
@@ -197,7 +181,7 @@ impl ChunkedFile {
         let chunks = &self.chunks;
         // Kept until the table is checked: nothing below waits for more.
         let mut unit = None;
-        let found = match (self.pinned.place, &self.spec.table) {
+        let found = match (self.pinned.table.place, &self.spec.table) {
             // Recompressed to fewer bytes.
             (TablePlace::Members(offset, length), _)
                 if offset.saturating_add(length) > self.spec.stated.size =>
@@ -219,7 +203,7 @@ impl ChunkedFile {
             (TablePlace::Blob, _) => None,
         };
         let Some((bytes, framing, data_size)) = found.filter(|(bytes, ..)| {
-            Digest::of(self.pinned.table.algorithm(), bytes) == self.pinned.table
+            Digest::of(self.pinned.table.digest.algorithm(), bytes) == self.pinned.table.digest
         }) else {
             return Ok(None);
         };
@@ -276,7 +260,7 @@ impl ChunkedFile {
             path: entry.path.into(),
             executable: entry.mode & 0o111 != 0,
         };
-        head.check(self.spec.path.file_name(), self.pinned.executable)
+        head.check(self.spec.path.file_name(), executable(&self.spec))
             .map_err(lies)?;
         Ok(Some(head))
     }
@@ -289,7 +273,7 @@ impl ChunkedFile {
         let chunks = &self.chunks;
         let known = self.loaded.lock().clone();
         match known {
-            None => match (self.pinned.place, &self.spec.table) {
+            None => match (self.pinned.table.place, &self.spec.table) {
                 (TablePlace::Members(at, length), _) => chunks.blob.would_wait(at, length),
                 (TablePlace::Blob, Some(table)) => table.would_wait(0, table.len()),
                 (TablePlace::Blob, None) => false,
@@ -305,12 +289,32 @@ impl ChunkedFile {
         }
     }
 
+    /// The attributes of the file under a descriptor, which may be another than the layer was opened
+    /// for. The size is the one that the table is compared with, whatever descriptor states it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when it pins something else; those of reads
+    /// when the file is empty.
+    pub(crate) fn attr_of(&self, spec: &LayerSpec) -> Result<FileAttr> {
+        if Pinned::of(spec).as_ref() != Some(&self.pinned) {
+            let rule = "states another chunk table or file size than others with its blob";
+            let subject = format!("{} ({})", spec.path, spec.stated.digest);
+            return Err(Error::malformed(subject, rule));
+        }
+        self.prove_if_empty(spec)?;
+        Ok(FileAttr {
+            size: self.pinned.file_size,
+            executable: executable(spec),
+            mtime: 0,
+        })
+    }
+
     /// Nobody reads an empty file: that it is one, and what else a descriptor states of it, is verified
     /// when it is opened, or never.
     ///
     /// # Errors
     /// As those of reads.
-    pub(crate) fn prove_if_empty(&self, spec: &LayerSpec) -> Result<()> {
+    fn prove_if_empty(&self, spec: &LayerSpec) -> Result<()> {
         if self.pinned.file_size > 0 {
             return Ok(());
         }
@@ -319,13 +323,12 @@ impl ChunkedFile {
             let problem = format!("a chunk table of {bytes} bytes for an empty file");
             return Err(self.chunks.lies(problem));
         }
-        let executable = spec.stated.executable == Some(true);
-        self.confirm(spec.path.file_name(), executable)
+        self.confirm(spec.path.file_name(), executable(spec))
     }
 
     /// Bytes of the table, as far as they count.
     fn table_bytes(&self) -> u64 {
-        let length = match (self.pinned.place, &self.spec.table) {
+        let length = match (self.pinned.table.place, &self.spec.table) {
             (TablePlace::Members(_, length), _) => length.min(self.spec.stated.size),
             (TablePlace::Blob, blob) => blob.as_ref().map_or(0, |blob| blob.len()),
         };
@@ -420,9 +423,14 @@ impl ChunkedFile {
         };
         // Compares the size that the manifest states, too.
         file.attr_of(&self.spec)?;
-        file.confirm(self.spec.path.file_name(), self.pinned.executable)?;
+        file.confirm(self.spec.path.file_name(), executable(&self.spec))?;
         Ok(Arc::new(file))
     }
+}
+
+/// Whether a descriptor states that its file is executable; `pack` states it only of files that are.
+fn executable(spec: &LayerSpec) -> bool {
+    spec.stated.executable == Some(true)
 }
 
 /// Bytes of a table, at most [`limits::MAX_CHUNK_TABLE_BYTES`].
