@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
-use modeloci::layer::table::Framing;
+use modeloci::codec::{ChunkKind, Encoded, SubOffsets};
+use modeloci::layer::table::{Framing, Header, TableBuilder};
 use modeloci::layer::wrap;
 use modeloci::model::OpenOptions;
 use modeloci::oci::{Descriptor, Index, OCI_LAYOUT, OciConfig, OciManifest, annotations};
 use modeloci::pack::{self, Output, PackOptions};
 use modeloci::source::{BlobSource, ReadAt};
-use modeloci::{Algorithm, Compression, Digest, ErrorKind, Model, Result};
+use modeloci::{Algorithm, Compression, Digest, Error, ErrorKind, Model, Result};
 use modeloci_test_support::compressed;
 use modeloci_test_support::random::Random;
 
@@ -67,6 +68,12 @@ impl BlobSource for Layout {
 }
 
 impl Layout {
+    /// The digest of its layer.
+    fn layer(&self) -> Digest {
+        let manifest = OciManifest::parse(&self.documents["manifest.json"]).unwrap();
+        manifest.layers[0].digest
+    }
+
     fn open(self) -> Result<Model> {
         Model::from_source(Arc::new(self), &OpenOptions::default())
     }
@@ -539,5 +546,93 @@ fn l10_a_packed_file_is_empty_and_of_its_mode_or_the_model_does_not_open() {
         let error = layout.open().err().expect(&what);
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}");
         assert!(error.to_string().contains("9 bytes"), "{what}: {error}");
+    }
+}
+
+/// The layer of a sample without the tar around its file, and the table that belongs to it.
+fn bare(sample: &Sample) -> (Vec<u8>, Vec<u8>) {
+    let digest = |bytes: &[u8]| Digest::of(Algorithm::Sha256, bytes);
+    let size = sample.content.len() as u64;
+    let encoded = Encoded {
+        kind: ChunkKind::Plain,
+        sub_offsets: SubOffsets::default(),
+    };
+    let mut rows = TableBuilder::new();
+    rows.push(0, 0, encoded, &digest(b""));
+    rows.push(0, size as u32, encoded, &digest(&sample.content));
+    rows.push(size, 0, encoded, &digest(b""));
+    let table = rows.finish(&Header {
+        algorithm: Algorithm::Sha256,
+        framing: Framing::Plain,
+        chunk_size: 512 << 10,
+        file_size: size,
+        file_offset: 0,
+        tar_size: size,
+        data_size: size,
+        data_digest: digest(&sample.content),
+    });
+    (sample.content.clone(), table)
+}
+
+/// Who knows nothing of the table goes by the media type: both must lead to the same file. A layer of
+/// type `raw` was served as the file inside of the gzip blob that others take for the file.
+#[test]
+fn l13_a_chunk_table_packs_its_layer_as_the_media_type_says() {
+    const TYPES: [&str; 4] = ["v1.raw", "v1.tar", "v1.tar+gzip", "v1.tar+zstd"];
+    let gzip = Form::Packed(Compression::Gzip(6));
+    for (form, is_bare, right, at_opening) in [
+        (gzip, false, "v1.tar+gzip", &["v1.raw"][..]),
+        (ZSTD, false, "v1.tar+zstd", &["v1.raw"]),
+        (Form::Plain, false, "v1.tar", &TYPES),
+        (Form::Plain, true, "v1.raw", &TYPES),
+    ] {
+        let mut sample = sample(form, Algorithm::Blake3);
+        if is_bare {
+            let (layer, table) = bare(&sample);
+            let table_digest = Digest::sha256(&table);
+            sample.layout.blobs.insert(table_digest, table);
+            sample.layout = sample.layout.with_layer(layer.clone(), |manifest| {
+                let descriptor = &mut manifest.layers[0];
+                descriptor.digest = Digest::sha256(&layer);
+                descriptor.size = layer.len() as u64;
+                let chunks = table_digest.to_string();
+                descriptor
+                    .annotations
+                    .insert(annotations::CHUNKS.into(), chunks);
+            });
+            sample.layer = layer;
+        }
+        for media_type in TYPES {
+            let what = format!("{form:?}, bare: {is_bare}, as {media_type}");
+            let media_type = format!("application/vnd.cncf.model.weight.{media_type}");
+            let layout = sample.layout.with_layer(sample.layer.clone(), |manifest| {
+                manifest.layers[0].media_type = media_type.clone();
+            });
+            if media_type.ends_with(right) {
+                assert!(read(layout.clone(), &sample.content, &what), "{what}");
+                assert!(verifies(layout), "{what}");
+                continue;
+            }
+            let refused = |error: Error| {
+                let text = error.to_string();
+                let layer = sample.layout.layer().to_string();
+                for word in ["w.bin", "by its media type", &media_type, &layer] {
+                    assert!(text.contains(word), "{what}: no {word} in {text}");
+                }
+            };
+            match layout.open() {
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Malformed, "{what}");
+                    refused(error);
+                }
+                Ok(model) => {
+                    let early = at_opening.iter().any(|early| media_type.ends_with(early));
+                    assert!(!early, "{what}: was opened");
+                    for asked in asked(&model, "w.bin") {
+                        refused(asked.expect_err(&what));
+                    }
+                }
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::chunked::claim::Claim;
 use super::chunked::file::{ChunkedFile, Pinned};
 use super::damaged::{self, DamagedFile};
 use super::foreign::{self, ForeignFile};
@@ -29,8 +30,8 @@ pub fn open(blob: Arc<dyn ReadAt>, spec: LayerSpec, context: Arc<Context>) -> Re
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LayerKey {
     digest: Digest,
-    /// It is read through a chunk table.
-    chunked: bool,
+    /// How its media type says that it is packed, where it is read through a chunk table.
+    chunked: Option<Claim>,
     reading: Reading,
     /// The media type says that it must be a compressed tar.
     claims_tar: bool,
@@ -41,7 +42,7 @@ impl LayerKey {
     pub fn of(spec: &LayerSpec) -> LayerKey {
         LayerKey {
             digest: spec.stated.digest,
-            chunked: Pinned::of(spec).is_some(),
+            chunked: Pinned::of(spec).map(|_| Claim::of(spec)),
             reading: spec.reading,
             claims_tar: foreign::claims_tar(&spec.stated.media_type),
         }
@@ -86,6 +87,10 @@ impl OpenLayer {
         let damaged = OnceLock::new();
         let content = match Pinned::of(spec) {
             Some(pinned) => {
+                let subject = || format!("{} ({})", spec.path, spec.stated.digest);
+                Claim::of(spec)
+                    .check_stated(spec)
+                    .map_err(|problem| Error::malformed(subject(), problem))?;
                 let (blob, context) = (Arc::clone(&blob), Arc::clone(context));
                 let file = ChunkedFile::new(blob, spec.clone(), pinned, context);
                 file.check_table_fits()?;

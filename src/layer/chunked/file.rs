@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::chunks::{Chunks, LARGE, at_once};
+use super::claim::Claim;
 use super::table::{ChunkTable, Framing, GZIP_HEADER};
 use super::{verify, wrap};
 use crate::digest::{Algorithm, Digest};
@@ -225,6 +226,9 @@ impl ChunkedFile {
                 header.file_size, self.pinned.file_size
             )));
         }
+        Claim::of(&self.spec)
+            .check_table(&self.spec, header)
+            .map_err(|problem| Error::corrupt(&chunks.subject, problem))?;
         let head = self.check_head(&table)?;
         Ok(Some(Table {
             chunks: Arc::new(table),

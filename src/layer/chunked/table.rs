@@ -52,7 +52,7 @@ const MAX_HEAD_BYTES: u64 = 64 << 10;
 const MAX_TAIL_BYTES: u64 = 64 << 10;
 
 /// The stream around the chunks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Framing {
     /// One gzip member.
