@@ -12,21 +12,20 @@ use crate::limits;
 use crate::memory::effort::Effort;
 use crate::printable::printable_bytes;
 use crate::source::ReadAt;
-use crate::stream::{Expected, Packing, Plan, Seal, changed, lift, prove, read_out, unpack};
+use crate::stream::{Expected, Packing, Plan, changed, lift, prove, read_out, unpack};
 use crate::tar::{EntryKind, Members};
 
 /// How a layer's file is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub(crate) enum Packaging {
     /// The blob is the file.
-    Raw = 0,
+    Raw,
     /// A tar.
-    Tar = 1,
+    Tar,
     /// A tar, compressed with gzip.
-    Gzip = 2,
+    Gzip,
     /// A tar, compressed with zstd.
-    Zstd = 3,
+    Zstd,
 }
 
 impl Packaging {
@@ -371,15 +370,6 @@ impl Expected for OneFile {
             }
         }
         members.finish()
-    }
-
-    fn seal(&self) -> Seal {
-        let attr = &self.content.member.attr;
-        Seal {
-            kind: self.content.packaging as u8,
-            flag: attr.executable,
-            number: attr.mtime,
-        }
     }
 }
 

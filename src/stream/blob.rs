@@ -7,13 +7,16 @@ use bytes::Bytes;
 
 use super::advance::Advance;
 use super::expected::Expected;
-use super::facts::{Fact, Guess};
+use super::facts::{self, Fact, Guess, Proven};
 use super::index;
 use super::packing::Packing;
+use super::reader::{Digests, VerifiedBlocks};
 use super::spans::{Blocks, Spans, Tuning, distance};
 use crate::digest::Digest;
+use crate::error::Result;
 use crate::limits;
 use crate::memory::context::Context;
+use crate::memory::limiter::Term;
 use crate::memory::windows::Windows;
 use crate::source::ReadAt;
 
@@ -95,15 +98,33 @@ impl Blob {
         self.context.limiter.charge(bytes.len() as u64).hold(bytes)
     }
 
-    pub(super) fn load_index(&self) -> Option<(Fact, Blocks, Spans)> {
+    /// What an earlier run found out, if it kept that and the blob's first bytes are still what the
+    /// blob is taken for.
+    pub(super) fn load_index(&self) -> Option<(Fact, Digests, Spans)> {
         let dir = self.context.index_dir.as_deref()?;
-        match index::load(dir, &self.identity()) {
-            Ok(loaded) => loaded.map(|(blocks, spans)| (self.guess.kept_in_index(), blocks, spans)),
-            Err(problem) => {
-                self.complain("used", &problem);
-                None
-            }
-        }
+        let load = || {
+            let Some((blocks, spans)) = index::load(dir, &self.identity())? else {
+                return Ok(None);
+            };
+            let digests = Digests::complete(blocks);
+            let proven = self.look_again(&digests).map_err(|e| e.to_string())?;
+            Ok(Some((self.guess.confirmed(proven), digests, spans)))
+        };
+        load().unwrap_or_else(|problem: String| {
+            self.complain("used", &problem);
+            None
+        })
+    }
+
+    /// Has the first bytes compared with what the blob is taken for, as a pass has: an index says
+    /// nothing of them.
+    fn look_again(&self, digests: &Digests) -> Result<Proven> {
+        let block = digests.block_size().min(self.bytes.len());
+        let limiter = &self.context.limiter;
+        let _unit = limiter.take(block, Term::Short, &self.subject)?;
+        facts::prove_from_index(&VerifiedBlocks::of(self, digests), |first| {
+            self.expected.confirm(first)
+        })
     }
 
     /// Keeps what is known for later runs, where that is wanted and worth it.
@@ -135,7 +156,6 @@ impl Blob {
             digest: self.digest,
             size: self.bytes.len(),
             plan: *self.guess.unproven(),
-            seal: self.expected.seal(),
             tuning: self.tuning,
         }
     }

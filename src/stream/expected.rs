@@ -28,19 +28,4 @@ pub(crate) trait Expected: Send + Sync {
     /// # Errors
     /// When anything follows that should not.
     fn check_rest(&self, stream: &mut dyn Read) -> Result<()>;
-
-    /// What an index says of it.
-    fn seal(&self) -> Seal;
-}
-
-/// What an index that is kept of a stream must say of its content, besides where that lies. Compared,
-/// never interpreted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seal {
-    /// What kind of blob it is.
-    pub(crate) kind: u8,
-    /// Something to be compared,
-    pub(crate) flag: bool,
-    /// and more of it.
-    pub(crate) number: u64,
 }

@@ -6,8 +6,10 @@
 //! time. Nothing more rests on them than plans: how to decode, how far apart seek points are. Whoever
 //! answers a reader, be it with a byte, with the end of the file or with nothing else than that the
 //! file is empty, needs the fact, and that is had in one way: [`prove`] hashes the blob and has the
-//! bytes that it hashes looked at as they were looked at when the blob was opened. A difference is the
-//! error of the blob, for good: its attributes were given out, and cannot be taken back.
+//! bytes that it hashes looked at as they were looked at when the blob was opened. (Where an index of an
+//! earlier run knows the digests of the blob's blocks, [`prove_from_index`] looks at those that the first
+//! bytes are in: no comparison is left to the index.) A difference is the error of the blob, for good:
+//! its attributes were given out, and cannot be taken back.
 //!
 //! What would decide the tree itself is never a guess. A layer that holds a link, or a file of no
 //! bytes (which no kernel ever asks for), is proven before the model is open. A reader of layers whose
@@ -18,6 +20,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::packing::Packing;
+use super::reader::VerifiedBlocks;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::limits;
@@ -118,6 +121,18 @@ pub(crate) fn prove(
     confirmed.map(|()| Proven(()))
 }
 
+/// The same without a pass, where an index has the digests of all blocks of a blob that an earlier run
+/// proved: `confirm` is given its first bytes, each block of which is verified as it is read.
+///
+/// # Errors
+/// That of `confirm`, or of reading.
+pub(super) fn prove_from_index(
+    verified: &VerifiedBlocks<'_>,
+    confirm: impl FnOnce(&dyn ReadAt) -> Result<()>,
+) -> Result<Proven> {
+    confirm(verified).map(|()| Proven(()))
+}
+
 /// The error when a layer is not what it was taken for.
 pub(crate) fn changed(subject: &str) -> Error {
     Error::corrupt(
@@ -142,10 +157,6 @@ impl Guess {
         Fact(self.0)
     }
 
-    /// For an index that was kept for a blob of the manifest's digest, and says the same of it.
-    pub(super) fn kept_in_index(&self) -> Fact {
-        Fact(self.0)
-    }
 }
 
 impl Fact {

@@ -1,33 +1,35 @@
 //! What one pass over a layer found, kept in a file for the next run: `<algorithm>-<hex>.idx`.
 //!
-//! It is written only after the blob's digest was found to be the manifest's, with what that blob was
-//! proven to hold, and read only for a blob of that digest and size which is taken for the same, so it
-//! can save the pass and nothing else: every block that is read
-//! is still verified against it. It is as trustworthy as the directory it lies in, so one that
-//! another user owns or can write to is not used, nor is such a file, nor one that is damaged.
+//! It is written only after the blob's digest was found to be the manifest's, and read only for a blob
+//! of that digest and size, which is packed in the same way and has its file in the same place. What it
+//! vouches for is what takes the whole blob to find out: its digest, that nothing else is in it, and
+//! where it can be entered. What its first bytes say, of name, mode, time and packaging, it does not
+//! know: they are looked at again, in blocks that it has the digests of, since an index that a run for
+//! one archive kept is used for every other one that names the blob
+//! (`facts::prove_from_index`). Every block that is read is verified against
+//! it, so it can save the pass and nothing else. It is as trustworthy as the directory it lies in, so
+//! one that another user owns or can write to is not used, nor is such a file, nor one that is damaged.
 //!
 //! All integers are little-endian.
 //!
 //! ```text
-//!   0   8  magic "mociidx", version 2           then 32 for each block: its BLAKE3
-//!   8   1  kind of the layer (a seal's)         then 64 for each span:
-//!   9   1  1 when the file is executable           0  8  decompressed offset
+//!   0   8  magic "mociidx", version 3           then 32 for each block: its BLAKE3
+//!   8   1  0 not compressed, 1 gzip, 2 zstd     then 64 for each span:
+//!   9   1  zero                                    0  8  decompressed offset
 //!  10   2  length of the digest's text             8  8  gzip: bit of the blob; zstd: byte
 //!  12   4  zero                                   16  8  checkpoint: offset in this file
 //!  16 136  the blob's digest as text, zeros       24  4  its length
 //! 152   8  size of the blob                       28  1  0 gzip's start, 1 gzip, 2 zstd frame
 //! 160   8  size of the file                       29  3  zero
 //! 168   8  its offset in the decompressed layer   32 32  BLAKE3 of the checkpoint
-//! 176   8  its modification time                then the checkpoints
-//! 184   8  size of a block                      then the SHA-256 of all before it
-//! 192   8  number of spans
+//! 176   8  size of a block                      then the checkpoints
+//! 184   8  number of spans                      then the SHA-256 of all before it
 //! ```
 
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::expected::Seal;
 use super::facts::Plan;
 use super::index_dir::{IndexDir, Problem, index_name};
 use super::packing::Packing;
@@ -37,8 +39,8 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::files::calls;
 use crate::limits;
 
-const MAGIC: &[u8; 8] = b"mociidx\x02";
-const HEADER: usize = 200;
+const MAGIC: &[u8; 8] = b"mociidx\x03";
+const HEADER: usize = 192;
 const DIGEST_TEXT: usize = 136;
 const BLOCK_ROW: usize = 32;
 const SPAN_ROW: usize = 64;
@@ -51,7 +53,6 @@ pub(super) struct Identity {
     pub(super) digest: Digest,
     pub(super) size: u64,
     pub(super) plan: Plan,
-    pub(super) seal: Seal,
     pub(super) tuning: Tuning,
 }
 
@@ -63,8 +64,7 @@ impl Identity {
     fn header(&self, spans: usize) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         let digest = self.digest.to_string();
-        out.push(self.seal.kind);
-        out.push(u8::from(self.seal.flag));
+        out.extend_from_slice(&[self.plan.packing as u8, 0]);
         out.extend_from_slice(&(digest.len() as u16).to_le_bytes());
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(digest.as_bytes());
@@ -73,7 +73,6 @@ impl Identity {
             self.size,
             self.plan.content(),
             self.plan.start,
-            self.seal.number,
             self.block_size(),
             spans as u64,
         ] {
@@ -101,7 +100,7 @@ pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<(Blocks, Sp
     let mut header = [0; HEADER];
     calls::read_exact(&file, &mut header).map_err(text)?;
     hasher.update(&header);
-    let spans = read_u64(&header, 192).ok_or("it is truncated")?;
+    let spans = read_u64(&header, 184).ok_or("it is truncated")?;
     if header != *identity.header(spans as usize) {
         return Err("it is about another layer, or of another version".into());
     }

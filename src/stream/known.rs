@@ -38,7 +38,7 @@ use super::facts::{Fact, Plan};
 use super::frontier::{Frontier, Mark, Obstacle, Order, State, Unstored};
 use super::packing::lift;
 use super::reader::{Digests, Fetched};
-use super::spans::{Blocks, Entry, Span, Spans, missing};
+use super::spans::{Entry, Span, Spans, missing};
 use crate::codec::gzip::{Gunzip, Member};
 use crate::codec::inflate::{SLOP, WINDOW};
 use crate::codec::seek::Checkpoint;
@@ -79,11 +79,11 @@ impl Unstored {
 
 impl Known {
     /// All that there is to know.
-    pub(super) fn complete(number: u32, fact: Fact, blocks: Blocks, spans: Spans) -> Known {
+    pub(super) fn complete(number: u32, fact: Fact, digests: Digests, spans: Spans) -> Known {
         Known {
             number,
             fact: OnceLock::from(fact),
-            digests: Digests::complete(blocks),
+            digests,
             frontier: Frontier::complete(spans),
         }
     }

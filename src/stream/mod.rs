@@ -26,7 +26,7 @@ mod tests;
 mod wait;
 
 pub(crate) use advance::Advance;
-pub(crate) use expected::{Expected, Seal};
+pub(crate) use expected::Expected;
 pub(crate) use facts::{Plan, changed, prove};
 pub(crate) use on_demand::{Stream, Taken};
 pub(crate) use packing::{Packing, lift, read_out, unpack};

@@ -30,7 +30,7 @@ use super::facts::{Fact, Guess, Plan};
 use super::known::Known;
 use super::packing::Packing;
 use super::pass::{Listener, Pass};
-use super::reader::VerifiedReader;
+use super::reader::{Digests, VerifiedReader};
 use super::spans::{Tuning, missing};
 use super::wait::{Wait, Within};
 use crate::codec::inflate::{SLOP, WINDOW};
@@ -263,12 +263,12 @@ impl Stream {
             if self.known_by_now().is_some() {
                 return Ok(true);
             }
-            let Some((fact, blocks, spans)) = self.blob.load_index() else {
+            let Some((fact, digests, spans)) = self.blob.load_index() else {
                 self.forgotten.store(true, Ordering::Relaxed);
                 return Ok(false);
             };
             let number = self.blob.context.next_layer();
-            let known = Arc::new(Known::complete(number, fact, blocks, spans));
+            let known = Arc::new(Known::complete(number, fact, digests, spans));
             self.remember(Ok(known)).map(|_| true)
         };
         self.recalling.run((), recall).0
@@ -278,9 +278,9 @@ impl Stream {
         let blob = &self.blob;
         let number = blob.context.next_layer();
         if !self.forgotten.load(Ordering::Relaxed)
-            && let Some((fact, blocks, spans)) = blob.load_index()
+            && let Some((fact, digests, spans)) = blob.load_index()
         {
-            return Ok(Arc::new(Known::complete(number, fact, blocks, spans)));
+            return Ok(Arc::new(Known::complete(number, fact, digests, spans)));
         }
         if !blob.has_frontier() {
             return self.pass(&mut ());
@@ -332,7 +332,7 @@ impl Stream {
         let known = Arc::new(Known::complete(
             number,
             passed.fact,
-            passed.blocks,
+            Digests::complete(passed.blocks),
             passed.spans,
         ));
         if let Some(whole) = passed.whole {

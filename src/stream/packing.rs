@@ -10,13 +10,14 @@ use crate::error::{Error, Result};
 
 /// What has to be done to a blob to get its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Packing {
     /// Nothing: the blob is the stream.
-    Plain,
+    Plain = 0,
     /// It is compressed with gzip.
-    Gzip,
+    Gzip = 1,
     /// It is compressed with zstd.
-    Zstd,
+    Zstd = 2,
 }
 
 impl Packing {

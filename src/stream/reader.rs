@@ -6,9 +6,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{Builder, Scope};
 
 use super::blob::Blob;
+use super::packing::lift;
 use super::spans::Blocks;
 use crate::error::{Error, Result};
 use crate::memory::context::Stats;
+use crate::source::ReadAt;
 
 /// The digests of a blob's blocks: all of them, or those that a hash under way has passed.
 pub(super) struct Digests {
@@ -142,6 +144,14 @@ impl<'a> VerifiedReader<'a> {
             start: 0,
         }
     }
+
+    /// Reads on from byte `at`; the block that is there is kept.
+    fn go_to(&mut self, at: u64) {
+        self.at = at;
+        if at < self.start {
+            self.block.clear();
+        }
+    }
 }
 
 impl Read for VerifiedReader<'_> {
@@ -161,6 +171,31 @@ impl Read for VerifiedReader<'_> {
         let n = rest.read(buf)?;
         self.at += n as u64;
         Ok(n)
+    }
+}
+
+/// The blob at any offset, for who reads a little of it: holds one block.
+pub(super) struct VerifiedBlocks<'a>(Mutex<VerifiedReader<'a>>);
+
+impl<'a> VerifiedBlocks<'a> {
+    /// Of a blob whose digests are complete.
+    pub(super) fn of(blob: &'a Blob, digests: &'a Digests) -> VerifiedBlocks<'a> {
+        VerifiedBlocks(Mutex::new(VerifiedReader::new(blob, digests, 0)))
+    }
+}
+
+impl ReadAt for VerifiedBlocks<'_> {
+    fn len(&self) -> u64 {
+        let reader = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.blob.bytes.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        // A block that could not be read is left empty, and is read anew.
+        let mut reader = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.go_to(offset);
+        let read = reader.read_exact(buf);
+        read.map_err(|error| lift(error, &reader.blob.subject))
     }
 }
 
