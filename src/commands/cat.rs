@@ -29,17 +29,18 @@ pub(crate) fn run(args: &CatArgs) -> anyhow::Result<ExitCode> {
     let stdout = stdout.as_fd().try_clone_to_owned().context(cannot_write)?;
     let mut stdout = File::from(stdout);
     for file in files {
+        // An empty file is something that can be damaged, too.
+        let size = model.facts(file.inode)?.size;
         let mut offset = 0;
         loop {
-            // An empty file is something that can be damaged, too.
             let bytes = model.read_at(file.inode, offset, READ_BYTES)?;
             stdout.write_all(&bytes).context(cannot_write)?;
             offset += bytes.len() as u64;
-            if offset >= file.size {
+            if offset >= size {
                 break;
             }
             if bytes.is_empty() {
-                let problem = format!("ends at byte {offset}, its size is {}", file.size);
+                let problem = format!("ends at byte {offset}, its size is {size}");
                 return Err(Error::corrupt(&file.path, problem).into());
             }
         }

@@ -100,13 +100,13 @@ fn entry(model: &Model, file: &FileInfo, layer: Option<&Descriptor>) -> Value {
     let stated = &file.parts.first().stated;
     json!({
         "path": file.path.as_str(),
-        "size": file.size,
+        "size": file.shown_size,
         "digest": file.digest,
         "executable": executable(model, file),
         "layer": layer,
         "compression": compression(&stated.media_type),
         "seekable": stated.chunks.is_some(),
-        "ratio": ratio(stated.size, file.size),
+        "ratio": ratio(stated.size, file.shown_size),
     })
 }
 

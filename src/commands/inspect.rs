@@ -84,7 +84,7 @@ fn listing(model: &Model, manifest: &OciManifest, columns: Option<usize>) -> Str
     let files: Vec<&FileInfo> = model.files().collect();
     let row = |file: &FileInfo, digest: String| Row {
         path: file.path.to_string(),
-        size: output::original_kilobytes(file.size),
+        size: output::original_kilobytes(file.shown_size),
         digest,
     };
     if files.len() == layers.len() {

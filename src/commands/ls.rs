@@ -132,7 +132,7 @@ fn fields(model: &Model, entry: &Entry) -> Value {
             NodeKind::Directory => "directory",
             NodeKind::File => "file",
         },
-        "size": file.map(|file| file.size),
+        "size": file.map(|file| file.shown_size),
         "executable": file.is_some_and(|file| document::executable(model, file)),
         "time": time_of(&entry.attr),
         "digest": file.and_then(|file| file.digest),

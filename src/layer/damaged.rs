@@ -11,12 +11,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::file_digests::FileDigests;
-use super::reader::{FileReader, LayerSpec};
+use super::reader::{FileAttr, FileReader, LayerSpec};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::effort::Effort;
 use crate::memory::shared_work::Helpers;
 use crate::source::ReadAt;
+use crate::stream::Proven;
 
 /// Bytes that are hashed at a time.
 const PIECE: usize = 1 << 20;
@@ -84,9 +85,12 @@ fn hash(blob: &dyn ReadAt, algorithm: Algorithm) -> Result<Digest> {
 }
 
 impl FileReader for DamagedFile {
-    /// Nobody knows the file's size; one of 0 would read as an empty file, without an error.
-    fn size(&self) -> u64 {
-        self.blob.len().max(1)
+    fn shown_size(&self) -> u64 {
+        FileAttr::of_damaged(self.blob.len()).size
+    }
+
+    fn proof(&self) -> Option<Result<Proven>> {
+        Some(Err(self.error.clone()))
     }
 
     fn read_at(&self, _offset: u64, _len: usize) -> Result<Bytes> {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::file_digests::{FileDigests, FileHasher};
 use super::members::{self, Content, OneFile, Opening, Packaging};
-use super::reader::{FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
+use super::reader::{Attributes, FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};
 use crate::memory::context::Context;
@@ -23,7 +23,7 @@ use crate::memory::effort::Effort;
 use crate::memory::shared_work::Helpers;
 use crate::oci::media_type;
 use crate::source::ReadAt;
-use crate::stream::{Listener, Stream, Taken, Tuning, Wait, Within};
+use crate::stream::{Guess, Listener, Proven, Stream, Taken, Tuning, Wait, Within};
 
 /// Looks at a layer without a chunk table: reads at most its first kilobytes, and the whole of a
 /// layer that holds a link, which is the inner error.
@@ -55,7 +55,7 @@ pub fn open_in_miniature(
     let looked = ForeignFile::look(blob, spec.clone(), context, Tuning::MINIATURE)?;
     Ok(match looked {
         Ok(file) => {
-            let attr = file.attr_of(&spec)?;
+            let attr = Attributes::Guessed(file.attr_of(&spec)?);
             Opened::File(Arc::new(file), attr)
         }
         Err(target) => Opened::Link(target),
@@ -101,6 +101,7 @@ impl ForeignFile {
             Opening::Link(target) => return Ok(Err(target)),
         };
         let digest = spec.stated.digest;
+        let content = Guess::of(content);
         let taken_for = Arc::new(OneFile {
             spec,
             subject: Arc::clone(&subject),
@@ -109,7 +110,7 @@ impl ForeignFile {
         let taken = Taken {
             digest,
             subject: Arc::clone(&subject),
-            plan: content.plan(),
+            plan: content.map(|content| content.plan()),
             expected: Arc::<OneFile>::clone(&taken_for),
         };
         let file = ForeignFile {
@@ -127,7 +128,7 @@ impl ForeignFile {
             return None;
         }
         let said = media_type::compression(&spec.stated.media_type);
-        match (self.taken_for.content.packaging, said) {
+        match (self.taken_for.content.unproven().packaging, said) {
             (Packaging::Tar, None)
             | (Packaging::Gzip, Some("gzip"))
             | (Packaging::Zstd, Some("zstd")) => None,
@@ -140,12 +141,13 @@ impl ForeignFile {
 
     /// Where byte `offset` of the file is in the stream.
     fn place(&self, offset: u64) -> u64 {
-        self.taken_for.content.member.start.saturating_add(offset)
+        let taken_for = self.taken_for.content.unproven();
+        taken_for.member.start.saturating_add(offset)
     }
 
     /// Nobody reads an empty file: that it is one is verified when it is opened, or never.
     fn prove_if_empty(&self, opening: &Effort) -> Result<()> {
-        if self.taken_for.content.member.attr.size > 0 {
+        if self.shown_size() > 0 {
             return Ok(());
         }
         let bytes = self.taken_for.spec.stated.size;
@@ -163,8 +165,8 @@ impl ForeignFile {
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) or
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when it states what the layer's header does
     /// not.
-    pub(crate) fn attr_of(&self, spec: &LayerSpec) -> Result<FileAttr> {
-        let Content { packaging, member } = self.taken_for.content;
+    pub(crate) fn attr_of(&self, spec: &LayerSpec) -> Result<Guess<FileAttr>> {
+        let Content { packaging, member } = *self.taken_for.content.unproven();
         self.check_name(spec.path.file_name())?;
         let differs = |found: String, stated: String| {
             Err(Error::corrupt(
@@ -187,19 +189,20 @@ impl ForeignFile {
             }
             _ => {}
         }
-        Ok(match packaging {
+        Ok(self.taken_for.content.map(|content| match packaging {
             Packaging::Raw => FileAttr {
                 // A raw layer has no header that could say so.
                 executable: spec.stated.executable == Some(true),
-                ..member.attr
+                ..content.member.attr
             },
-            _ => member.attr,
-        })
+            _ => content.member.attr,
+        }))
     }
 
     fn check_name(&self, name: &str) -> Result<()> {
         let found = self.taken_for.spec.path.file_name();
-        if self.taken_for.content.packaging == Packaging::Raw || found == name {
+        let raw = self.taken_for.content.unproven().packaging == Packaging::Raw;
+        if raw || found == name {
             return Ok(());
         }
         Err(Error::malformed(
@@ -217,13 +220,17 @@ impl ForeignFile {
     }
 
     pub(crate) fn content(&self) -> &Content {
-        &self.taken_for.content
+        self.taken_for.content.unproven()
     }
 }
 
 impl FileReader for ForeignFile {
-    fn size(&self) -> u64 {
-        self.taken_for.content.member.attr.size
+    fn shown_size(&self) -> u64 {
+        self.taken_for.content.unproven().member.attr.size
+    }
+
+    fn proof(&self) -> Option<Result<Proven>> {
+        self.stream.proof()
     }
 
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
@@ -244,7 +251,7 @@ impl FileReader for ForeignFile {
 
     fn confirm(&self, name: &str, executable: bool) -> Result<()> {
         self.check_name(name)?;
-        let Content { packaging, member } = self.taken_for.content;
+        let Content { packaging, member } = *self.taken_for.content.unproven();
         if packaging == Packaging::Raw || member.attr.executable == executable {
             return Ok(());
         }

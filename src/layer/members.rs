@@ -12,7 +12,7 @@ use crate::limits;
 use crate::memory::effort::Effort;
 use crate::printable::printable_bytes;
 use crate::source::ReadAt;
-use crate::stream::{Expected, Packing, Plan, changed, lift, prove, read_out, unpack};
+use crate::stream::{Expected, Guess, Packing, Plan, changed, lift, prove, read_out, unpack};
 use crate::tar::{EntryKind, Members};
 
 /// How a layer's file is packed.
@@ -325,20 +325,21 @@ pub(super) struct OneFile {
     pub(super) spec: LayerSpec,
     /// Names it in messages.
     pub(super) subject: Arc<str>,
-    pub(super) content: Content,
+    pub(super) content: Guess<Content>,
 }
 
 impl Expected for OneFile {
     fn confirm(&self, first: &dyn ReadAt) -> Result<()> {
         match look(first, &self.spec, &self.subject, &Effort::default()) {
-            Ok(Look::File(content)) if content == self.content => Ok(()),
+            Ok(Look::File(content)) if content == *self.content.unproven() => Ok(()),
             _ => Err(changed(&self.subject)),
         }
     }
 
     fn check(&self, stream: &mut dyn Read) -> Result<()> {
         let subject = &*self.subject;
-        if self.content.packaging == Packaging::Raw {
+        let taken_for = self.content.unproven();
+        if taken_for.packaging == Packaging::Raw {
             return read_out(stream, subject);
         }
         let mut buffer = vec![0; 256 << 10];
@@ -355,7 +356,7 @@ impl Expected for OneFile {
         }
         members.finish()?;
         match found {
-            Some(member) if member == self.content.member => Ok(()),
+            Some(member) if member == taken_for.member => Ok(()),
             Some(_) => Err(changed(subject)),
             None => Err(no_file(subject)),
         }
@@ -363,7 +364,7 @@ impl Expected for OneFile {
 
     fn check_rest(&self, stream: &mut dyn Read) -> Result<()> {
         let subject = &*self.subject;
-        let mut members = Members::behind_data(stream, self.content.plan().end, subject);
+        let mut members = Members::behind_data(stream, self.content.unproven().plan().end, subject);
         while let Some(entry) = members.next_member()? {
             if accept(&entry, &self.spec, subject)?.is_some() {
                 return Err(several(subject));

@@ -16,4 +16,4 @@ mod reader;
 pub use chunked::{table, wrap};
 pub use file_digests::FileDigests;
 pub use open_layer::{LayerKey, OpenLayer, open};
-pub use reader::{FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
+pub use reader::{Attributes, FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};

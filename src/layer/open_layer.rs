@@ -10,11 +10,12 @@ use super::chunked::claim::Claim;
 use super::chunked::file::{ChunkedFile, Pinned};
 use super::damaged::{self, DamagedFile};
 use super::foreign::{self, ForeignFile};
-use super::reader::{FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
+use super::reader::{Attributes, FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::memory::context::Context;
 use crate::source::ReadAt;
+use crate::stream::Guess;
 
 /// Opens a layer for the one file that names it: see [`OpenLayer`].
 ///
@@ -123,11 +124,11 @@ impl OpenLayer {
     /// As [`open`](OpenLayer::open), when the descriptor and the layer's header disagree.
     pub fn entry(&self, spec: &LayerSpec) -> Result<Opened> {
         match &self.content {
-            Content::Chunked(file) => match file.attr_of(spec) {
+            Content::Chunked(file) => match file.attr_of(spec).map(Attributes::Stated) {
                 Ok(attr) => Ok(Opened::File(Arc::clone(file) as Arc<dyn FileReader>, attr)),
                 Err(error) => self.blame(spec, error),
             },
-            Content::Foreign(file) => match file.attr_of(spec) {
+            Content::Foreign(file) => match file.attr_of(spec).map(Attributes::Guessed) {
                 Ok(attr) => Ok(Opened::File(Arc::clone(file) as Arc<dyn FileReader>, attr)),
                 Err(error) => self.blame(spec, error),
             },
@@ -167,11 +168,8 @@ impl OpenLayer {
                 self.damaged.get_or_init(|| Arc::new(file))
             }
         };
-        let attr = FileAttr {
-            size: file.size(),
-            executable: false,
-            mtime: 0,
-        };
+        let attr = FileAttr::of_damaged(self.blob.len());
+        let attr = Attributes::Guessed(Guess::of(attr));
         Ok(Opened::File(Arc::clone(file) as Arc<dyn FileReader>, attr))
     }
 }

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::memory::shared_work::Helpers;
 use crate::oci::Stated;
 use crate::source::ReadAt;
-use crate::stream::{Wait, Within};
+use crate::stream::{Guess, Proven, Wait, Within};
 
 /// What the manifest says about one layer and the file in it.
 #[derive(Clone)]
@@ -39,8 +39,14 @@ pub enum Reading {
 
 /// One file, readable at any offset.
 pub trait FileReader: Send + Sync {
-    /// Size of the file, in bytes.
-    fn size(&self) -> u64;
+    /// Size of the file, in bytes, as it is shown: a guess until its layer is proven.
+    fn shown_size(&self) -> u64;
+
+    /// What has become of proving what the layer's first bytes said; `None` while nobody has tried.
+    /// Asked of layers whose attributes are [`Attributes::Guessed`].
+    fn proof(&self) -> Option<Result<Proven>> {
+        None
+    }
 
     /// The bytes from `offset`: `len` of them, fewer only at the end of the file. Never unverified.
     ///
@@ -102,7 +108,7 @@ pub trait FileReader: Send + Sync {
 /// What a layer holds.
 pub enum Opened {
     /// A file.
-    File(Arc<dyn FileReader>, FileAttr),
+    File(Arc<dyn FileReader>, Attributes),
     /// A link, in a layer that was verified as a whole.
     Link(LinkTarget),
 }
@@ -115,6 +121,37 @@ pub struct LinkTarget {
     /// True for a symbolic link, whose target counts from the directory it is in; that of a hard
     /// link counts from the root of the model.
     pub symbolic: bool,
+}
+
+/// The attributes of a layer's file, as far as they are known when it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attributes {
+    /// The manifest states them, and the chunk table is compared with them.
+    Stated(FileAttr),
+    /// The layer's first bytes say so, as they were read: see [`Guess`].
+    Guessed(Guess<FileAttr>),
+}
+
+impl Attributes {
+    /// What a directory shows of a file that nobody has opened: a guess, maybe.
+    pub fn shown(&self) -> &FileAttr {
+        match self {
+            Attributes::Stated(attr) => attr,
+            Attributes::Guessed(guess) => guess.unproven(),
+        }
+    }
+}
+
+impl FileAttr {
+    /// Of a file of which nothing is known but that its layer, of so many bytes, is damaged. One of no
+    /// bytes would read as an empty file, without an error.
+    pub(crate) fn of_damaged(layer_bytes: u64) -> FileAttr {
+        FileAttr {
+            size: layer_bytes.max(1),
+            executable: false,
+            mtime: 0,
+        }
+    }
 }
 
 /// Attributes of a layer's file.

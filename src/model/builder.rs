@@ -116,19 +116,19 @@ pub(super) fn link(
         let (Some(found), Some(held)) = (opened.get(source), entries.get(source)) else {
             continue;
         };
-        let Opened::File(reader, attr) = &found.opened else {
+        let Opened::File(reader, attributes) = &found.opened else {
             continue; // `follow` gives numbers of files
         };
         files.push(File {
             info: FileInfo {
                 inode: Inode::ROOT, // until the tree is built
                 path: entry.path.clone(),
-                size: attr.size,
+                shown_size: attributes.shown().size,
                 parts: entry.parts.clone(),
                 // What a layer states of its file is about all of it.
                 digest: held.parts.only().and_then(|part| part.stated.file_digest),
             },
-            attr: *attr,
+            attributes: *attributes,
             reader: Arc::clone(reader),
             link_to: (source != number).then(|| Box::new(held.path.clone())),
             unconfirmed: found.unconfirmed.then(|| held.path.file_name().into()),

@@ -9,7 +9,7 @@ use super::node::Inode;
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::Result;
-use crate::layer::{FileAttr, FileReader};
+use crate::layer::{Attributes, FileAttr, FileReader};
 use crate::systems::Parts;
 
 /// One file of a model: what the manifest says about it.
@@ -19,8 +19,9 @@ pub struct FileInfo {
     pub inode: Inode,
     /// Its path.
     pub path: EntryPath,
-    /// Size in bytes.
-    pub size: u64,
+    /// Size in bytes, as it is shown: where a layer's first bytes say it, a guess until somebody opens the
+    /// file ([`Model::facts`](super::Model::facts)).
+    pub shown_size: u64,
     /// The layers that hold it.
     pub parts: Parts,
     /// SHA-256 of the file where the manifest states it (`io.modeloci.file.digest`).
@@ -34,10 +35,23 @@ impl FileInfo {
     }
 }
 
+/// What a file is: its layer's own bytes say so, and are proven; or the manifest states it, and the chunk
+/// table is compared with that before a byte is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Size in bytes.
+    pub size: u64,
+    /// True when it may be run.
+    pub executable: bool,
+    /// The time that the archive itself states of it, since the epoch: in its layer, or else in the
+    /// manifest.
+    pub time: Option<Duration>,
+}
+
 /// A file of an open model.
 pub(super) struct File {
     pub(super) info: FileInfo,
-    pub(super) attr: FileAttr,
+    pub(super) attributes: Attributes,
     /// Shared by all files whose descriptors name the same blob.
     pub(super) reader: Arc<dyn FileReader>,
     /// The base name that the layer's header must give the file, where the reader was opened for a
@@ -51,27 +65,49 @@ pub(super) struct File {
 }
 
 impl File {
-    /// The time that its layer states.
-    pub(super) fn stated_time(&self) -> Option<Duration> {
+    /// The attributes, when they are proven; why they never will be; `None` while nobody knows.
+    pub(super) fn proven(&self) -> Option<Result<FileAttr>> {
+        match &self.attributes {
+            Attributes::Stated(attr) => Some(Ok(*attr)),
+            Attributes::Guessed(guess) => {
+                let proof = self.reader.proof()?;
+                Some(proof.map(|proof| *guess.confirmed(proof).value()))
+            }
+        }
+    }
+
+    /// The attributes that a directory shows: facts, or guesses; of a file that was found damaged what
+    /// layers show that could not be opened, which is no guess of what was in them.
+    pub(super) fn shown(&self) -> FileAttr {
+        match self.proven() {
+            Some(Err(_)) => FileAttr::of_damaged(self.info.parts.first().stated.size),
+            Some(Ok(_)) | None => *self.attributes.shown(),
+        }
+    }
+
+    /// The time that its descriptor states, or else its layer, which has these attributes.
+    pub(super) fn time(&self, attr: &FileAttr) -> Option<Duration> {
         let metadata = self.info.parts.first().stated.metadata.as_ref();
         let stated = metadata
             .and_then(|metadata| metadata.mtime)
             .map(NonZeroU64::get);
-        let mtime = stated.unwrap_or(self.attr.mtime);
+        let mtime = stated.unwrap_or(attr.mtime);
         (mtime > 0).then(|| Duration::from_secs(mtime))
     }
 
-    /// Whether it is executable.
-    pub(super) fn executable(&self) -> bool {
+    /// Whether it is executable by its descriptor, or else by its layer, which has these attributes.
+    pub(super) fn executable(&self, attr: &FileAttr) -> bool {
         let metadata = self.info.parts.first().stated.metadata.as_ref();
         let stated = metadata.and_then(|metadata| metadata.executable);
-        stated.unwrap_or(self.attr.executable)
+        stated.unwrap_or(attr.executable)
     }
 
-    /// Checks what the descriptor says of the file, where its reader does not.
+    /// Checks what was shown of what the descriptor says of the file, where its reader does not.
     pub(super) fn confirmed(&self) -> Result<()> {
         match &self.unconfirmed {
-            Some(name) => self.reader.confirm(name, self.attr.executable),
+            Some(name) => self
+                .reader
+                .confirm(name, self.attributes.shown().executable),
             None => Ok(()),
         }
     }

@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,7 +36,7 @@ mod tree;
 pub mod verify;
 
 use file::File;
-pub use file::FileInfo;
+pub use file::{FileFacts, FileInfo};
 pub use node::{Attr, DirEntry, Inode, NodeKind};
 use opening::Opening;
 use resolve::{Documents, Resolved, Wanted};
@@ -137,6 +137,8 @@ pub struct Model {
     tree: Tree,
     /// In the order of their paths, as the tree numbers them.
     files: Vec<File>,
+    /// So many files at their beginning have attributes that are facts.
+    settled: AtomicUsize,
     context: Arc<Context>,
     total_bytes: u64,
     /// Bytes of memory that all this takes, as counted.
@@ -204,11 +206,11 @@ impl Model {
         let mut total_bytes = 0u64;
         for (number, file) in files.iter_mut().enumerate() {
             file.info.inode = tree.file_inode(number);
-            total_bytes = total_bytes.saturating_add(file.attr.size);
+            total_bytes = total_bytes.saturating_add(file.info.shown_size);
         }
         let time = resolved.created.or_else(|| source.time());
         let time = time.unwrap_or_default();
-        let stated = |file: &File| file.stated_time();
+        let stated = |file: &File| file.time(file.attributes.shown());
         let newest = match files.iter().any(|file| stated(file).is_some()) {
             true => tree.newest(|file| files.get(file).and_then(stated).unwrap_or(time)),
             false => Box::default(),
@@ -219,6 +221,7 @@ impl Model {
             memory: taken.saturating_add(tree.memory()),
             tree,
             files,
+            settled: AtomicUsize::new(0),
             context,
             total_bytes,
             time,
@@ -299,13 +302,13 @@ impl Model {
         self.files.get(self.tree.file_number(inode)?)
     }
 
-    /// The inode of a name in a directory.
+    /// The inode of a name in a directory, with its attributes as they are shown.
     pub fn lookup(&self, parent: Inode, name: &OsStr) -> Option<Attr> {
         // Every name of a model is UTF-8, so any other name is absent.
         self.attr(self.tree.lookup(parent, name.to_str()?)?)
     }
 
-    /// The inode of a path from the root (`""` is the root).
+    /// The inode of a path from the root (`""` is the root), with its attributes as they are shown.
     pub fn find(&self, path: &str) -> Option<Attr> {
         let mut inode = Inode::ROOT;
         for name in path.split('/').filter(|name| !name.is_empty()) {
@@ -314,33 +317,68 @@ impl Model {
         self.attr(inode)
     }
 
-    /// The attributes of an inode.
+    /// The attributes of an inode, as a directory shows them. Of a file in a layer without a chunk table
+    /// they are what the layer's first bytes said, which may be wrong until they are proven, and are shown no
+    /// longer once they were found wrong: who opens or restores a file asks for [`facts`](Model::facts).
     pub fn attr(&self, inode: Inode) -> Option<Attr> {
         if self.tree.is_directory(inode) {
             let number = self.tree.directory_number(inode);
             let newest = number.and_then(|number| self.newest.get(number));
-            let newest = newest.and_then(|file| self.files.get(*file as usize)?.stated_time());
+            let newest = newest.and_then(|file| {
+                let file = self.files.get(*file as usize)?;
+                file.time(file.attributes.shown())
+            });
             let time = newest.unwrap_or(self.time);
             let links = self.tree.links(inode);
             return Some(tree::directory_attr(inode, links, time));
         }
         let file = self.node(inode)?;
-        let attr = &file.attr;
+        let shown = &file.shown();
         Some(Attr {
             inode,
             kind: NodeKind::File,
-            size: attr.size,
-            mode: if file.executable() { 0o555 } else { 0o444 },
-            mtime: file.stated_time().unwrap_or(self.time),
+            size: shown.size,
+            mode: if file.executable(shown) { 0o555 } else { 0o444 },
+            mtime: file.time(shown).unwrap_or(self.time),
             links: 1,
         })
     }
 
-    /// The time that the archive itself states of a file, since the epoch: in its layer, or else in the
-    /// manifest.
-    pub fn stated_time(&self, inode: Inode) -> Option<Duration> {
-        let stated = self.node(inode)?.stated_time();
-        stated.or(self.resolved.created)
+    /// What a file is, once its layer's first bytes are proven to say so: a layer without a chunk table
+    /// is read for that, unless it was.
+    ///
+    /// # Errors
+    /// As [`read_at`](Model::read_at).
+    pub fn facts(&self, inode: Inode) -> Result<FileFacts> {
+        let file = self.regular(inode)?;
+        if file.proven().is_none() {
+            self.read(inode, 0, 0)?;
+        }
+        let unproven = || Error::corrupt(file.info.subject(), "was not verified");
+        let proven = file.proven().unwrap_or_else(|| Err(unproven()));
+        let attr = self.noted(file, proven)?;
+        Ok(FileFacts {
+            size: attr.size,
+            executable: file.executable(&attr),
+            time: file.time(&attr).or(self.resolved.created),
+        })
+    }
+
+    /// True when the attributes that [`attr`](Model::attr) shows are facts.
+    pub(crate) fn has_facts(&self, inode: Inode) -> bool {
+        // What directories are stands in the manifest.
+        let file = self.node(inode);
+        file.is_none_or(|file| matches!(file.proven(), Some(Ok(_))))
+    }
+
+    /// True when the attributes of all files are facts. Facts stay facts, so each is looked at once.
+    pub(crate) fn is_settled(&self) -> bool {
+        let known = self.settled.load(Ordering::Relaxed);
+        let rest = self.files.get(known..).unwrap_or_default();
+        let guess = |file: &File| !matches!(file.proven(), Some(Ok(_)));
+        let more = rest.iter().position(guess).unwrap_or(rest.len());
+        self.settled.fetch_max(known + more, Ordering::Relaxed);
+        more == rest.len()
     }
 
     /// The entries of a directory from `offset` (0, or an entry's `next_offset`), each exactly once
@@ -431,7 +469,7 @@ impl Model {
 
     fn was_read(&self, file: &File, bytes: &Bytes) {
         // A read behind the end decodes nothing.
-        if !bytes.is_empty() || file.attr.size == 0 {
+        if !bytes.is_empty() || file.info.shown_size == 0 {
             file.verified.store(true, Ordering::Relaxed);
         }
     }

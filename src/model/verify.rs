@@ -53,7 +53,7 @@ pub fn verify_files(
     jobs: usize,
     progress: Progress<'_>,
 ) -> Vec<LayerReport> {
-    let sizes = files.iter().map(|file| file.size);
+    let sizes = files.iter().map(|file| file.shown_size);
     let total = sizes.fold(0, u64::saturating_add);
     let Plan { first_of, layers } = Plan::of(model, &files);
     let next = AtomicUsize::new(0);
@@ -88,7 +88,7 @@ pub fn verify_files(
         LayerReport {
             path: file.path.clone(),
             parts: file.parts.clone(),
-            size: file.size,
+            size: file.shown_size,
             outcome: named.unwrap_or_else(|| Err(Error::corrupt(&file.path, "was not verified"))),
         }
     };
@@ -137,7 +137,7 @@ impl Plan {
             let Some(layer) = layers.get_mut(place) else {
                 continue;
             };
-            layer.bytes = layer.bytes.saturating_add(file.size);
+            layer.bytes = layer.bytes.saturating_add(file.shown_size);
             if let Some(algorithm) = file.digest.map(|digest| digest.algorithm())
                 && !layer.stated.contains(&algorithm)
             {
@@ -145,7 +145,7 @@ impl Plan {
             }
             first_of.push(layer.first);
         }
-        let size = |layer: &Layer| files.get(layer.first).map_or(0, |file| file.size);
+        let size = |layer: &Layer| files.get(layer.first).map_or(0, |file| file.shown_size);
         layers.sort_by_key(|layer| (std::cmp::Reverse(size(layer)), layer.first));
         Plan { first_of, layers }
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::advance::Advance;
 use super::expected::Expected;
-use super::facts::{self, Fact, Guess, Proven};
+use super::facts::{self, Fact, Guess, Plan, Proven};
 use super::index;
 use super::packing::Packing;
 use super::reader::{Digests, VerifiedBlocks};
@@ -37,7 +37,7 @@ pub(super) struct Blob {
     /// Names it in messages.
     pub(super) subject: Arc<str>,
     /// What it is taken for. Only plans are made with it,
-    pub(super) guess: Guess,
+    pub(super) guess: Guess<Plan>,
     /// and whether it is that is asked here.
     pub(super) expected: Arc<dyn Expected>,
     /// What its zstd decoders take.
@@ -100,7 +100,7 @@ impl Blob {
 
     /// What an earlier run found out, if it kept that and the blob's first bytes are still what the
     /// blob is taken for.
-    pub(super) fn load_index(&self) -> Option<(Fact, Digests, Spans)> {
+    pub(super) fn load_index(&self) -> Option<(Fact<Plan>, Digests, Spans)> {
         let dir = self.context.index_dir.as_deref()?;
         let load = || {
             let Some((blocks, spans)) = index::load(dir, &self.identity())? else {

@@ -3,8 +3,8 @@
 //!
 //! The tree of a model is built from guesses, because mounting must not cost the data: a blob's first
 //! kilobytes tell how it is packed, and where in its stream there is a file of which size, mode and
-//! time. Nothing more rests on them than plans: how to decode, how far apart seek points are. Whoever
-//! answers a reader, be it with a byte, with the end of the file or with nothing else than that the
+//! time. Nothing more rests on them than plans (how to decode, how far apart seek points are) and what
+//! a directory shows of a file that nobody has opened. Whoever opens a file, or answers a reader, be it with a byte, with the end of the file or with nothing else than that the
 //! file is empty, needs the fact, and that is had in one way: [`prove`] hashes the blob and has the
 //! bytes that it hashes looked at as they were looked at when the blob was opened. (Where an index of an
 //! earlier run knows the digests of the blob's blocks, [`prove_from_index`] looks at those that the first
@@ -12,9 +12,9 @@
 //! its attributes were given out, and cannot be taken back.
 //!
 //! What would decide the tree itself is never a guess. A layer that holds a link, or a file of no
-//! bytes (which no kernel ever asks for), is proven before the model is open. A reader of layers whose
-//! members are not named by the manifest belongs here too: it lists them from bytes that [`prove`] has
-//! seen, before the model is open, since their names are the tree.
+//! bytes (which no kernel ever asks for), is proven before the model is open. Names are those of the
+//! manifest: a layer whose file has none there is refused
+//! ([`System::entry`](crate::systems::System::entry)).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,16 +50,20 @@ impl Plan {
 }
 
 /// What bytes said that belong to no digest yet.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Guess(Plan);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guess<T>(T);
 
 /// What the bytes of the manifest's digest say.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Fact(Plan);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fact<T> {
+    value: T,
+    by: Proven,
+}
 
 /// The digest of a blob was found to be the manifest's, and its first bytes what they were when it was
 /// opened.
-pub(crate) struct Proven(());
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proven(());
 
 /// Reads a blob from its start to its end, and hands it to `each`; `confirm` is given its first bytes.
 ///
@@ -141,28 +145,38 @@ pub(crate) fn changed(subject: &str) -> Error {
     )
 }
 
-impl Guess {
+impl<T: Copy> Guess<T> {
     /// What a blob is taken for.
-    pub(super) fn of(plan: Plan) -> Guess {
-        Guess(plan)
+    pub(crate) fn of(value: T) -> Guess<T> {
+        Guess(value)
     }
 
-    /// What is probably so: to plan with, never to answer with.
-    pub(super) fn unproven(&self) -> &Plan {
+    /// What is probably so: to plan with, and to show to who has asked for nothing else yet; never to
+    /// answer with.
+    pub fn unproven(&self) -> &T {
         &self.0
     }
 
-    /// The fact, once the blob is proven.
-    pub(super) fn confirmed(&self, _: Proven) -> Fact {
-        Fact(self.0)
+    /// What follows from it, as far as it is so.
+    pub(crate) fn map<U: Copy>(self, follows: impl FnOnce(T) -> U) -> Guess<U> {
+        Guess(follows(self.0))
     }
 
+    /// The fact, once the blob that it was guessed of is proven.
+    pub(crate) fn confirmed(&self, by: Proven) -> Fact<T> {
+        Fact { value: self.0, by }
+    }
 }
 
-impl Fact {
+impl<T> Fact<T> {
     /// What is so.
-    pub(super) fn plan(&self) -> &Plan {
-        &self.0
+    pub fn value(&self) -> &T {
+        &self.value
+    }
+
+    /// Why it is so.
+    pub(super) fn proof(&self) -> Proven {
+        self.by
     }
 }
 

@@ -34,7 +34,7 @@ use std::thread::{self, Scope};
 use bytes::Bytes;
 
 use super::blob::Blob;
-use super::facts::{Fact, Plan};
+use super::facts::{Fact, Plan, Proven};
 use super::frontier::{Frontier, Mark, Obstacle, Order, State, Unstored};
 use super::packing::lift;
 use super::reader::{Digests, Fetched};
@@ -55,12 +55,12 @@ pub(super) struct Known {
     /// another.
     number: u32,
     /// What the layer holds, once its digest was found right.
-    fact: OnceLock<Fact>,
+    fact: OnceLock<Fact<Plan>>,
     pub(super) digests: Digests,
     pub(super) frontier: Frontier,
 }
 
-impl Proof for Fact {}
+impl Proof for Fact<Plan> {}
 
 impl Unstored {
     fn new(bit: u64, checkpoint: Checkpoint, blob: &Blob) -> Result<Unstored> {
@@ -79,7 +79,7 @@ impl Unstored {
 
 impl Known {
     /// All that there is to know.
-    pub(super) fn complete(number: u32, fact: Fact, digests: Digests, spans: Spans) -> Known {
+    pub(super) fn complete(number: u32, fact: Fact<Plan>, digests: Digests, spans: Spans) -> Known {
         Known {
             number,
             fact: OnceLock::from(fact),
@@ -133,12 +133,17 @@ impl Known {
     /// # Errors
     /// While that is not proven: nobody is given what is not known.
     pub(super) fn plan(&self, blob: &Blob) -> Result<&Plan> {
-        let fact = self.fact.get().map(Fact::plan);
+        let fact = self.fact.get().map(Fact::value);
         fact.ok_or_else(|| Error::corrupt(&blob.subject, "was not verified"))
     }
 
+    /// The proof, once there is one.
+    pub(super) fn proof(&self) -> Option<Proven> {
+        self.fact.get().map(Fact::proof)
+    }
+
     /// The digest of the blob was found right, and it holds what it was taken for.
-    pub(super) fn serve(&self, blob: &Blob, fact: Fact) {
+    pub(super) fn serve(&self, blob: &Blob, fact: Fact<Plan>) {
         let _ = self.fact.set(fact);
         self.digests.finish();
         self.frontier.lock().prove();

@@ -27,6 +27,7 @@ mod wait;
 
 pub(crate) use advance::Advance;
 pub(crate) use expected::Expected;
+pub use facts::{Fact, Guess, Proven};
 pub(crate) use facts::{Plan, changed, prove};
 pub(crate) use on_demand::{Stream, Taken};
 pub(crate) use packing::{Packing, lift, read_out, unpack};

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use super::advance::Advance;
 use super::blob::Blob;
 use super::expected::Expected;
-use super::facts::{Fact, Guess, Plan};
+use super::facts::{Fact, Guess, Plan, Proven};
 use super::known::Known;
 use super::packing::Packing;
 use super::pass::{Listener, Pass};
@@ -69,7 +69,7 @@ pub(crate) struct Taken {
     /// Names it in messages.
     pub(crate) subject: Arc<str>,
     /// How it is packed, and where its content is.
-    pub(crate) plan: Plan,
+    pub(crate) plan: Guess<Plan>,
     /// How that is compared with its bytes.
     pub(crate) expected: Arc<dyn Expected>,
 }
@@ -109,7 +109,7 @@ impl Stream {
             context,
             tuning,
             subject: taken.subject,
-            guess: Guess::of(taken.plan),
+            guess: taken.plan,
             expected: taken.expected,
             windows: Windows::default(),
         };
@@ -189,6 +189,14 @@ impl Stream {
     /// As [`read_at`](Stream::read_at).
     pub(crate) fn touch(&self) -> Result<()> {
         self.known().map(drop)
+    }
+
+    /// What has become of proving the blob by now; `None` while nobody has.
+    pub(crate) fn proof(&self) -> Option<Result<Proven>> {
+        match self.known_by_now()? {
+            Ok(known) => known.proof().map(Ok),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// A number that grows as long as what a read would wait for gets on: a count of bytes.
@@ -582,7 +590,7 @@ struct Hashing<'a> {
 
 impl Hashing<'_> {
     /// The hash is right: from here on, the layer is served.
-    fn done(self, fact: Fact) {
+    fn done(self, fact: Fact<Plan>) {
         self.known.serve(self.blob, fact);
         std::mem::forget(self);
     }

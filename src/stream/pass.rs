@@ -56,7 +56,7 @@ pub(super) struct Pass<'a>(pub(super) &'a Blob);
 
 /// What a pass found out: the layer is what the manifest says.
 pub(super) struct Passed {
-    pub(super) fact: Fact,
+    pub(super) fact: Fact<Plan>,
     pub(super) blocks: Blocks,
     pub(super) spans: Spans,
     /// The content, when it is small.
@@ -255,7 +255,7 @@ impl Pass<'_> {
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the blob is not what the manifest
     /// says, [`ErrorKind::Environment`](crate::ErrorKind::Environment) when it cannot be read.
-    pub(super) fn hash_blocks(&self, digests: &Digests, _turn: Hashing<'_>) -> Result<Fact> {
+    pub(super) fn hash_blocks(&self, digests: &Digests, _turn: Hashing<'_>) -> Result<Fact<Plan>> {
         let mut blocks = BlockHasher::new(digests.block_size());
         let fact = self.prove(|buffer| {
             blocks.update(buffer);
@@ -286,7 +286,7 @@ impl Pass<'_> {
     }
 
     /// Reads the blob, hands it to `each`, checks its digest, and what it was taken for.
-    fn prove(&self, each: impl FnMut(&Arc<Vec<u8>>)) -> Result<Fact> {
+    fn prove(&self, each: impl FnMut(&Arc<Vec<u8>>)) -> Result<Fact<Plan>> {
         let confirm = |first: &dyn ReadAt| self.0.expected.confirm(first);
         let proven = facts::prove(
             &*self.0.bytes,
@@ -362,7 +362,7 @@ impl<R: Read> Read for Overheard<'_, R> {
 }
 
 /// What hashing the blob has shown.
-type HashedBlocks = (Fact, Option<Blocks>);
+type HashedBlocks = (Fact<Plan>, Option<Blocks>);
 
 /// Where the blob comes from.
 enum Feed<'a> {

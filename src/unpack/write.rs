@@ -11,7 +11,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
 
 use rustix::fs::{Timespec, Timestamps};
 
@@ -19,7 +18,7 @@ use super::{UnpackOptions, Unpacked};
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::files::{beneath, calls, faults};
-use crate::model::{FileInfo, Model, verify};
+use crate::model::{FileFacts, FileInfo, Model, verify};
 use crate::printable::printable_path;
 use crate::work::Progress;
 
@@ -33,9 +32,6 @@ const SYNC_EACH: usize = 256;
 /// One file to write.
 struct Target<'a> {
     info: &'a FileInfo,
-    executable: bool,
-    /// As the archive states it.
-    mtime: Option<Duration>,
     /// Open from the first range to the last.
     file: Mutex<Option<Arc<File>>>,
     /// Ranges not written yet.
@@ -78,21 +74,16 @@ impl<'a> Writer<'a> {
         let mut directories = BTreeSet::new();
         let mut total = 0u64;
         for info in files {
-            let attr = model
-                .attr(info.inode)
-                .ok_or_else(|| Error::not_found(&info.path, "has no attributes"))?;
             let path = info.path.as_str();
             directories.extend(
                 path.match_indices('/')
                     .filter_map(|(end, _)| path.get(..end)),
             );
-            total = total.saturating_add(info.size);
+            total = total.saturating_add(info.shown_size);
             targets.push(Target {
                 info,
-                executable: attr.mode & 0o111 != 0,
-                mtime: model.stated_time(info.inode),
                 file: Mutex::new(None),
-                left: AtomicU64::new(info.size.div_ceil(RANGE_BYTES).max(1)),
+                left: AtomicU64::new(info.shown_size.div_ceil(RANGE_BYTES).max(1)),
             });
         }
         Ok(Writer {
@@ -185,7 +176,7 @@ impl<'a> Writer<'a> {
         let target = self.targets.get(cursor.target)?;
         let offset = cursor.offset;
         cursor.offset = offset.saturating_add(RANGE_BYTES);
-        if cursor.offset >= target.info.size {
+        if cursor.offset >= target.info.shown_size {
             *cursor = Cursor {
                 target: cursor.target + 1,
                 offset: 0,
@@ -196,16 +187,17 @@ impl<'a> Writer<'a> {
 
     fn write(&self, target: &Target<'_>, start: u64) -> Result<()> {
         let info = target.info;
-        let file = self.open(target)?;
-        let end = info.size.min(start.saturating_add(RANGE_BYTES));
+        // Nothing is restored from a layer that was not verified, and an empty file is something.
+        let facts = self.model.facts(info.inode)?;
+        let file = self.open(target, facts.executable)?;
+        let end = facts.size.min(start.saturating_add(RANGE_BYTES));
         // A file of one range is hashed on the way: a second check that costs no second read.
         // Larger files rest on the digests of their chunks.
         let mut hasher = info
             .digest
-            .filter(|_| start == 0 && end == info.size)
+            .filter(|_| start == 0 && end == facts.size)
             .map(|digest| (digest, Hasher::new(digest.algorithm())));
         if end == start {
-            // Nothing is restored from a layer that was not verified, and an empty file is something.
             self.model.read_at(info.inode, start, 0)?;
         }
         let mut offset = start;
@@ -221,7 +213,7 @@ impl<'a> Writer<'a> {
                     format!(
                         "ends at byte {}, its size is stated as {}",
                         offset.saturating_add(bytes.len() as u64),
-                        info.size
+                        facts.size
                     ),
                 ));
             }
@@ -244,36 +236,36 @@ impl<'a> Writer<'a> {
             }
         }
         if target.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.finish(target, &file)?;
+            self.finish(target, &facts, &file)?;
         }
         Ok(())
     }
 
-    fn open(&self, target: &Target<'_>) -> Result<Arc<File>> {
+    fn open(&self, target: &Target<'_>, executable: bool) -> Result<Arc<File>> {
         let mut slot = lock(&target.file);
         if let Some(file) = &*slot {
             return Ok(Arc::clone(file));
         }
-        let file = beneath::create_file(self.root, &target.info.path, target.executable)
+        let file = beneath::create_file(self.root, &target.info.path, executable)
             .map_err(|e| self.io("create", target.info.path.as_str(), e.into()))?;
         Ok(Arc::clone(slot.insert(Arc::new(file))))
     }
 
     /// The last range of a file was written.
-    fn finish(&self, target: &Target<'_>, file: &File) -> Result<()> {
+    fn finish(&self, target: &Target<'_>, facts: &FileFacts, file: &File) -> Result<()> {
         let path = target.info.path.as_str();
         let stat = calls::fstat(file).map_err(|e| self.io("stat", path, e.into()))?;
         let size = stat.st_size;
-        if u64::try_from(size) != Ok(target.info.size) {
+        if u64::try_from(size) != Ok(facts.size) {
             return Err(Error::refused(
                 printable_path(&self.output.join(path)),
                 format!(
                     "has {size} bytes instead of {}; something else wrote it",
-                    target.info.size
+                    facts.size
                 ),
             ));
         }
-        if let Some(mtime) = target.mtime
+        if let Some(mtime) = facts.time
             && let Ok(tv_sec) = i64::try_from(mtime.as_secs())
         {
             let time = Timespec {

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use modeloci::{Digest, ErrorKind, Model, Result};
 
 use crate::compressed::{stored_gzip, stored_zstd};
 use crate::forge::{Header, Layout, Tar, gzip, layer, noise};
-use crate::mounted::Mounted;
+use crate::mounted::{Mounted, mapped};
 use crate::sandbox::Sandbox;
 
 const NAME: &str = "f.bin";
@@ -255,9 +256,7 @@ fn shown(model: &Model) -> Truth {
     Truth {
         data: vec![0; attr.size.min(1 << 24) as usize],
         executable: attr.mode & 0o111 != 0,
-        mtime: model
-            .stated_time(attr.inode)
-            .map_or(0, |time| time.as_secs()),
+        mtime: attr.mtime.as_secs(),
     }
 }
 
@@ -632,30 +631,68 @@ impl Collection {
     }
 }
 
-/// A read through the kernel: exact beside exact attributes, or EIO.
-fn exact_or_eio(path: &Path, truth: &Truth, what: &str) -> bool {
-    let metadata = fs::metadata(path).unwrap();
-    assert!(
-        metadata.len() > 0 || truth.data.is_empty(),
-        "{what}: an empty file"
-    );
-    let exact = metadata.len() == truth.data.len() as u64
-        && (metadata.mode() & 0o111 != 0) == truth.executable
-        && (truth.mtime == 0 || metadata.mtime() as u64 == truth.mtime);
-    let eio = |error: &std::io::Error| assert_eq!(error.raw_os_error(), Some(5), "{what}: {error}");
-    match fs::read(path) {
-        Ok(bytes) => {
-            assert!(exact && bytes == truth.data, "{what}");
+/// A file through the kernel: it opens, and all that is asked of it is exact; or it does not, and then
+/// nothing is shown of it any more.
+fn exact_or_eio(path: &Path, sample: &Sample, what: &str) -> bool {
+    let truth = &sample.truth;
+    // A guess, or known to be wrong.
+    let shown = fs::metadata(path).unwrap();
+    assert!(shown.len() > 0 || truth.data.is_empty(), "{what}: empty");
+    match fs::File::open(path) {
+        Ok(file) => {
+            exact_when_open(&file, truth, what);
+            let shown = fs::metadata(path).unwrap();
+            assert_eq!(shown.len(), truth.data.len() as u64, "{what}");
             true
         }
         Err(error) => {
-            eio(&error);
+            assert_eq!(error.raw_os_error(), Some(5), "{what}: {error}");
+            let shown = fs::metadata(path).unwrap();
+            assert_eq!(shown.len(), sample.blob.len() as u64, "{what}: as damaged");
+            assert_eq!(shown.mode() & 0o777, 0o444, "{what}: as damaged");
             let mut value = [0; 5];
             let n = rustix::fs::getxattr(path, "user.modeloci.verified", &mut value[..]).unwrap();
             assert_eq!(&value[..n], b"false", "{what}");
+            let parent = fs::read_dir(path.parent().unwrap()).unwrap();
+            assert_eq!(parent.count(), 1, "{what}: its name is there");
             false
         }
     }
+}
+
+/// What the kernel answers of an open file by itself, where it ends above all, and what it reads.
+fn exact_when_open(mut file: &fs::File, truth: &Truth, what: &str) {
+    let size = truth.data.len() as u64;
+    let exact = |asked: &str| {
+        let metadata = file.metadata().unwrap();
+        assert_eq!(metadata.len(), size, "{what}: size {asked}");
+        let executable = metadata.mode() & 0o111 != 0;
+        assert_eq!(executable, truth.executable, "{what}: mode {asked}");
+        let mtime = metadata.mtime() as u64;
+        assert!(truth.mtime == 0 || mtime == truth.mtime, "{what}: {asked}");
+    };
+    exact("before any read");
+    assert_eq!(file.seek(SeekFrom::End(0)).unwrap(), size, "{what}: end");
+    // At the end first, and beyond it, where no byte is ever asked of the server.
+    for offset in [size, size + 1, size + 5_000, i64::MAX as u64 - 9] {
+        let read = file.read_at(&mut [0; 9], offset).unwrap();
+        assert_eq!(read, 0, "{what}: at {offset}");
+    }
+    let mut piece = [0; 9];
+    let offset = size.saturating_sub(5);
+    let read = file.read_at(&mut piece, offset).unwrap();
+    assert!(piece[..read] == truth.data[offset as usize..], "{what}");
+    let mut sent = tempfile::tempfile().unwrap();
+    let count = rustix::fs::sendfile(&sent, file, Some(&mut 0), 1 << 20).unwrap();
+    assert_eq!(count as u64, size, "{what}: sent");
+    for file in [&mut sent, &mut file.try_clone().unwrap()] {
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        assert!(bytes == truth.data, "{what}");
+    }
+    assert!(mapped(file) == truth.data, "{what}: mapped");
+    exact("after all reads");
 }
 
 #[test]
@@ -670,7 +707,7 @@ fn l10_l11_a_mount_serves_exact_files_or_eio() {
         collection.write(&archive, when != When::Opening);
         let read = |path: &str, sample: &Sample| {
             let what = format!("{when:?}: {path}, {:?}", sample.packaging);
-            exact_or_eio(&mounted.path().join(path), &sample.truth, &what)
+            exact_or_eio(&mounted.path().join(path), sample, &what)
         };
         let read = |(path, sample): &(String, Sample)| read(path, sample);
         let served = collection

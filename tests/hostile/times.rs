@@ -83,9 +83,10 @@ fn b1_a_stated_time_comes_first_then_the_manifests_then_the_archives() {
     assert_eq!(model.notes(), [""; 0]);
 
     let inode = |name: &str| model.find(name).unwrap().inode;
-    assert_eq!(model.stated_time(inode("plain")), Some(made_early));
-    assert_eq!(model.stated_time(inode("dir/deep/stated")), Some(stated));
-    assert_eq!(model.stated_time(inode("dir")), None);
+    let time = |name: &str| model.facts(inode(name)).unwrap().time;
+    assert_eq!(time("plain"), Some(made_early));
+    assert_eq!(time("dir/deep/stated"), Some(stated));
+    assert!(model.facts(inode("dir")).is_err());
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn read_pieces(
     random: &mut Random,
     mut check: impl FnMut(u64, usize, modeloci::Result<Bytes>),
 ) {
-    let size = file.size();
+    let size = file.shown_size();
     for _ in 0..6 {
         let offset = random.next() % size.saturating_add(size / 16).saturating_add(2);
         let len = random.length(18);
@@ -183,8 +183,9 @@ pub mod foreign_layer {
             _ => open(blob(data), spec, context(1 << 20)),
         };
         match opened {
-            Ok(Opened::File(file, attr)) if right => {
-                assert_eq!(attr.size, file.size());
+            Ok(Opened::File(file, attributes)) if right => {
+                let attr = *attributes.shown();
+                assert_eq!(attr.size, file.shown_size());
                 check_foreign(&*file, attr, data, media_type, &mut random);
             }
             Ok(Opened::File(file, _)) => {
@@ -295,7 +296,7 @@ pub mod frontier {
         let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
         let spec = spec(media_type, &blob);
         let (file, attr) = match open(super::blob(&blob), spec, context(16 << 20)) {
-            Ok(Opened::File(file, attr)) => (file, attr),
+            Ok(Opened::File(file, attributes)) => (file, *attributes.shown()),
             Ok(Opened::Link(_)) => return,
             Err(error) => return assert!(is_damage(&error), "{error}"),
         };
@@ -563,8 +564,8 @@ pub mod index_file {
             let context = Arc::new(Context::new(cache, dir, 0));
             let spec = spec(self.media_type, &self.blob);
             match open_in_miniature(blob(&self.blob), spec, context)? {
-                Opened::File(file, attr) => {
-                    assert_eq!(attr.size, self.content.len() as u64);
+                Opened::File(file, attributes) => {
+                    assert_eq!(attributes.shown().size, self.content.len() as u64);
                     Ok(file)
                 }
                 Opened::Link(_) => panic!("a link"),

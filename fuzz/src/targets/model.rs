@@ -361,7 +361,7 @@ fn walk(model: &Model) {
         let attr = model.find(file.path.as_str()).expect("a file");
         assert_eq!(
             (attr.inode, attr.size, attr.kind),
-            (file.inode, file.size, NodeKind::File)
+            (file.inode, file.shown_size, NodeKind::File)
         );
         assert!([0o444, 0o555].contains(&attr.mode) && attr.links == 1);
     }
@@ -408,7 +408,7 @@ fn agrees(model: &Model, file: &FileInfo, random: &mut Random) {
             }
         },
     );
-    let size = file.size;
+    let size = file.shown_size;
     for (offset, len, piece) in &pieces {
         let expected = size.saturating_sub(*offset).min(*len as u64);
         assert_eq!(
@@ -456,7 +456,7 @@ impl Honest {
                 .iter()
                 .find(|(name, _)| *name == path)
                 .expect("its bytes");
-            assert_eq!(file.size, bytes.len() as u64);
+            assert_eq!(file.shown_size, bytes.len() as u64);
             (
                 path.to_string(),
                 model.find(path).expect("a file"),

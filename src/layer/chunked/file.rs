@@ -455,7 +455,7 @@ fn read(blob: &dyn ReadAt, offset: u64, length: u64) -> Result<Vec<u8>> {
 }
 
 impl FileReader for ChunkedFile {
-    fn size(&self) -> u64 {
+    fn shown_size(&self) -> u64 {
         self.pinned.file_size
     }
 

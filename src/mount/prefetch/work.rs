@@ -110,6 +110,9 @@ fn read(shared: &Shared, filler: &mut Filler, stop: &AtomicBool, step: Piece) ->
     let Some(file) = shared.model.file(step.inode) else {
         return false;
     };
+    if !shared.settle_ahead(step.inode) {
+        return false;
+    }
     let path = shared.mountpoint.join(file.path.as_str());
     let begun = Instant::now();
     match filler.ask(&path, step.start, step.end - step.start) {
@@ -242,7 +245,7 @@ impl Work {
 fn plan(model: &Model, bound: u64) -> Vec<Piece> {
     let files: Vec<_> = model
         .files()
-        .map(|file| (file.inode, file.path.as_str(), file.size))
+        .map(|file| (file.inode, file.path.as_str(), file.shown_size))
         .collect();
     order(&files, bound)
 }

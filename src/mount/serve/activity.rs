@@ -91,7 +91,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A read that is being answered, until it is dropped.
+/// A read, or an opening that waits for what a read would wait for, until it is dropped.
 pub(super) struct Reading {
     activity: Arc<Activity>,
     ahead: bool,
@@ -104,7 +104,6 @@ impl Reading {
             ahead,
         };
         reading.counter().fetch_add(1, Ordering::Relaxed);
-        activity.reads.fetch_add(1, Ordering::Relaxed);
         reading
     }
 

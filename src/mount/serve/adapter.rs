@@ -19,12 +19,14 @@ use fuser::{
 };
 
 use super::activity::Reading;
-use super::filesystem::{BLOCK_BYTES, FOREVER, Shared, kind};
+use super::filesystem::{BLOCK_BYTES, FOREVER, Shared, Shown, kind};
 use super::guard;
 use super::loops::ReadLoops;
 use super::waits::{MAX_WAITING, Read, Waits};
 use crate::mount::options::{MAX_REQUEST_BYTES, MountOptions};
 
+/// The kernel keeps what it has read of a file.
+const OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE;
 /// Inode numbers are never used again.
 const GENERATION: Generation = Generation(0);
 /// Requests in flight that are made in the background: all of readahead, the pages included that a
@@ -40,7 +42,8 @@ pub(in crate::mount) struct Adapter {
     loops: ReadLoops,
     waits: Arc<Waits<Shared>>,
     max_readahead: u32,
-    /// The kernel takes ENOSYS from open as "not needed, for any file".
+    /// The kernel takes ENOSYS from open as "not needed, for any file, ever": which is so as soon as what
+    /// is shown of all files is a fact.
     no_open: bool,
     no_opendir: bool,
 }
@@ -113,7 +116,9 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.guard(|s| s.lookup(parent, name)) {
-            Ok(Some(attr)) => reply.entry(&FOREVER, &attr, GENERATION),
+            Ok(Some(Shown { attr, keep })) => {
+                reply.entry_with_ttls(&keep, &FOREVER, &attr, GENERATION)
+            }
             Ok(None) => reply.entry(&FOREVER, &self.shared.absent(), GENERATION),
             Err(errno) => reply.error(errno),
         }
@@ -121,7 +126,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.guard(|s| s.attr(ino)) {
-            Ok(attr) => reply.attr(&FOREVER, &attr),
+            Ok(Shown { attr, keep }) => reply.attr(&keep, &attr),
             Err(errno) => reply.error(errno),
         }
     }
@@ -130,16 +135,40 @@ impl Filesystem for Adapter {
         reply.error(self.guard(|s| s.attr(ino)).err().unwrap_or(Errno::EINVAL));
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let _ = flags;
-        match self.guard(|s| s.attr(ino)) {
-            Ok(_) => reply_open(self.no_open, FopenFlags::FOPEN_KEEP_CACHE, reply),
-            Err(errno) => reply.error(errno),
+    /// Once a file is open, the kernel answers by itself where it ends: not before that is a fact. An
+    /// opening waits for what its first read would wait for, and in the same way: as a read of no bytes.
+    fn open(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.guard(|s| s.attr(ino).map(|_| s.is_settled(ino))) {
+            Ok(true) => {
+                let unneeded = self.no_open && self.shared.model.is_settled();
+                return reply_open(unneeded, OPENED, reply);
+            }
+            Err(errno) => return reply.error(errno),
+            Ok(false) => {}
         }
+        let ahead = self.shared.activity.is_prefetcher(req.pid());
+        let reading = Reading::begin(&self.shared.activity, ahead);
+        let open = Read {
+            inode: ino.0,
+            offset: 0,
+            size: 0,
+            thread: req.pid(),
+            ahead,
+        };
+        let waits = Arc::clone(&self.waits);
+        self.loops.run(move || {
+            waits.read(open, move |result| {
+                match result {
+                    Ok(_) => reply.opened(FileHandle(0), OPENED),
+                    Err(errno) => reply.error(errno),
+                }
+                drop(reading);
+            });
+        });
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+        let flags = FopenFlags::FOPEN_CACHE_DIR | OPENED;
         match self.guard(|s| s.attr(ino)) {
             Ok(_) => reply_open(self.no_opendir, flags, reply),
             Err(errno) => reply.error(errno),
@@ -159,6 +188,7 @@ impl Filesystem for Adapter {
     ) {
         let activity = &self.shared.activity;
         activity.requests.fetch_add(1, Ordering::Relaxed);
+        activity.reads.fetch_add(1, Ordering::Relaxed);
         let ahead = activity.is_prefetcher(req.pid());
         let reading = Reading::begin(activity, ahead);
         let read = Read {
@@ -211,17 +241,11 @@ impl Filesystem for Adapter {
         let filled = self.guard(|s| {
             s.list(ino, offset, |entry| {
                 let inode = INodeNo(entry.inode.0);
-                let Ok(attr) = s.attr(inode) else {
+                let Ok(Shown { attr, keep }) = s.attr(inode) else {
                     return false;
                 };
-                reply.add(
-                    inode,
-                    entry.next_offset,
-                    entry.name,
-                    &FOREVER,
-                    &attr,
-                    GENERATION,
-                )
+                let (offset, name) = (entry.next_offset, entry.name);
+                reply.add(inode, offset, name, &keep, &attr, GENERATION)
             })
         });
         match filled {

@@ -1,7 +1,8 @@
 //! What the FUSE operations answer: attributes, directories, extended attributes and bytes.
 //!
-//! Everything here can be asked without a mount. Attributes and names never change, so every
-//! answer, also that a name is absent, may be kept for ever.
+//! Everything here can be asked without a mount. Names never change, nor attributes that are facts, so
+//! every answer, also that a name is absent, may be kept for ever. What the first bytes of a layer without
+//! a chunk table say of its file is a guess until somebody opens it: it is shown, but not to be kept.
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
@@ -47,6 +48,13 @@ pub(in crate::mount) struct Shared {
     failures: Mutex<VecDeque<Failure>>,
 }
 
+/// Attributes as they are shown.
+pub(super) struct Shown {
+    pub(super) attr: FileAttr,
+    /// How long the kernel may keep them.
+    pub(super) keep: Duration,
+}
+
 /// What a status tells of the process that serves.
 #[derive(Debug, Default)]
 pub struct Process {
@@ -82,15 +90,20 @@ impl Shared {
         }
     }
 
-    /// The attributes of an inode.
-    pub(super) fn attr(&self, inode: INodeNo) -> Result<FileAttr, Errno> {
+    /// The attributes of an inode, and how long they may be kept.
+    pub(super) fn attr(&self, inode: INodeNo) -> Result<Shown, Errno> {
         let attr = self.model.attr(Inode(inode.0)).ok_or(Errno::ESTALE)?;
-        Ok(self.fuse_attr(&attr))
+        Ok(self.shown_attr(&attr))
+    }
+
+    /// True when a file may be opened at once: what was shown of it is a fact.
+    pub(super) fn is_settled(&self, inode: INodeNo) -> bool {
+        self.model.has_facts(Inode(inode.0))
     }
 
     /// The attributes of a name; `None` when the directory does not have it. `.` and `..` are
     /// names only for an NFS server that opens a handle.
-    pub(super) fn lookup(&self, parent: INodeNo, name: &OsStr) -> Result<Option<FileAttr>, Errno> {
+    pub(super) fn lookup(&self, parent: INodeNo, name: &OsStr) -> Result<Option<Shown>, Errno> {
         let directory = self.directory(parent)?;
         let found = match name.to_str() {
             Some("." | "..") => self
@@ -100,7 +113,7 @@ impl Shared {
                 .and_then(|entry| self.model.attr(entry.inode)),
             _ => self.model.lookup(directory, name),
         };
-        Ok(found.map(|attr| self.fuse_attr(&attr)))
+        Ok(found.map(|attr| self.shown_attr(&attr)))
     }
 
     /// Hands the entries of a directory from `offset` to `add` until it returns true: full.
@@ -201,7 +214,17 @@ impl Shared {
         self.xattrs.names(&self.model, Inode(inode.0))
     }
 
-    pub(super) fn fuse_attr(&self, attr: &Attr) -> FileAttr {
+    fn shown_attr(&self, attr: &Attr) -> Shown {
+        Shown {
+            attr: self.fuse_attr(attr),
+            keep: match self.model.has_facts(attr.inode) {
+                true => FOREVER,
+                false => Duration::ZERO,
+            },
+        }
+    }
+
+    fn fuse_attr(&self, attr: &Attr) -> FileAttr {
         // A time that the system's clock cannot hold is as good as unknown.
         let time = SystemTime::UNIX_EPOCH
             .checked_add(attr.mtime)
@@ -272,6 +295,21 @@ impl Shared {
             prefetched_bytes: get(&model.stats().bytes_prefetched),
             memory_bytes: resident().unwrap_or(0),
         }
+    }
+}
+
+impl Shared {
+    /// Makes facts of what is shown of a file that a prefetch is about to have opened; false when they are
+    /// none. Here, and not by the process that opens: while that waits, nobody can unmount.
+    pub(in crate::mount) fn settle_ahead(&self, inode: Inode) -> bool {
+        let open = Read {
+            inode: inode.0,
+            offset: 0,
+            size: 0,
+            thread: 0,
+            ahead: true,
+        };
+        self.is_settled(INodeNo(inode.0)) || self.attempt(&open, Some(Wait::Pass)).is_ok()
     }
 }
 

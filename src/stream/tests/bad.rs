@@ -345,7 +345,7 @@ fn l1_what_is_served_of_a_forged_stream_is_what_others_decode() {
         }
         let from = file.content().member.start as usize;
         assert!(found == expected[from..from + found.len()], "round {round}");
-        assert_eq!(found.len() as u64, file.size());
+        assert_eq!(found.len() as u64, file.shown_size());
         for at in (0..found.len()).rev().step_by(7_001) {
             let end = found.len().min(at + 100);
             assert!(file.read_at(at as u64, 100).unwrap() == found[at..end]);
