@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 
-use super::entry::{Entry, Layer, name_of_layer};
+use super::entry::{Entry, Layer};
 use super::system::{Head, System};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::oci::Stated;
 use crate::printable::printable;
 
 /// What the media types of its configs and layers begin with.
@@ -58,7 +59,7 @@ impl System for Docker {
                 continue;
             }
             let (Some((stem, extension)), Some(number)) = (name, number) else {
-                return Err(nameless(layer));
+                continue;
             };
             let path = match counts.get(&(stem, extension)) {
                 Some(count @ 2..) => format!("{stem}-{number:05}-of-{count:05}{extension}"),
@@ -68,6 +69,14 @@ impl System for Docker {
         }
         layers.into_iter().map(|layer| self.entry(layer)).collect()
     }
+
+    fn nameless(&self, stated: &Stated) -> String {
+        let media_type: String = printable(&stated.media_type).chars().take(128).collect();
+        format!(
+            "has no file name, and none is known for the type {media_type} of Docker Model Runner; \
+             archives of several files are not read yet"
+        )
+    }
 }
 
 /// What the file of a layer is called by its media type.
@@ -75,19 +84,4 @@ fn name_of(layer: &Layer) -> Option<(&'static str, &'static str)> {
     let kind = layer.stated.media_type.strip_prefix(PREFIX)?;
     let (_, stem, extension) = NAMES.into_iter().find(|(known, ..)| *known == kind)?;
     Some((stem, extension))
-}
-
-/// A layer that neither states a path nor is of a kind that has a name.
-fn nameless(layer: &Layer) -> Error {
-    let media_type: String = printable(&layer.stated.media_type)
-        .chars()
-        .take(128)
-        .collect();
-    Error::malformed(
-        name_of_layer(layer.number, None, &layer.stated.digest),
-        format!(
-            "has no file name, and none is known for the type {media_type} of Docker Model Runner; \
-             archives of several files are not read yet"
-        ),
-    )
 }

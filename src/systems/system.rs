@@ -27,7 +27,8 @@ pub trait System: Sync {
     /// True for manifests that it wrote.
     fn recognises(&self, head: &Head<'_>) -> bool;
 
-    /// The files of a manifest's layers.
+    /// The files of a manifest's layers. They are named by what the manifest states, and by nothing else:
+    /// no system is given a byte of a layer, whose names would have to be proven before the model is open.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the layer, where one has no name or
@@ -36,17 +37,15 @@ pub trait System: Sync {
         layers.into_iter().map(|layer| self.entry(layer)).collect()
     }
 
-    /// The file of a layer that holds one, under the name that it states.
+    /// The file of a layer that holds one, under the name that it states. The one place where a layer
+    /// whose file has no name is refused.
     ///
     /// # Errors
     /// As [`entries`](System::entries).
     fn entry(&self, layer: Layer) -> Result<Entry> {
         let subject = || name_of_layer(layer.number, None, &layer.stated.digest);
-        let path = layer.path.as_deref().ok_or_else(|| {
-            let (filepath, title) = (annotations::MODELPACK_FILEPATH, annotations::TITLE);
-            let problem = format!("has no file name: neither {filepath} nor {title} is set");
-            Error::malformed(subject(), problem)
-        })?;
+        let nameless = || Error::malformed(subject(), self.nameless(&layer.stated));
+        let path = layer.path.as_deref().ok_or_else(nameless)?;
         let reading = self.reading(&layer.stated, path);
         let path = self.path(path).map_err(|e| e.within(subject()))?;
         let Layer { number, stated, .. } = layer;
@@ -59,6 +58,12 @@ pub trait System: Sync {
             path,
             parts: Parts::from(part),
         })
+    }
+
+    /// What to say of a layer whose file has no name.
+    fn nameless(&self, _stated: &Stated) -> String {
+        let (filepath, title) = (annotations::MODELPACK_FILEPATH, annotations::TITLE);
+        format!("has no file name: neither {filepath} nor {title} is set")
     }
 
     /// How a layer is read. `path` is what its annotations call its file.

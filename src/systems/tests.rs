@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::layer::Reading;
 use crate::oci::stated::MediaTypes;
 use crate::oci::{Descriptor, Stated, annotations, media_type};
@@ -236,4 +236,39 @@ fn docker_layers_without_a_name_are_refused_with_their_type() {
             "{error}"
         );
     }
+}
+
+/// Whatever names its members have: none is believed that no manifest states, and no system names a file
+/// by what is in a layer.
+#[test]
+fn l10_no_system_has_files_that_the_manifest_does_not_name() {
+    let named = ("application/octet-stream", Some("a"));
+    for media_type in [
+        "application/octet-stream",
+        media_type::LAYER_TAR,
+        media_type::LAYER_TAR_GZIP,
+        "application/vnd.cncf.model.weight.v1.tar+zstd",
+    ] {
+        for system in SYSTEMS {
+            let layer = |(number, (media_type, path)): (usize, &(&str, Option<&str>))| Layer {
+                number,
+                path: path.map(Box::from),
+                stated: stated_of(media_type),
+            };
+            let layers = [named, (media_type, None)];
+            let error = system
+                .entries(layers.iter().enumerate().map(layer).collect())
+                .unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Malformed);
+            let error = error.to_string();
+            let what = format!("{}: {error}", system.name());
+            assert!(error.starts_with("layer 1 (sha256:"), "{what}");
+            assert!(error.contains("has no file name"), "{what}");
+        }
+    }
+}
+
+fn stated_of(media_type: &str) -> Arc<Stated> {
+    let descriptor = Descriptor::of(media_type, b"blob");
+    Arc::new(Stated::of(&descriptor, &mut MediaTypes::default()).unwrap())
 }
