@@ -3,11 +3,12 @@
 //!
 //! Names are single components in a directory that is held, but where a function says otherwise.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, DirEntry, FlockOperation, Gid, Mode, OFlags, RenameFlags, ResolveFlags,
@@ -83,6 +84,14 @@ pub(crate) fn readlinkat(dir: impl AsFd, name: impl Arg + Copy) -> Result<CStrin
     call(Op::ReadLink, || {
         rustix::fs::readlinkat(dir.as_fd(), name, Vec::new())
     })
+}
+
+/// What the kernel calls something that is open, at this moment: a guess, to be confirmed by what
+/// is found there.
+pub(crate) fn path_of(fd: impl AsFd) -> Result<PathBuf> {
+    let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    let text = readlinkat(CWD, link.as_str())?;
+    Ok(OsString::from_vec(text.into_bytes()).into())
 }
 
 /// Starts listing an open directory.

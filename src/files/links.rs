@@ -1,10 +1,10 @@
-//! Where a symbolic link leads, found without leaving a directory.
+//! Where a symbolic link leads, found without leaving the directories that are held.
 //!
 //! The kernel is never asked to follow a link: its text is read, and each component of it is looked
 //! up by itself below the handle of the directory, so that whatever is exchanged meanwhile, what is
 //! found lies below. A link that climbs out of the directory, or is absolute, may lead back into
-//! it: then a directory on its way *is* the held one, by its identity. Only to find that is
-//! anything outside looked at.
+//! it, or into another one that is held: then a directory on its way *is* that one, by its
+//! identity. Only to find that is anything outside looked at.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -14,9 +14,9 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::beneath;
 use super::calls;
 use super::identity::node;
+use super::roots::{Location, Roots};
 
 /// As many as the kernel follows.
 const MAX_LINKS: usize = 40;
@@ -24,7 +24,7 @@ const MAX_LINKS: usize = 40;
 /// Why there is nothing that a link stands for.
 #[derive(Debug)]
 pub(crate) enum Astray {
-    /// It leads out of the directory, by this text.
+    /// It leads out of all that is held, by this text.
     Outside(PathBuf),
     /// There is nothing at its end.
     Nowhere,
@@ -34,17 +34,29 @@ pub(crate) enum Astray {
     Failed(Errno),
 }
 
-/// Follows the link at `link`, a path without links below `root`. Returns where it leads: a path
-/// without links below `root`, empty for `root` itself, and what is there.
-pub(crate) fn follow(root: BorrowedFd<'_>, link: &Path) -> Result<(PathBuf, Stat), Astray> {
+/// What a link stands for.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) location: Location,
+    /// What is there.
+    pub(crate) stat: Stat,
+    /// The text of the link; of the last one, if there are several on the way.
+    pub(crate) text: PathBuf,
+}
+
+/// Follows the link that is at `link`.
+pub(crate) fn follow(roots: &Roots, link: &Location) -> Result<Target, Astray> {
     let mut way = Way {
-        root,
-        at: PathBuf::new(),
+        roots,
+        at: Location {
+            root: link.root,
+            path: PathBuf::new(),
+        },
         kind: FileType::Directory,
         rest: Vec::new(),
         text: PathBuf::new(),
     };
-    way.put(link);
+    way.put(&link.path);
     let mut links = 0;
     while let Some(step) = way.rest.pop() {
         if way.kind != FileType::Directory {
@@ -52,7 +64,7 @@ pub(crate) fn follow(root: BorrowedFd<'_>, link: &Path) -> Result<(PathBuf, Stat
         }
         match step {
             Step::Here => {}
-            Step::Up if way.at.pop() => {}
+            Step::Up if way.at.path.pop() => {}
             Step::Up => way.come_back("..")?,
             Step::Root => way.come_back("/")?,
             Step::Down(name) => {
@@ -75,7 +87,7 @@ pub(crate) fn follow(root: BorrowedFd<'_>, link: &Path) -> Result<(PathBuf, Stat
                         way.put(&way.text.clone());
                     }
                     kind => {
-                        way.at.push(name);
+                        way.at.path.push(name);
                         way.kind = kind;
                     }
                 }
@@ -83,7 +95,11 @@ pub(crate) fn follow(root: BorrowedFd<'_>, link: &Path) -> Result<(PathBuf, Stat
         }
     }
     let stat = calls::fstat(way.open(OFlags::PATH)?).map_err(astray)?;
-    Ok((way.at, stat))
+    Ok(Target {
+        location: way.at,
+        stat,
+        text: way.text,
+    })
 }
 
 /// A component that is still to be gone.
@@ -95,9 +111,9 @@ enum Step {
 }
 
 struct Way<'a> {
-    root: BorrowedFd<'a>,
-    /// Where it has come to, below `root`.
-    at: PathBuf,
+    roots: &'a Roots,
+    /// Where it has come to.
+    at: Location,
     /// What is there.
     kind: FileType,
     /// What is to come, the next step last.
@@ -109,7 +125,7 @@ struct Way<'a> {
 impl Way<'_> {
     /// Opens what is where the way has come to.
     fn open(&self, flags: OFlags) -> Result<OwnedFd, Astray> {
-        beneath::open(self.root, &self.at, flags).map_err(astray)
+        self.roots.open(&self.at, flags).map_err(astray)
     }
 
     /// Puts a path in front of what is to come.
@@ -128,9 +144,12 @@ impl Way<'_> {
         self.rest.extend(steps);
     }
 
-    /// Goes on outside, first to `start` as seen from the root, until a directory is the root again.
+    /// Goes on outside, first to `start` as seen from the root, until a directory is one of the
+    /// roots.
     fn come_back(&mut self, start: &str) -> Result<(), Astray> {
-        let home = node(&calls::fstat(self.root).map_err(astray)?);
+        let nodes = self.roots.iter().map(|root| Ok(node(&calls::fstat(root)?)));
+        let nodes: Vec<_> = nodes.collect::<Result<_, _>>().map_err(astray)?;
+        let root = self.roots.get(self.at.root).map_err(astray)?;
         // Only its identity is looked at.
         let open = |from: BorrowedFd<'_>, name: &OsStr| {
             let flags = OFlags::PATH | OFlags::DIRECTORY;
@@ -138,17 +157,20 @@ impl Way<'_> {
             let node = node(&calls::fstat(&dir)?);
             Ok((dir, node))
         };
-        let mut there = open(self.root, start.as_ref());
+        let mut there = open(root, start.as_ref());
         loop {
             let outside = || Astray::Outside(self.text.clone());
             let (dir, node) = there.map_err(|_: Errno| outside())?;
-            if node == home {
-                self.at = PathBuf::new();
+            if let Some(root) = nodes.iter().position(|root| *root == node) {
+                self.at = Location {
+                    root,
+                    path: PathBuf::new(),
+                };
                 self.kind = FileType::Directory;
                 return Ok(());
             }
             there = match self.rest.pop().ok_or_else(outside)? {
-                Step::Root => open(self.root, "/".as_ref()),
+                Step::Root => open(root, "/".as_ref()),
                 Step::Here => Ok((dir, node)),
                 Step::Up => open(dir.as_fd(), "..".as_ref()),
                 Step::Down(name) => open(dir.as_fd(), &name),
@@ -183,12 +205,22 @@ mod tests {
         symlink("link", root.join("dir/back")).unwrap();
         let text = text.replace('^', scratch.path().to_str().unwrap());
         symlink(text, root.join("dir/link")).unwrap();
-        let held = calls::open(&root, OFlags::RDONLY | OFlags::DIRECTORY).unwrap();
-        match follow(held.as_fd(), Path::new("dir/link")) {
-            Ok((place, stat)) => {
-                let path = root.join(&place).symlink_metadata().unwrap();
-                assert_eq!(std::os::unix::fs::MetadataExt::ino(&path), stat.st_ino);
-                place.to_str().unwrap().to_string()
+        fs::create_dir_all(scratch.path().join("second/below")).unwrap();
+        fs::write(scratch.path().join("second/below/file"), b"").unwrap();
+        symlink("../../secret", scratch.path().join("second/below/out")).unwrap();
+        symlink("../root/dir/file", scratch.path().join("second/over")).unwrap();
+        let paths = [root, scratch.path().join("second")];
+        let held = paths.iter().map(|path| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            calls::open(path, flags).unwrap()
+        });
+        match follow(&Roots::new(held), &Location::below("dir/link")) {
+            Ok(Target { location, stat, .. }) => {
+                let path = paths[location.root].join(&location.path);
+                let found = path.symlink_metadata().unwrap();
+                assert_eq!(std::os::unix::fs::MetadataExt::ino(&found), stat.st_ino);
+                let below = ["", "second:"][location.root];
+                format!("{below}{}", location.path.to_str().unwrap())
             }
             Err(Astray::Outside(_)) => "outside".into(),
             Err(Astray::Nowhere) => "nowhere".into(),
@@ -213,6 +245,15 @@ mod tests {
             ("^/root/dir/file", "dir/file"),
             ("^/alias/short", "dir/sub"),
             ("^/root", ""),
+            // Into another one that is held, through it, and out of it.
+            ("../../second/below/file", "second:below/file"),
+            ("^/second/below", "second:below"),
+            ("../../second", "second:"),
+            ("../../second/../root/short", "dir/sub"),
+            ("../../second/over", "dir/file"),
+            ("../../second/below/../../secret", "outside"),
+            ("../../second/below/out", "outside"),
+            ("../../second/absent", "nowhere"),
             // Where there is no such thing.
             ("file/", "nowhere"),
             ("file/.", "nowhere"),

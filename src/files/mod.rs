@@ -14,6 +14,7 @@ pub(crate) mod lock;
 pub(crate) mod parents;
 pub(crate) mod place;
 pub(crate) mod remove;
+pub(crate) mod roots;
 pub(crate) mod scratch;
 pub(crate) mod temporary;
 pub(crate) mod trusted;

@@ -1,69 +1,77 @@
 //! The cache of the Hugging Face client: a repository is a directory `models--ORG--NAME`, with the
 //! files in `blobs/` and, in `snapshots/REVISION/`, links to them.
 //!
-//! A snapshot's links are followed as far as the repository's own directory, which is held like the
-//! model's: its path only tells where to look, and what is found counts when the model's directory
-//! lies in it, by its identity.
+//! A snapshot's links lead to the files in `blobs`, and these alone are a model's. That directory is
+//! found from the model's, which is held, upwards: each one above is opened by the one before, and
+//! has its name only if what has that name in the directory above is this very one. So whatever is
+//! moved or exchanged meanwhile, what is held in the end are the blobs of a repository that the
+//! model is a snapshot of.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::files::identity::node;
-use crate::files::{beneath, calls};
+use crate::files::{beneath, calls, identity};
 use crate::printable::printable_path;
 
 /// How the directories of repositories are called. Source: huggingface_hub, "Understand caching".
 const PREFIXES: [&str; 3] = ["models--", "datasets--", "spaces--"];
 const SNAPSHOTS: &str = "snapshots";
+const BLOBS: &str = "blobs";
+/// How many directories above a model are looked at: more than a path has room for.
+const MAX_LEVELS: usize = 2_048;
 /// Larger files below `refs/` hold no revision.
 const REF_BYTES: usize = 128;
 /// How many snapshots an error lists.
 const LISTED: usize = 10;
 
-/// The repository that a snapshot, or a directory in one, belongs to; and where in it that is.
-pub(super) fn repository(model_dir: &Path, root: &OwnedFd) -> Option<(OwnedFd, PathBuf)> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a guess, which is compared with what is held"
-    )]
-    let path = model_dir.canonicalize().ok()?;
-    let mut dir = PathBuf::new();
-    let mut components = path.components();
-    while let Some(component) = components.next() {
-        dir.push(component);
-        let rest = components.as_path();
-        if !is_called_repository(component) || !is_in_snapshot(rest) {
-            continue;
+/// The blobs of the repository that the open directory `model` is a snapshot of, or is in one;
+/// `None` for any other directory, and where that cannot be told.
+pub(super) fn blobs(model: &OwnedFd) -> Option<OwnedFd> {
+    // A snapshot is in `snapshots`, never that itself.
+    let mut dir = above(model)?;
+    for _ in 0..MAX_LEVELS {
+        let repository = above(&dir)?;
+        if has(&repository, OsStr::new(SNAPSHOTS), &dir) && is_called_repository(&repository) {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+            return calls::openat(&repository, BLOBS, flags, Mode::empty()).ok();
         }
-        let repository = calls::open(&dir, OFlags::RDONLY | OFlags::DIRECTORY).ok()?;
-        return holds(&repository, rest, root).then(|| (repository, rest.to_path_buf()));
+        dir = repository;
     }
     None
 }
 
-fn is_called_repository(component: Component<'_>) -> bool {
-    let name = component.as_os_str().as_bytes();
-    PREFIXES.iter().any(|p| name.starts_with(p.as_bytes()))
+/// The directory above an open one; `None` at the top of the file system.
+fn above(dir: &OwnedFd) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let above = calls::openat(dir, "..", flags, Mode::empty()).ok()?;
+    let (node, own) = (calls::fstat(&above).ok()?, calls::fstat(dir).ok()?);
+    (identity::node(&node) != identity::node(&own)).then_some(above)
 }
 
-/// True for `snapshots/REVISION` and what lies below.
-fn is_in_snapshot(path: &Path) -> bool {
-    path.starts_with(SNAPSHOTS) && path.components().count() >= 2
+/// True when `name` in `above` is the directory `dir` itself, and no link to it.
+fn has(above: &OwnedFd, name: &OsStr, dir: &OwnedFd) -> bool {
+    let stats = (calls::statat(above, name), calls::fstat(dir));
+    matches!(stats, (Ok(named), Ok(dir)) if identity::node(&named) == identity::node(&dir))
 }
 
-/// True when the directory `dir` is the one at `path` below `above`.
-pub(super) fn holds(above: &OwnedFd, path: &Path, dir: &OwnedFd) -> bool {
-    let there = beneath::open(above.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY);
-    let stats = (there.and_then(calls::fstat), calls::fstat(dir));
-    matches!(stats, (Ok(there), Ok(dir)) if node(&there) == node(&dir))
+fn is_called_repository(dir: &OwnedFd) -> bool {
+    // Only the directory above knows; the kernel says which name to look for.
+    let Ok(path) = calls::path_of(dir) else {
+        return false;
+    };
+    let Some(name) = path.file_name() else {
+        return false;
+    };
+    let begins = |prefix: &&str| name.as_bytes().starts_with(prefix.as_bytes());
+    PREFIXES.iter().any(begins) && above(dir).is_some_and(|above| has(&above, name, dir))
 }
 
 /// Refuses the directory of a repository, which is a store and no model.
@@ -72,7 +80,7 @@ pub(super) fn holds(above: &OwnedFd, path: &Path, dir: &OwnedFd) -> bool {
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) names the snapshots.
 pub(super) fn check(model_dir: &Path, root: &OwnedFd) -> Result<()> {
     let failed = |errno: Errno| Error::io("read", model_dir)(errno.into());
-    for name in ["blobs", "refs", SNAPSHOTS] {
+    for name in [BLOBS, "refs", SNAPSHOTS] {
         match calls::statat(root, name) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
             // What was downloaded by its revision has no refs.

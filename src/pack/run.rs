@@ -102,7 +102,7 @@ fn find(
     let mut tree = match input {
         Input::Directory(root) => {
             let reach = walk::Reach::of(root, model_dir, options.dereference)?;
-            walk::walk(&reach, model_dir, skip, &mut selection)?
+            walk::walk(reach, model_dir, skip, &mut selection)?
         }
         Input::File(..) if !(options.exclude.is_empty() && options.include.is_empty()) => {
             return Err(Error::usage(

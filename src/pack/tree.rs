@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, Stat};
@@ -12,15 +11,16 @@ use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::files::identity::Identity;
 use crate::files::place::Place;
-use crate::files::{beneath, calls};
+use crate::files::roots::{Location, Roots};
+use crate::files::calls;
 use crate::printable::printable_path;
 
 /// The files of a directory, and where to open them.
 #[derive(Debug)]
 pub(super) struct Tree {
-    /// The directory below which every `location` is.
-    pub root: OwnedFd,
-    /// Its path, for messages.
+    /// The directories below which every `location` is.
+    pub roots: Roots,
+    /// The model's path, for messages.
     pub root_path: PathBuf,
     /// Sorted by the bytes of their paths.
     pub files: Vec<InputFile>,
@@ -34,11 +34,11 @@ impl Tree {
     /// A tree of the one file at `place`, which has the path `title` in the model.
     pub(super) fn of_file(place: Place, stat: &Stat, title: EntryPath, root_path: &Path) -> Tree {
         Tree {
-            root: place.dir,
+            roots: Roots::new([place.dir]),
             root_path: root_path.to_path_buf(),
             files: vec![InputFile {
                 path: title,
-                location: place.name.into(),
+                location: Location::below(place.name),
                 executable: stat.st_mode & 0o111 != 0,
                 identity: Identity::of(stat),
             }],
@@ -53,11 +53,11 @@ impl Tree {
         sizes.fold(0, u64::saturating_add)
     }
 
-    /// Opens a file below the root, without following a link or waiting for a FIFO that took its
+    /// Opens a file where it is, without following a link or waiting for a FIFO that took its
     /// place.
     pub(super) fn open(&self, file: &InputFile) -> Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let opened = beneath::open(self.root.as_fd(), &file.location, flags);
+        let opened = self.roots.open(&file.location, flags);
         let input = File::from(opened.map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR => self.changed(file, "vanished while it was packed"),
             Errno::LOOP | Errno::NXIO => self.changed(file, "changed while it was packed"),
@@ -106,8 +106,8 @@ impl Tree {
 pub(super) struct InputFile {
     /// Its path in the model.
     pub path: EntryPath,
-    /// Where it is below the root, links resolved.
-    pub location: PathBuf,
+    /// Where it is, links resolved.
+    pub location: Location,
     /// True when any execute bit is set.
     pub executable: bool,
     /// What it was when it was found.

@@ -2,8 +2,8 @@
 //!
 //! Guarantees: the result depends on the tree alone. The directory is opened once; every further
 //! step is a single name in a directory that is held, so that whoever exchanges directories with
-//! links meanwhile leads the walk nowhere else. Where links may lead further than the directory
-//! ([`Reach`]), everything is below the handle of what they may reach. Nothing but directories is opened, so that a FIFO
+//! links meanwhile leads the walk nowhere else. What links may lead to beyond the directory
+//! ([`Reach`]) is below a further handle. Nothing but directories is opened, so that a FIFO
 //! or device cannot block or act. A symbolic link stands for what it leads to, as long as that
 //! lies inside the directory, or in its reach. Refuses, by name: special files; links that lead outside, nowhere or
 //! in a circle; names that no [`EntryPath`] can hold (all of them in one error). What the
@@ -26,7 +26,8 @@ use super::tree::{InputFile, Tree};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::files::identity::{Identity, node};
-use crate::files::links::{self, Astray};
+use crate::files::links::{self, Astray, Target};
+use crate::files::roots::{Location, Roots};
 use crate::files::temporary::is_temporary_name;
 use crate::files::{self, beneath, calls};
 use crate::limits;
@@ -122,12 +123,12 @@ pub(super) fn single(
 pub(super) struct Reach {
     /// The model's directory.
     model: OwnedFd,
-    /// Everything is below this: the model's directory itself; the repository in a cache of which it
-    /// is a snapshot; or the root of the file system.
-    root: OwnedFd,
-    /// Where the model's directory is below it.
-    prefix: PathBuf,
-    /// Whether links to directories may lead anywhere in it, too.
+    /// Everything is below these: the model's directory itself, and the blobs of the repository in a
+    /// cache of which it is a snapshot; or the root of the file system.
+    roots: Roots,
+    /// Where the model's directory is.
+    start: Location,
+    /// Whether links may lead anywhere.
     dereference: bool,
 }
 
@@ -138,18 +139,18 @@ impl Reach {
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) when it is a cache, and not a model.
     pub(super) fn of(model: OwnedFd, path: &Path, dereference: bool) -> Result<Reach> {
         hub::check(path, &model)?;
-        let (root, prefix) = if dereference {
-            everything(path, &model)?
-        } else if let Some(repository) = hub::repository(path, &model) {
-            repository
+        let (roots, start) = if dereference {
+            let (root, start) = everything(path, &model)?;
+            (Roots::new([root]), Location::below(start))
         } else {
             let same = model.try_clone().map_err(Error::io("open", path))?;
-            (same, PathBuf::new())
+            let roots = std::iter::once(same).chain(hub::blobs(&model));
+            (Roots::new(roots), Location::default())
         };
         Ok(Reach {
             model,
-            root,
-            prefix,
+            roots,
+            start,
             dereference,
         })
     }
@@ -165,9 +166,12 @@ fn everything(path: &Path, model: &OwnedFd) -> Result<(OwnedFd, PathBuf)> {
     let root = calls::open(Path::new("/"), OFlags::RDONLY | OFlags::DIRECTORY)
         .map_err(|errno| Error::io("open", "/")(errno.into()))?;
     let prefix = real.strip_prefix("/").unwrap_or(&real).to_path_buf();
-    match hub::holds(&root, &prefix, model) {
-        true => Ok((root, prefix)),
-        false => Err(Error::refused(
+    // What was resolved a second time counts only if it is the same.
+    let there = beneath::open(root.as_fd(), &prefix, OFlags::PATH | OFlags::DIRECTORY);
+    let stats = (there.and_then(calls::fstat), calls::fstat(model));
+    match stats {
+        (Ok(there), Ok(model)) if node(&there) == node(&model) => Ok((root, prefix)),
+        _ => Err(Error::refused(
             printable_path(path),
             "changed while it was packed",
         )),
@@ -176,13 +180,13 @@ fn everything(path: &Path, model: &OwnedFd) -> Result<(OwnedFd, PathBuf)> {
 
 /// Walks the model's directory, which `model_dir` names in messages, for what `selection` selects.
 pub(super) fn walk(
-    reach: &Reach,
+    reach: Reach,
     model_dir: &Path,
     skip: &Skip,
     selection: &mut Selection,
 ) -> Result<Tree> {
     let mut walker = Walker {
-        reach,
+        reach: &reach,
         root_path: model_dir,
         skip,
         selection,
@@ -194,7 +198,7 @@ pub(super) fn walk(
         ancestors: Vec::new(),
     };
     let start = Place {
-        location: reach.prefix.clone(),
+        location: reach.start.clone(),
         ..Place::default()
     };
     walker.ignore_file(&start)?;
@@ -232,7 +236,7 @@ pub(super) fn walk(
         warnings.push(format!("{} holds no files", printable_path(model_dir)));
     }
     Ok(Tree {
-        root: (reach.root.try_clone()).map_err(Error::io("open", model_dir))?,
+        roots: reach.roots,
         root_path: model_dir.to_path_buf(),
         files,
         unfinished,
@@ -245,8 +249,8 @@ pub(super) fn walk(
 struct Place {
     /// Its path in the model; empty for the root.
     path: Vec<u8>,
-    /// Where it is below the root, links resolved.
-    location: PathBuf,
+    /// Where it is, links resolved.
+    location: Location,
     /// Number of components of `path`.
     depth: usize,
     /// True when a component was refused already: what lies below is only searched for more names
@@ -379,13 +383,14 @@ impl Walker<'_> {
             Err(errno) => return Err(self.failed("read", &place, errno)),
         };
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-            (place.location, stat) = self.follow(&place)?;
+            let target = self.follow(&place)?;
+            (place.location, stat) = (target.location, target.stat);
         }
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(self.refuse(&place, "is not a regular file"));
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = beneath::open(self.reach.root.as_fd(), &place.location, flags)
+        let file = (self.reach.roots.open(&place.location, flags))
             .map_err(|errno| self.failed("open", &place, errno))?;
         let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
         if size > limits::MAX_IGNORE_FILE_BYTES {
@@ -456,7 +461,11 @@ impl Walker<'_> {
 
     /// A symbolic link stands for what it leads to.
     fn link(&mut self, mut place: Place) -> Result<()> {
-        let (location, stat) = self.follow(&place)?;
+        let Target {
+            location,
+            stat,
+            text,
+        } = self.follow(&place)?;
         place.location = location;
         if self.skip.output == Some(node(&stat)) {
             return Ok(());
@@ -465,20 +474,20 @@ impl Walker<'_> {
             FileType::RegularFile => self.file(&stat, place),
             FileType::Directory
                 if self.ancestors.contains(&node(&stat))
-                    || self.reach.prefix.starts_with(&place.location) =>
+                    || self.reach.start.is_in(&place.location) =>
             {
                 Err(self.refuse(&place, "is a symbolic link to a directory that contains it"))
             }
             // A cache keeps files elsewhere, but no directories.
             FileType::Directory
-                if !self.reach.dereference && !place.location.starts_with(&self.reach.prefix) =>
+                if !self.reach.dereference && !place.location.is_in(&self.reach.start) =>
             {
-                Err(self.outside(&place, &place.location))
+                Err(self.outside(&place, &text))
             }
             // A link by itself is no directory to the patterns.
             FileType::Directory if self.selection.excludes(&place.path, true) => Ok(()),
             FileType::Directory => {
-                let dir = beneath::open(self.reach.root.as_fd(), &place.location, DIRECTORY)
+                let dir = (self.reach.roots.open(&place.location, DIRECTORY))
                     .map_err(|errno| self.failed("open", &place, errno))?;
                 self.directory(&dir, &place)
             }
@@ -487,8 +496,8 @@ impl Walker<'_> {
     }
 
     /// Where a link leads, and what is there.
-    fn follow(&self, place: &Place) -> Result<(PathBuf, Stat)> {
-        links::follow(self.reach.root.as_fd(), &place.location).map_err(|astray| match astray {
+    fn follow(&self, place: &Place) -> Result<Target> {
+        links::follow(&self.reach.roots, &place.location).map_err(|astray| match astray {
             Astray::Nowhere => self.refuse(place, "is a symbolic link that leads nowhere"),
             Astray::Circle => self.refuse(place, "is a symbolic link that leads in a circle"),
             Astray::Outside(text) => self.outside(place, &text),

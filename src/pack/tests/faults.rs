@@ -219,7 +219,7 @@ fn k8_a_stream_that_cannot_be_written() {
     };
     let reach = walk::Reach::of(root, &model, false).unwrap();
     let tree = walk::walk(
-        &reach,
+        reach,
         &model,
         &Skip::default(),
         &mut Selection::new(&options()).unwrap(),

@@ -270,7 +270,7 @@ fn a_stream_gets_the_same_bytes() {
         };
         let reach = walk::Reach::of(root, &model, false).unwrap();
         let tree = walk::walk(
-            &reach,
+            reach,
             &model,
             &Skip::default(),
             &mut Selection::new(&options()).unwrap(),

@@ -105,7 +105,11 @@ fn k20_links_out_of_the_repository_are_refused() {
             "../../blobs",
             "is a symbolic link out of the model directory, to",
         ),
-        ("..", "is a symbolic link to a directory that contains it"),
+        (
+            "../../blobs/below",
+            "is a symbolic link out of the model directory, to ../../blobs/below; --dereference",
+        ),
+        ("..", "is a symbolic link out of the model directory, to .."),
         (
             "../../..",
             "is a symbolic link out of the model directory, to",
@@ -114,6 +118,7 @@ fn k20_links_out_of_the_repository_are_refused() {
     ] {
         let (dir, snapshot) = cache();
         fs::write(dir.path().join("hub/secret"), "secret").unwrap();
+        fs::create_dir(snapshot.join("../../blobs/below")).unwrap();
         let other = dir.path().join("hub/models--org--other/blobs");
         fs::create_dir_all(&other).unwrap();
         fs::write(other.join("dd"), "other").unwrap();
@@ -140,6 +145,89 @@ fn k20_links_out_of_the_repository_are_refused() {
     );
     pack_path(&dir, &snapshot, &dereference()).unwrap();
     assert_eq!(packed(&dir)[0], of("config.json", "config"));
+}
+
+/// Nothing of a repository but its blobs is a model's.
+#[test]
+fn k5_links_into_the_repository_lead_to_its_blobs_alone() {
+    for target in [
+        "../../refs/main",
+        "../../private/token",
+        "../old/config.json",
+        "../old",
+        "../../blobs/../private/token",
+        "../../blobs/link",
+    ] {
+        let (dir, snapshot) = cache();
+        let repository = snapshot.join("../..");
+        fs::create_dir_all(repository.join("private")).unwrap();
+        fs::write(repository.join("private/token"), "token").unwrap();
+        fs::create_dir(repository.join("snapshots/old")).unwrap();
+        symlink(
+            "../../blobs/aa",
+            repository.join("snapshots/old/config.json"),
+        )
+        .unwrap();
+        symlink("../private/token", repository.join("blobs/link")).unwrap();
+        let absolute = repository.canonicalize().unwrap().join("private/token");
+        for target in [Path::new(target), &absolute] {
+            symlink(target, snapshot.join("link")).unwrap();
+            let text = problem(pack_path(&dir, &snapshot, &options()));
+            let text = text.split("/link: ").nth(1).unwrap_or(&text);
+            assert!(
+                text.starts_with("is a symbolic link out of the model directory, to ")
+                    && text.ends_with("; --dereference follows it"),
+                "{target:?}: {text}"
+            );
+            assert!(!dir.path().join("out.tar").exists());
+            pack_path(&dir, &snapshot, &dereference()).unwrap();
+            fs::remove_file(snapshot.join("link")).unwrap();
+            fs::remove_file(dir.path().join("out.tar")).unwrap();
+        }
+    }
+}
+
+/// What is called a repository, and what is only called so by a link.
+#[test]
+fn k20_a_repository_has_its_name_itself() {
+    // Through links of the user: to the cache, to a snapshot, and back by another way.
+    let (dir, snapshot) = cache();
+    let files = [
+        of("config.json", "config"),
+        of("onnx/model.onnx", "weights"),
+    ];
+    let short = dir.path().join("short");
+    symlink(snapshot.parent().unwrap(), &short).unwrap();
+    for path in [
+        short.join(REVISION),
+        short.join(REVISION).join("onnx/.."),
+        dir.path()
+            .join("hub/models--org--name/refs/../snapshots")
+            .join(REVISION),
+    ] {
+        pack_path(&dir, &path, &options()).unwrap();
+        assert_eq!(packed(&dir), files, "{}", path.display());
+    }
+    // Within the snapshot, and its blobs by their absolute path.
+    let blob = snapshot.join("../../blobs/bb").canonicalize().unwrap();
+    symlink(blob, snapshot.join("onnx/weights")).unwrap();
+    symlink("onnx/model.onnx", snapshot.join("short")).unwrap();
+    pack_path(&dir, &snapshot, &options()).unwrap();
+    let titles: Vec<_> = packed(&dir).into_iter().map(|(title, _)| title).collect();
+    assert_eq!(
+        titles,
+        ["config.json", "onnx/model.onnx", "onnx/weights", "short"]
+    );
+    // A link makes no repository, nor is what is linked into one a part of it.
+    for moved in ["", "/blobs", "/snapshots"] {
+        let (dir, snapshot) = cache();
+        let hub = dir.path().join("hub");
+        let place = hub.join(format!("models--org--name{moved}"));
+        fs::rename(&place, hub.join("elsewhere")).unwrap();
+        symlink(hub.join("elsewhere"), place).unwrap();
+        let text = problem(pack_path(&dir, &snapshot, &options()));
+        assert!(text.contains("link out of the model directory"), "{text}");
+    }
 }
 
 #[test]

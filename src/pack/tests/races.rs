@@ -24,11 +24,23 @@ fn runs(few: u64) -> u64 {
 
 /// Exchanges pairs of names without a rest, while `work` is done.
 fn while_exchanging<T>(pairs: &[(PathBuf, PathBuf)], work: impl FnOnce() -> T) -> T {
-    let mut random = Random(1);
     let exchange = || {
         for (a, b) in pairs {
-            rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
+            exchange(a, b);
         }
+    };
+    while_meddling(exchange, work)
+}
+
+fn exchange(a: &Path, b: &Path) {
+    rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
+}
+
+/// Meddles without a rest, while `work` is done.
+fn while_meddling<T>(mut meddle: impl FnMut() + Send, work: impl FnOnce() -> T) -> T {
+    let mut random = Random(1);
+    let meddle_and_pause = || {
+        meddle();
         // Shorter than a step of packing, or longer than all of it, and all between: some runs
         // succeed, and each step meets each state.
         let pause = Duration::from_micros(1 << random.below(17));
@@ -37,7 +49,7 @@ fn while_exchanging<T>(pairs: &[(PathBuf, PathBuf)], work: impl FnOnce() -> T) -
             std::hint::spin_loop();
         }
     };
-    meanwhile([exchange], work)
+    meanwhile([meddle_and_pause], work)
 }
 
 /// On a kernel as this one is, and on one that lacks openat2(2).
@@ -113,6 +125,65 @@ fn packs_no_secret(dir: &tempfile::TempDir, pairs: &[(PathBuf, PathBuf)]) {
             }
         });
     }
+}
+
+/// Whoever owns a repository moves its snapshots elsewhere, where blobs are that are not its own, and
+/// has its name lead there.
+#[test]
+fn k13_a_snapshot_is_moved_to_blobs_of_somebody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |path: &str| dir.path().join(path);
+    let below = ["d"; 40].join("/");
+    let model = at("models--x/snapshots/rev").join(&below);
+    fs::create_dir_all(&model).unwrap();
+    for (blobs, bytes) in [("models--x/blobs", &PUBLIC[..]), ("theirs/blobs", SECRET)] {
+        fs::create_dir_all(at(blobs)).unwrap();
+        fs::write(at(blobs).join("b"), bytes).unwrap();
+    }
+    symlink(format!("{}blobs/b", "../".repeat(42)), model.join("file")).unwrap();
+    symlink(at("theirs"), at("link")).unwrap();
+    let (repository, link) = (at("models--x"), at("link"));
+    let (here, there) = (at("models--x/snapshots"), at("theirs/snapshots"));
+    let mut is_there = false;
+    let meddle = || {
+        if is_there {
+            exchange(&repository, &link);
+            fs::rename(&there, &here).unwrap();
+        } else {
+            fs::rename(&here, &there).unwrap();
+            exchange(&repository, &link);
+        }
+        is_there = !is_there;
+    };
+    let output = Output::File(at("out.tar"));
+    let options = PackOptions {
+        compression: Compression::None,
+        jobs: 1,
+        ..options()
+    };
+    while_meddling(meddle, || {
+        let (mut packed, mut refused) = (0, 0);
+        let began = Instant::now();
+        while packed + refused < runs(100) || packed.min(refused) < 5 {
+            assert!(
+                began.elapsed() < Duration::from_secs(120),
+                "{packed} times packed, {refused} times refused"
+            );
+            match pack(&model, &config(), &output, &options, &|_, _| {}) {
+                Ok(_) => {
+                    packed += 1;
+                    let archive = fs::read(at("out.tar")).unwrap();
+                    assert!(!archive.windows(SECRET.len()).any(|w| w == SECRET));
+                    fs::remove_file(at("out.tar")).unwrap();
+                }
+                // Between two renames there is no model.
+                Err(error) => {
+                    refused += u64::from(error.kind() == crate::ErrorKind::Refused);
+                    assert_ne!(error.kind(), crate::ErrorKind::Environment, "{error}");
+                }
+            }
+        }
+    });
 }
 
 #[test]
