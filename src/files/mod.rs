@@ -11,6 +11,7 @@ pub(crate) mod faults;
 pub(crate) mod identity;
 pub(crate) mod links;
 pub(crate) mod lock;
+pub(crate) mod output;
 pub(crate) mod parents;
 pub(crate) mod place;
 pub(crate) mod remove;

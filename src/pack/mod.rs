@@ -30,7 +30,6 @@ mod hub;
 mod layer;
 mod model_layer;
 mod options;
-mod output;
 mod packager;
 mod packed;
 mod pipeline;

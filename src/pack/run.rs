@@ -7,7 +7,6 @@ use std::path::Path;
 use super::archive::Archive;
 use super::describe::{self, Description};
 use super::options::{Output, PackOptions};
-use super::output::OutputPlace;
 use super::packed::Packed;
 use super::plan::{self, Settings};
 use super::select::{LeftOut, Selection};
@@ -15,6 +14,7 @@ use super::tree::Tree;
 use super::walk::{self, Input, Skip};
 use super::{content, documents, pipeline};
 use crate::error::{Error, Result};
+use crate::files::output::OutputPlace;
 use crate::oci::OciConfig;
 use crate::oci::config::is_tag;
 use crate::work::Progress;
@@ -56,7 +56,7 @@ pub fn pack(
     match output {
         Output::File(path) => {
             let place = OutputPlace::check(path, options.force)?;
-            let (mut tree, left_out) = find(input, model_dir, &place.skip()?, options, &settings)?;
+            let (mut tree, left_out) = find(input, model_dir, &Skip::around(&place)?, options, &settings)?;
             let about = describe::describe(&mut tree, config, options)?;
             let file = place.create(FILE_MODE)?;
             let archive = Archive::in_file(file.handle()?, path, settings.mtime);

@@ -27,6 +27,7 @@ use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::files::identity::{Identity, node};
 use crate::files::links::{self, Astray, Target};
+use crate::files::output::OutputPlace;
 use crate::files::roots::{Location, Roots};
 use crate::files::temporary::is_temporary_name;
 use crate::files::{self, beneath, calls};
@@ -48,6 +49,17 @@ pub(super) struct Skip {
     pub output: Option<(u64, u64)>,
     /// The directory of the output, where an interrupted run may have left a temporary file.
     pub output_dir: Option<(u64, u64)>,
+}
+
+impl Skip {
+    /// What a walk of the directory around an output passes over.
+    pub(super) fn around(output: &OutputPlace) -> Result<Skip> {
+        let (output, dir) = output.nodes()?;
+        Ok(Skip {
+            output,
+            output_dir: Some(dir),
+        })
+    }
 }
 
 /// What is to be packed, held.

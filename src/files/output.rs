@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Gid, Mode, Stat, Uid};
 use rustix::io::Errno;
 
-use super::walk::Skip;
+use super::calls::{self, is_unsupported};
+use super::identity::{Identity, node};
+use super::place::Place;
+use super::temporary::{Replaced, TemporaryFile};
 use crate::error::{Error, Result};
-use crate::files::calls::{self, is_unsupported};
-use crate::files::identity::{Identity, node};
-use crate::files::place::Place;
-use crate::files::temporary::{Replaced, TemporaryFile};
 use crate::printable::printable_path;
 
 /// How often a name may come and go while a file takes it.
@@ -24,7 +23,7 @@ const ATTEMPTS: u32 = 100;
 
 /// What may have the output's name.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Replace {
+pub(crate) enum Replace {
     /// Nothing.
     Nothing,
     /// A file or a link, whichever it is in the end.
@@ -35,7 +34,7 @@ pub(super) enum Replace {
 
 /// Where an output will be: checked before any work is done.
 #[derive(Debug)]
-pub(super) struct OutputPlace {
+pub(crate) struct OutputPlace {
     place: Place,
     existing: Option<(u64, u64)>,
     replace: Replace,
@@ -43,7 +42,7 @@ pub(super) struct OutputPlace {
 
 impl OutputPlace {
     /// Checks that an output can be made at `path`.
-    pub(super) fn check(path: &Path, force: bool) -> Result<OutputPlace> {
+    pub(crate) fn check(path: &Path, force: bool) -> Result<OutputPlace> {
         if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
             let shown = printable_path(path);
             return Err(Error::usage(format!(
@@ -83,7 +82,7 @@ impl OutputPlace {
     }
 
     /// The place of a file of which `old` is to be replaced, by what is made from it.
-    pub(super) fn of(place: Place, old: Identity) -> OutputPlace {
+    pub(crate) fn of(place: Place, old: Identity) -> OutputPlace {
         OutputPlace {
             place,
             existing: Some(old.node()),
@@ -91,18 +90,15 @@ impl OutputPlace {
         }
     }
 
-    /// What a walk of the directory around the output passes over.
-    pub(super) fn skip(&self) -> Result<Skip> {
+    /// What has the name, and the directory in which it is: their devices and inodes.
+    pub(crate) fn nodes(&self) -> Result<(Option<(u64, u64)>, (u64, u64))> {
         let dir = calls::fstat(&self.place.dir).map_err(failed("read", &self.place.path))?;
-        Ok(Skip {
-            output: self.existing,
-            output_dir: Some(node(&dir)),
-        })
+        Ok((self.existing, node(&dir)))
     }
 
     /// Creates the file, still without its name. Of the permissions `mode` it gets those that the
     /// user's mask allows.
-    pub(super) fn create(self, mode: u32) -> Result<OutputFile> {
+    pub(crate) fn create(self, mode: u32) -> Result<OutputFile> {
         let Place { dir, name, path } = self.place;
         let above = Place::dir_of(&path).to_path_buf();
         let mode = Mode::from_raw_mode(mode & 0o777);
@@ -118,7 +114,7 @@ impl OutputPlace {
 
 /// An output that has no name yet. Dropped, it leaves nothing behind.
 #[derive(Debug)]
-pub(super) struct OutputFile {
+pub(crate) struct OutputFile {
     file: TemporaryFile,
     name: OsString,
     /// In messages.
@@ -128,14 +124,14 @@ pub(super) struct OutputFile {
 
 impl OutputFile {
     /// Another handle of the file, to write to.
-    pub(super) fn handle(&self) -> Result<File> {
+    pub(crate) fn handle(&self) -> Result<File> {
         let handle = self.file.file().try_clone();
         handle.map_err(Error::io("write", &self.path))
     }
 
     /// Gives the file the permissions of the one that it replaces, and its owner where that is
     /// allowed.
-    pub(super) fn take_over(&self, old: &Stat) -> Result<()> {
+    pub(crate) fn take_over(&self, old: &Stat) -> Result<()> {
         let failed = || failed("set owner and permissions of", &self.path);
         // First the owner: changing it would clear permissions.
         let (owner, group) = (Uid::from_raw(old.st_uid), Gid::from_raw(old.st_gid));
@@ -159,7 +155,7 @@ impl OutputFile {
     /// Syncs the file, gives it its name, and syncs the directory.
     ///
     /// An output that appeared meanwhile is only replaced when that was asked for.
-    pub(super) fn commit(mut self) -> Result<()> {
+    pub(crate) fn commit(mut self) -> Result<()> {
         calls::sync(self.file.file()).map_err(failed("sync", &self.path))?;
         for _ in 0..ATTEMPTS {
             match (self.take_name(), self.replace) {
