@@ -24,7 +24,7 @@ pub mod codec;
 pub mod digest;
 pub mod entry_path;
 pub mod error;
-mod files;
+pub mod files;
 pub mod layer;
 pub mod limits;
 pub mod memory;

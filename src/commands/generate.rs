@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, Command, CommandFactory as _};
 use clap_complete::shells;
-use modeloci::Error;
+use modeloci::files::named::NamedDirectory;
 
 use super::output;
 use crate::cli::{Cli, Shell};
@@ -56,7 +56,21 @@ fn visible() -> Command {
 /// # Errors
 /// Those of the directory.
 pub(crate) fn man_pages(directory: &Path) -> anyhow::Result<ExitCode> {
-    clap_mangen::generate_to(Cli::command(), directory)
-        .map_err(Error::io("write man pages into", directory))?;
+    let to = NamedDirectory::open(directory)?;
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    man_pages_of(&command, &to)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn man_pages_of(command: &Command, to: &NamedDirectory) -> anyhow::Result<()> {
+    let shown = command.get_subcommands().filter(|sub| !sub.is_hide_set());
+    for sub in shown {
+        man_pages_of(sub, to)?;
+    }
+    let page = clap_mangen::Man::new(command.clone());
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    to.create(&page.get_filename())?.write(&text)?;
+    Ok(())
 }

@@ -1,13 +1,13 @@
 //! `modeloci mount`
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use log::LevelFilter;
+use modeloci::files::named;
 use modeloci::mount::parts;
 use modeloci::printable::printable_path;
 use modeloci::{Error, ErrorKind};
@@ -30,9 +30,9 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     }
     if !options.foreground {
         // Said here, where somebody reads it, and not by the background process.
-        if let Some(file) = &options.log_file {
-            open_log(file)?;
-        } else if let Err(error) = SystemLog::check() {
+        if options.log_file.is_none()
+            && let Err(error) = SystemLog::check()
+        {
             output::report_line(&format!(
                 "warning: there is no system log, and {error}: messages of this mount are lost; \
                  --log-file names a file for them"
@@ -187,21 +187,9 @@ fn cache_dir() -> Option<PathBuf> {
         .map(|dir| dir.join("modeloci"))
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the user names the log; opened once"
-)]
-fn open_log(file: &Path) -> Result<File, Error> {
-    File::options()
-        .append(true)
-        .create(true)
-        .open(file)
-        .map_err(Error::io("open the log file", file))
-}
-
 fn log_sink(options: &Options) -> Result<Box<dyn Write + Send>, Error> {
     Ok(match &options.log_file {
-        Some(file) => Box::new(open_log(file)?),
+        Some(file) => Box::new(named::append(file)?),
         None if options.system_log => Box::new(SystemLog::new()),
         None => Box::new(std::io::stderr()),
     })

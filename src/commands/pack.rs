@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use modeloci::byte_size::format_size;
+use modeloci::files::named::NamedFile;
 use modeloci::model::OpenOptions;
 use modeloci::oci::OciConfig;
 use modeloci::oci::config::parse_metadata;
 use modeloci::pack::{Found, LeftOut, LeftOutBy, Output, PackOptions, Packed};
 use modeloci::printable::{printable, printable_path};
-use modeloci::{Digest, Error, Model, limits};
+use modeloci::{Error, Model, limits};
 use serde_json::{Map, Value, json};
-use tempfile::NamedTempFile;
 
 use super::progress::Progress;
 use super::{document, interrupt, output};
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     let digestfile = args
         .digestfile
         .as_deref()
-        .map(DigestFile::create)
+        .map(NamedFile::create)
         .transpose()?;
     let bar = Progress::new("packing", verbosity);
     let result = modeloci::pack::pack(
@@ -67,7 +67,8 @@ pub(crate) fn run(args: &PackArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     drop(bar);
     let packed = result?;
     if let Some(file) = digestfile {
-        file.write(&packed.manifest_digest)?;
+        // Without a line end, as other tools write it.
+        file.write(packed.manifest_digest.to_string().as_bytes())?;
     }
 
     for warning in &packed.warnings {
@@ -254,7 +255,7 @@ fn schema(path: &Path) -> anyhow::Result<Value> {
 /// A document that the user names.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the user names the file; opened once"
+    reason = "a file that the user names, resolved and read this once"
 )]
 fn read(path: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
@@ -285,60 +286,10 @@ fn annotations(all: &[(String, String)]) -> anyhow::Result<BTreeMap<String, Stri
     Ok(annotations)
 }
 
-/// Where the digest goes: a file that appears when all is done, or whatever else has that name, such
-/// as a descriptor in /dev/fd.
-enum DigestFile<'a> {
-    New(NamedTempFile, &'a Path),
-    There(File, &'a Path),
-}
-
-impl DigestFile<'_> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the user names the file; opened once"
-    )]
-    fn create(path: &Path) -> Result<DigestFile<'_>, Error> {
-        let cannot = "write the digest to";
-        if path.metadata().is_ok_and(|meta| !meta.is_file()) {
-            let file = File::options().write(true).open(path);
-            return Ok(DigestFile::There(
-                file.map_err(Error::io(cannot, path))?,
-                path,
-            ));
-        }
-        let parent = path.parent().filter(|parent| *parent != Path::new(""));
-        // The user's mask narrows it.
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        let file = tempfile::Builder::new()
-            .prefix(".modeloci-")
-            .suffix(".tmp")
-            .permissions(permissions)
-            .tempfile_in(parent.unwrap_or(Path::new(".")));
-        Ok(DigestFile::New(
-            file.map_err(Error::io(cannot, path))?,
-            path,
-        ))
-    }
-
-    /// Without a line end, as other tools write it.
-    fn write(self, digest: &Digest) -> Result<(), Error> {
-        let text = digest.to_string();
-        let (result, path) = match self {
-            DigestFile::New(mut file, path) => {
-                let written = file.write_all(text.as_bytes());
-                let kept = written.and_then(|()| file.persist(path).map_err(|e| e.error));
-                (kept.map(drop), path)
-            }
-            DigestFile::There(mut file, path) => (file.write_all(text.as_bytes()), path),
-        };
-        result.map_err(Error::io("write the digest to", path))
-    }
-}
-
 /// `NAME-VERSION.tar` beside the model directory; of a name with slashes its last part.
 #[expect(
     clippy::disallowed_methods,
-    reason = "only chooses a name for the output"
+    reason = "only chooses a name for the output, which is resolved once, where that is opened"
 )]
 fn default_output(args: &PackArgs) -> anyhow::Result<PathBuf> {
     // The name is checked by the library before the path is used.

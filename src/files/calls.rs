@@ -54,6 +54,12 @@ pub(crate) fn openat(
     call(op, || rustix::fs::openat(dir.as_fd(), name, flags, mode))
 }
 
+/// Opens what a handle (of `O_PATH`) is of, for more; no name is looked up again.
+pub(crate) fn open_again(fd: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
+    let itself = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    openat(CWD, itself.as_str(), flags, Mode::empty())
+}
+
 /// openat2(2) of a path of several components.
 pub(crate) fn openat2(
     root: impl AsFd,

@@ -7,10 +7,12 @@ pub(crate) mod beneath;
     reason = "this is the room that makes these calls"
 )]
 pub(crate) mod calls;
+pub(crate) mod descriptor;
 pub(crate) mod faults;
 pub(crate) mod identity;
 pub(crate) mod links;
 pub(crate) mod lock;
+pub mod named;
 pub(crate) mod output;
 pub(crate) mod parents;
 pub(crate) mod place;

@@ -12,6 +12,7 @@ use rustix::fs::{FileType, Gid, Mode, Stat, Uid};
 use rustix::io::Errno;
 
 use super::calls::{self, is_unsupported};
+use super::descriptor;
 use super::identity::{Identity, node};
 use super::place::Place;
 use super::temporary::{Replaced, TemporaryFile};
@@ -47,6 +48,12 @@ impl OutputPlace {
             let shown = printable_path(path);
             return Err(Error::usage(format!(
                 "output \"{shown}\" is not a file name"
+            )));
+        }
+        if descriptor::number(path).is_some() {
+            let shown = printable_path(path);
+            return Err(Error::usage(format!(
+                "output {shown} is a descriptor; --output - writes to standard output"
             )));
         }
         let place = Place::of(path).map_err(|errno| {
@@ -90,10 +97,24 @@ impl OutputPlace {
         }
     }
 
-    /// What has the name, and the directory in which it is: their devices and inodes.
-    pub(crate) fn nodes(&self) -> Result<(Option<(u64, u64)>, (u64, u64))> {
+    /// A place where a file, or a link, is to be replaced if there is one.
+    pub(crate) fn over(place: Place) -> OutputPlace {
+        OutputPlace {
+            place,
+            existing: None,
+            replace: Replace::Anything,
+        }
+    }
+
+    /// Device and inode of what has the name.
+    pub(crate) fn existing(&self) -> Option<(u64, u64)> {
+        self.existing
+    }
+
+    /// Device and inode of the directory.
+    pub(crate) fn dir(&self) -> Result<(u64, u64)> {
         let dir = calls::fstat(&self.place.dir).map_err(failed("read", &self.place.path))?;
-        Ok((self.existing, node(&dir)))
+        Ok(node(&dir))
     }
 
     /// Creates the file, still without its name. Of the permissions `mode` it gets those that the

@@ -56,7 +56,8 @@ pub fn pack(
     match output {
         Output::File(path) => {
             let place = OutputPlace::check(path, options.force)?;
-            let (mut tree, left_out) = find(input, model_dir, &Skip::around(&place)?, options, &settings)?;
+            let (mut tree, left_out) =
+                find(input, model_dir, &Skip::around(&place)?, options, &settings)?;
             let about = describe::describe(&mut tree, config, options)?;
             let file = place.create(FILE_MODE)?;
             let archive = Archive::in_file(file.handle()?, path, settings.mtime);

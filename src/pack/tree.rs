@@ -9,10 +9,10 @@ use rustix::io::Errno;
 
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
+use crate::files::calls;
 use crate::files::identity::Identity;
 use crate::files::place::Place;
 use crate::files::roots::{Location, Roots};
-use crate::files::calls;
 use crate::printable::printable_path;
 
 /// The files of a directory, and where to open them.

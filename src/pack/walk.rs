@@ -54,10 +54,9 @@ pub(super) struct Skip {
 impl Skip {
     /// What a walk of the directory around an output passes over.
     pub(super) fn around(output: &OutputPlace) -> Result<Skip> {
-        let (output, dir) = output.nodes()?;
         Ok(Skip {
-            output,
-            output_dir: Some(dir),
+            output: output.existing(),
+            output_dir: Some(output.dir()?),
         })
     }
 }

@@ -427,9 +427,24 @@ fn k23_the_digest_goes_to_a_file() {
     assert_eq!(fs::read_to_string(sandbox.path("digest")).unwrap(), written);
     fs::remove_file(sandbox.path("m-1.tar")).unwrap();
 
+    // A link is replaced; what it names stays as it was.
+    sandbox.write("theirs", "theirs");
+    std::os::unix::fs::symlink("theirs", sandbox.path("link")).unwrap();
+    pack(&sandbox, &["--digestfile", "link"]).quiet();
+    assert_eq!(fs::read_to_string(sandbox.path("link")).unwrap(), written);
+    assert_eq!(
+        fs::read_to_string(sandbox.path("theirs")).unwrap(),
+        "theirs"
+    );
+    for name in ["m-1.tar", "link", "theirs"] {
+        fs::remove_file(sandbox.path(name)).unwrap();
+    }
+    // The archive is no stream but by its own name for one.
+    pack(&sandbox, &["-o", "/dev/stdout"]).refused(2, "/dev/stdout is a descriptor");
+
     // Found out before the work, and gone when that fails.
     let run = pack(&sandbox, &["--digestfile", "no/such/file"]);
-    run.refused(5, "cannot write the digest to no/such/file");
+    run.refused(5, "cannot write no/such/file");
     sandbox.write("model/.env", "SECRET=1");
     pack(&sandbox, &["--digestfile", "new"]).refused(1, ".env");
     assert_eq!(names(&sandbox.path("")), ["digest", "model"]);

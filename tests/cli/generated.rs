@@ -66,6 +66,31 @@ fn completions_name_every_command_and_option() {
     sandbox.run(&["completions", "tcsh"]).refused(2, "tcsh");
 }
 
+/// A page that is there is replaced; a link there is no way to another file.
+#[test]
+fn k23_man_pages_go_into_a_directory() {
+    let sandbox = Sandbox::new();
+    let names = sandbox.names();
+    sandbox.write("theirs", "theirs");
+    fs::create_dir(sandbox.path("man")).unwrap();
+    std::os::unix::fs::symlink("../theirs", sandbox.path("man/modeloci.1")).unwrap();
+    sandbox.run(&["man-pages", "man"]).quiet();
+    assert_eq!(
+        fs::read_to_string(sandbox.path("theirs")).unwrap(),
+        "theirs"
+    );
+    let page = |name: &str| fs::read_to_string(sandbox.path("man").join(name)).unwrap();
+    assert!(page("modeloci.1").contains(".TH modeloci 1"));
+    for command in commands(&sandbox) {
+        assert!(page(&format!("modeloci-{command}.1")).contains("NAME"));
+    }
+    assert!(!sandbox.path("man/modeloci-prefetcher.1").exists());
+    sandbox
+        .run(&["man-pages", "absent"])
+        .refused(5, "cannot open directory absent");
+    assert_eq!(sandbox.names().len(), names.len() + 2);
+}
+
 /// bash itself, with what it was given.
 #[test]
 fn bash_completes_commands_and_options() {

@@ -325,8 +325,10 @@ fn m0_bad_options_are_wrong_usage() {
         run.fails(2, &[]);
     }
     mount(&sandbox, &["--log-file", "absent/log"]).fails(5, &["absent/log"]);
+    std::os::unix::fs::symlink("theirs", sandbox.path("link")).unwrap();
+    mount(&sandbox, &["--log-file", "link"]).fails(1, &["link: is a symbolic link"]);
     assert!(!is_mounted(&sandbox.path("mnt")));
-    assert_eq!(sandbox.names(), ["a.tar", "mnt"]);
+    assert_eq!(sandbox.names(), ["a.tar", "link", "mnt"]);
 }
 
 /// Writing is refused in every way.
