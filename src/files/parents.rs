@@ -95,6 +95,33 @@ impl Parents {
         }
     }
 
+    /// Makes a directory for this user alone, unless somebody else just did, and opens what has the
+    /// name then.
+    pub(crate) fn make(
+        &mut self,
+        above: &OwnedFd,
+        name: &OsStr,
+        flags: OFlags,
+        path: &Path,
+    ) -> rustix::io::Result<OwnedFd> {
+        let made = match calls::mkdir(above, name, Mode::from_raw_mode(0o700)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(errno) => return Err(errno),
+        };
+        let opened = calls::openat(above, name, flags, Mode::empty())?;
+        if made {
+            let again = OFlags::PATH | OFlags::DIRECTORY;
+            self.0.push(Made {
+                above: calls::openat(above, ".", again, Mode::empty())?,
+                name: CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?,
+                node: node(&calls::fstat(&opened)?),
+                path: path.to_path_buf(),
+            });
+        }
+        Ok(opened)
+    }
+
     /// Makes the names of what was made durable.
     ///
     /// # Errors
@@ -105,6 +132,11 @@ impl Parents {
                 .map_err(|errno| Error::io("sync the directory of", &made.path)(errno.into()))?;
         }
         Ok(())
+    }
+
+    /// True when nothing was made.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// What was made is to stay.

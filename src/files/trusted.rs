@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use super::beneath::DIRECTORY;
 use super::calls;
+use super::parents::Parents;
 use crate::printable::printable_path;
 
 /// As many as the kernel follows.
@@ -49,11 +50,22 @@ pub(crate) enum Problem {
 /// # Errors
 /// What is wrong with it, or with a directory on the way to it.
 pub(crate) fn open(path: &Path, create: bool) -> Result<Option<OwnedFd>, Problem> {
+    let mut made = Parents::default();
+    let opened = open_or_make(path, create.then_some(&mut made));
+    made.keep();
+    opened
+}
+
+/// The same; what is missing is made if `made` is given, which is told of each directory.
+pub(crate) fn open_or_make(
+    path: &Path,
+    mut made: Option<&mut Parents>,
+) -> Result<Option<OwnedFd>, Problem> {
     let start = if path.is_absolute() { "/" } else { "." };
     let mut way = Way::from(Path::new(start))?;
     way.put(path);
     while let Some(step) = way.rest.pop() {
-        if !way.step(&step, create)? {
+        if !way.step(&step, made.as_deref_mut())? {
             return Ok(None);
         }
     }
@@ -138,20 +150,16 @@ impl Way {
     }
 
     /// One component; false when there is nothing.
-    fn step(&mut self, name: &OsStr, create: bool) -> Result<bool, Problem> {
+    fn step(&mut self, name: &OsStr, made: Option<&mut Parents>) -> Result<bool, Problem> {
         let above = self.path.clone();
         self.path.push(name);
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
         let mut opened = calls::openat(&self.dir, name, flags, Mode::empty());
         if opened.as_ref().err() == Some(&Errno::NOENT) {
-            if !create {
+            let Some(made) = made else {
                 return Ok(false);
-            }
-            match calls::mkdir(&self.dir, name, Mode::from_raw_mode(0o700)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(self.failed(errno)),
-            }
-            opened = calls::openat(&self.dir, name, flags, Mode::empty());
+            };
+            opened = made.make(&self.dir, name, flags, &self.path);
         }
         let found = opened.map_err(|errno| self.failed(errno))?;
         let stat = calls::fstat(&found).map_err(|errno| self.failed(errno))?;

@@ -6,11 +6,12 @@
 //! names that only this module gives, and nothing at all where [`MARKER`] is missing. The directory
 //! around it is never listed.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FileType, Mode, OFlags, RenameFlags, Stat};
@@ -18,6 +19,7 @@ use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::files::beneath::DIRECTORY;
+use crate::files::parents::Parents;
 use crate::files::{calls, trusted};
 use crate::limits;
 
@@ -76,12 +78,12 @@ pub fn existing(path: &Path) -> [Option<OwnedFd>; 2] {
     [named, ours.map(|ours| ours.dir)]
 }
 
-/// Directories that were made for a process that can make none.
+/// Directories that were made for a process that can make none. They stay, unless that is undone.
 #[derive(Debug)]
 pub struct Made {
     dir: OwnedFd,
-    /// The innermost first.
-    paths: Vec<PathBuf>,
+    /// Of which it is the last.
+    parents: Parents,
 }
 
 /// Makes the directory for indexes in `path`; `None` when all is there, or it cannot be made.
@@ -89,32 +91,25 @@ pub fn make(path: &Path) -> Option<Made> {
     if !matches!(IndexDir::open(path, false), Ok(None)) {
         return None;
     }
-    let ours = path.join("seek-tables");
-    let is_missing = |path: &&Path| {
-        let found = rustix::fs::readlinkat(rustix::fs::CWD, *path, Vec::new());
-        found.err() == Some(Errno::NOENT)
-    };
-    let paths = ours.ancestors().take_while(is_missing);
-    let paths = paths.map(Path::to_path_buf).collect();
-    let made = IndexDir::open(path, true).ok()??;
-    Some(Made {
-        dir: made.dir,
-        paths,
-    })
+    let mut parents = Parents::default();
+    let dir = IndexDir::open_or_make(path, Some(&mut parents)).ok()??.dir;
+    Some(Made { dir, parents })
 }
 
 impl Made {
-    /// Removes them again where nobody has put anything in.
-    pub fn undo(self) {
-        if self.paths.is_empty() || calls::names(&self.dir).is_ok_and(|names| names.len() > 1) {
-            return;
+    /// Removes those again, each by its identity, in which nobody has put anything.
+    pub fn undo(mut self) {
+        let is_new = !self.parents.is_empty();
+        if is_new && calls::names(&self.dir).is_ok_and(|names| names.len() <= 1) {
+            let _ = calls::unlink(&self.dir, MARKER);
+            drop(std::mem::take(&mut self.parents));
         }
-        let _ = calls::unlink(&self.dir, MARKER);
-        for path in &self.paths {
-            if rustix::fs::rmdir(path).is_err() {
-                return;
-            }
-        }
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        self.parents.keep();
     }
 }
 
@@ -122,20 +117,32 @@ impl IndexDir {
     /// Opens the directory of ours in `path`; `None` when there is none. With `create`, all that is
     /// missing is made.
     pub(super) fn open(path: &Path, create: bool) -> Result<Option<IndexDir>, Problem> {
-        let Some(named) = trusted::open(path, create).map_err(text)? else {
+        let mut made = Parents::default();
+        let opened = IndexDir::open_or_make(path, create.then_some(&mut made));
+        made.keep();
+        opened
+    }
+
+    fn open_or_make(
+        path: &Path,
+        mut made: Option<&mut Parents>,
+    ) -> Result<Option<IndexDir>, Problem> {
+        let Some(named) = trusted::open_or_make(path, made.as_deref_mut()).map_err(text)? else {
             return Ok(None);
         };
         let shown = |problem: &dyn std::fmt::Display| {
             let path = path.join("seek-tables");
             format!("{} {problem}", crate::printable::printable_path(&path))
         };
-        if create {
-            match calls::mkdir(&named, SUBDIRECTORY, Mode::from_raw_mode(0o700)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(shown(&format!("cannot be made: {errno}"))),
+        let create = made.is_some();
+        let opened = match made {
+            Some(made) => {
+                let name = OsStr::from_bytes(SUBDIRECTORY.to_bytes());
+                made.make(&named, name, DIRECTORY, &path.join(name))
             }
-        }
-        let dir = match calls::openat(&named, SUBDIRECTORY, DIRECTORY, Mode::empty()) {
+            None => calls::openat(&named, SUBDIRECTORY, DIRECTORY, Mode::empty()),
+        };
+        let dir = match opened {
             Ok(dir) => dir,
             Err(Errno::NOENT) if !create => return Ok(None),
             Err(Errno::NOTDIR | Errno::LOOP) => return Err(shown(&"is no directory")),
@@ -439,6 +446,22 @@ mod tests {
         fs::write(&index, "").unwrap();
         made.undo();
         assert!(index.exists() && IndexDir::open(&named, false).unwrap().is_some());
+    }
+
+    /// What has the name of a directory that was made, and is another one, stays.
+    #[test]
+    fn r17_what_is_undone_is_known_by_identity() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        let made = make(&at("cache/modeloci")).unwrap();
+        fs::rename(at("cache"), at("moved")).unwrap();
+        fs::create_dir_all(at("cache/modeloci/seek-tables")).unwrap();
+        made.undo();
+        assert!(at("cache/modeloci/seek-tables").exists());
+        assert!(at("moved").exists() && !at("moved/modeloci").exists());
+        // Without that word all stays.
+        drop(make(&at("other")).unwrap());
+        assert!(at("other/seek-tables/CACHEDIR.TAG").exists());
     }
 
     #[test]

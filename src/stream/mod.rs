@@ -9,10 +9,6 @@ mod expected;
 mod facts;
 mod frontier;
 mod index;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "directories that were made a moment ago, and are removed only when they are empty"
-)]
 pub(crate) mod index_dir;
 mod known;
 mod on_demand;
