@@ -502,6 +502,147 @@ fn interfaces_to_the_outside_stay_in_their_module() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// Where functions are that may take a path.
+const WITH_PATHS: &[&str] = &[
+    "std::fs::",
+    "std::os::unix::fs::",
+    "std::env::set_",
+    "tempfile::",
+    "landlock::",
+    "libc::",
+    "rustix::fs::",
+    "rustix::mount::",
+];
+
+/// What is there that takes none: it has a descriptor, or no file at all.
+const WITHOUT_PATH: &[&str] = &[
+    "libc::close_range",
+    "libc::fcntl",
+    "libc::fork",
+    "libc::malloc_trim",
+    "libc::mallopt",
+    "libc::pthread_sigmask",
+    "libc::raise",
+    "libc::sigaction",
+    "libc::sigaddset",
+    "libc::sigemptyset",
+    "libc::sigfillset",
+    "libc::signalfd",
+    "libc::signalfd_siginfo",
+    "libc::sigwait",
+    "rustix::fs::copy_file_range",
+    "rustix::fs::fadvise",
+    "rustix::fs::fchmod",
+    "rustix::fs::fchown",
+    "rustix::fs::flock",
+    "rustix::fs::fstat",
+    "rustix::fs::fstatfs",
+    "rustix::fs::fstatvfs",
+    "rustix::fs::fsync",
+    "rustix::fs::ftruncate",
+    "rustix::fs::futimens",
+    "rustix::fs::major",
+    "rustix::fs::makedev",
+    "rustix::fs::memfd_create",
+    "rustix::fs::minor",
+    "rustix::fs::syncfs",
+    "rustix::mount::fsconfig_create",
+    "rustix::mount::fsconfig_set_flag",
+    "rustix::mount::fsconfig_set_string",
+    "rustix::mount::fsmount",
+    "rustix::mount::fsopen",
+];
+
+/// Functions with paths, by clippy.toml.
+fn disallowed() -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join("clippy.toml")).unwrap();
+    let paths = text.split("{ path = \"").skip(1);
+    paths
+        .map(|rest| rest.split('"').next().unwrap().to_string())
+        .collect()
+}
+
+/// The functions of other crates that a file names, by their whole paths; types begin with a capital
+/// letter, and are left to clippy.
+fn functions_of_others(code: &str) -> BTreeSet<String> {
+    let imported = statements(code, "use ").into_iter();
+    let imported: BTreeMap<String, String> = imported
+        .flat_map(|tree| uses(&tree))
+        .map(|(path, name)| (name, path))
+        .collect();
+    let whole = |path: String| {
+        let (first, rest) = path.split_once("::").unwrap_or((&path, ""));
+        match imported.get(first) {
+            Some(begin) if rest.is_empty() => begin.clone(),
+            Some(begin) => format!("{begin}::{rest}"),
+            None => path,
+        }
+    };
+    let is_function = |path: &String| {
+        let name = path.rsplit("::").next().unwrap_or_default();
+        let is_type_of_c = name.starts_with("c_") || name.ends_with("_t");
+        !is_type_of_c
+            && name.starts_with(|c: char| c.is_lowercase())
+            && !path
+                .split("::")
+                .any(|part| part.starts_with(char::is_uppercase))
+    };
+    let paths = paths_in(code).into_iter().map(whole);
+    paths.filter(is_function).collect()
+}
+
+/// A call that takes a path is in clippy.toml before the first one can be made.
+#[test]
+fn functions_that_may_take_a_path_are_known() {
+    let disallowed = disallowed();
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for path in functions_of_others(&source.code) {
+            let may = WITH_PATHS.iter().any(|begin| path.starts_with(begin));
+            let known = disallowed.contains(&path) || WITHOUT_PATH.contains(&path.as_str());
+            if may && !known {
+                wrong.push(format!("{}: {path}", source.path));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "neither in clippy.toml, nor among those without a path:\n{}",
+        wrong.join("\n")
+    );
+    // The list above is not a way around.
+    let both = WITHOUT_PATH
+        .iter()
+        .filter(|path| disallowed.contains(**path));
+    assert_eq!(both.count(), 0);
+}
+
+#[test]
+fn functions_are_found_by_any_name() {
+    let found = |code: &str| {
+        functions_of_others(code)
+            .into_iter()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    for code in [
+        "fn f() { rustix::fs::open(x) }",
+        "use rustix::fs;\nfn f() { fs::open(x) }",
+        "use rustix::fs::{Mode, open};\nfn f() { open(x) }",
+        "use rustix::fs as files;\nfn f() { files::open(x) }",
+    ] {
+        let found = found(code);
+        assert!(
+            found.split(' ').any(|path| path == "rustix::fs::open"),
+            "{found}"
+        );
+    }
+    assert_eq!(
+        found("use std::fs::File;\nfn f(file: std::fs::File) {}"),
+        ""
+    );
+}
+
 #[test]
 fn files_stay_readable() {
     let mut wrong = Vec::new();

@@ -35,7 +35,7 @@ impl Scratch {
     /// Those of the system.
     #[expect(
         clippy::disallowed_methods,
-        reason = "temporary files without names, where the system has them"
+        reason = "in the system's directories for them, without a name from the beginning, or removed at once"
     )]
     pub fn create_here(self) -> io::Result<File> {
         match self {

@@ -20,6 +20,10 @@ const OTHER_THREADS: u64 = 8;
 ///
 /// # Errors
 /// [`ErrorKind::Environment`](crate::ErrorKind::Environment), naming the limit.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc, which names nothing that others could change"
+)]
 pub fn check(options: &MountOptions) -> Result<()> {
     for limit in room::limits() {
         fits(

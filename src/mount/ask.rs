@@ -26,6 +26,10 @@ pub fn mountpoints() -> Result<Vec<PathBuf>> {
 /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when no model is mounted there, or
 /// its process does not answer this user. A mount that another program has made is asked, too: it may
 /// have given its connection to a process of ours.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the path is the descriptor's own: an attribute cannot be asked of one of O_PATH"
+)]
 pub fn status(mountpoint: &Path) -> Result<Status> {
     let (held, foreign) = place::perhaps_mounted(mountpoint)?;
     let path = held.path().map_err(Error::io("ask", mountpoint))?;

@@ -32,10 +32,6 @@ mod prefetch;
 mod resident;
 mod serve;
 mod served;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "/proc, which names nothing that others could change"
-)]
 mod session;
 mod status;
 

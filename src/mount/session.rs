@@ -92,6 +92,10 @@ fn session_error(error: io::Error) -> Error {
 }
 
 /// Those of this process's threads that are event loops.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc, which names nothing that others could change"
+)]
 fn event_loops() -> HashSet<OsString> {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
         return HashSet::new();

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files::calls;
+use crate::files::scratch::Scratch;
 use crate::oci::Descriptor;
 use crate::tar::{BLOCK, write};
 
@@ -52,16 +53,12 @@ impl Archive {
     }
 
     /// An archive that goes to a stream.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a temporary file without a name, where the system has them"
-    )]
     pub(super) fn to_stream(
         out: Box<dyn Write + Send>,
         name: &Path,
         mtime: u64,
     ) -> Result<Archive> {
-        let spool = tempfile::tempfile().map_err(Error::io(
+        let spool = Scratch::Temporary.create().map_err(Error::io(
             "create a temporary file in",
             std::env::temp_dir(),
         ))?;

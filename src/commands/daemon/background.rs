@@ -48,6 +48,10 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     kept.extend(spot_fd);
     kept.extend(named_descriptors(&options));
     let mut command = Command::new("/proc/self/exe");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the root directory is nobody's to exchange"
+    )]
     command
         .args(to_args(&options, report_fd, spot_fd))
         .current_dir("/")

@@ -54,7 +54,7 @@ mod process;
 mod ready;
 #[expect(
     clippy::disallowed_methods,
-    reason = "/proc and /sys, which name nothing that others could change"
+    reason = "/proc and /sys/fs/cgroup, which name nothing that others could change"
 )]
 mod sandbox;
 pub(crate) mod serve;

@@ -29,6 +29,10 @@ impl Notifier {
 }
 
 /// A path, or an abstract name after `@`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the service manager names its socket; there is no other way to send to one"
+)]
 fn send(socket: &OsStr, state: &str) -> io::Result<()> {
     let address = match socket.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,

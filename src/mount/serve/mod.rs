@@ -19,10 +19,6 @@ pub(super) mod filesystem;
 pub(super) mod guard;
 mod lane;
 mod loops;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "/proc, which names nothing that others could change"
-)]
 mod requester;
 mod waits;
 mod xattrs;

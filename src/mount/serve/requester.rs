@@ -14,6 +14,10 @@ const KILL: u64 = 1 << (libc::SIGKILL - 1);
 
 /// True when the thread that asked is gone, or was killed and only waits for its answer. False when
 /// nothing is known of it: `0` stands for one of another PID namespace.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc, which names nothing that others could change"
+)]
 pub(super) fn is_gone(thread: u32) -> bool {
     let Some(thread) = i32::try_from(thread).ok().and_then(Pid::from_raw) else {
         return false;
