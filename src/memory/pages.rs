@@ -3,12 +3,19 @@
 //! A slot is memory that its owner has alone, always initialised: zeros at first, then whatever was
 //! written to it. Where the system has no huge page to give, it gives small ones, and nothing but
 //! the time of the first touch differs.
+//!
+//! What a slot gives back stays given back. The kernel (`khugepaged`) makes huge pages of small ones
+//! in the background, of a range of which a single small page is in use just as well, and with that it
+//! takes all of it again. So huge pages are asked for until the first touch, which comes at once, and
+//! never again. That goes for every page alike, so that neighbours stay one mapping for the kernel,
+//! of which a process may have some ten thousands.
 
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 /// Size and alignment of a huge page, in bytes. Elsewhere than on x86-64 and arm64 it may be another;
@@ -51,9 +58,21 @@ impl Page {
                 let _ = unsafe { munmap(from.cast(), bytes) };
             }
         }
-        // SAFETY: the page is mapped, and the advice changes no content.
-        let _ = unsafe { madvise(base.cast(), PAGE_BYTES, Advice::LinuxHugepage) };
-        NonNull::new(base).map(|base| Page { base })
+        let page = NonNull::new(base).map(|base| Page { base })?;
+        if page.advise(Advice::LinuxHugepage) {
+            // SAFETY: the first byte of the page, which nobody else knows yet; it is zero before and
+            // after. A volatile write is not left out. (A read would get the page of zeros that all share.)
+            unsafe { page.base.as_ptr().write_volatile(0) };
+        }
+        page.advise(Advice::LinuxNoHugepage).then_some(page)
+    }
+
+    /// Says what the kernel should do with the page; false when it did not take note of it.
+    fn advise(&self, advice: Advice) -> bool {
+        // SAFETY: the page is mapped, and none of these advices changes its content.
+        let advised = unsafe { madvise(self.base.as_ptr().cast(), PAGE_BYTES, advice) };
+        // A kernel that does not know huge pages does not make them either.
+        matches!(advised, Ok(()) | Err(Errno::INVAL))
     }
 }
 
@@ -145,6 +164,37 @@ mod tests {
             let number = (PAGE_BYTES / len - 1) as u8;
             assert!(last.as_ref().iter().all(|byte| *byte == number));
         }
+    }
+
+    /// What the kernel says of the mapping that holds a slot: `hg` and `nh` among others.
+    fn flags(slot: &Slot) -> Option<String> {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut here = false;
+        smaps.lines().find_map(|line| {
+            let range = line.split(' ').next().and_then(|word| word.split_once('-'));
+            let hex = |text| usize::from_str_radix(text, 16).ok();
+            if let Some((start, end)) = range.and_then(|(a, b)| Some((hex(a)?, hex(b)?))) {
+                here = (start..end).contains(&slot.start().addr());
+            }
+            let flags = line.strip_prefix("VmFlags: ").filter(|_| here)?;
+            Some(format!(" {flags} "))
+        })
+    }
+
+    /// `khugepaged` would fill the page up again, to the last byte of what was given back.
+    #[test]
+    fn r16_what_was_given_back_does_not_come_back_as_a_huge_page() {
+        let mut slots = Slot::of_new_page(64 << 10);
+        for slot in &mut slots {
+            slot.as_mut().fill(1);
+        }
+        let kept = slots.pop().unwrap();
+        slots.into_iter().for_each(Slot::release);
+        let flags = flags(&kept).unwrap();
+        assert!(!flags.contains(" hg "), "{flags}");
+        let knows_huge_pages = std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
+        assert_eq!(flags.contains(" nh "), knows_huge_pages, "{flags}");
+        assert!(kept.as_ref().iter().all(|byte| *byte == 1));
     }
 
     #[test]
