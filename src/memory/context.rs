@@ -11,6 +11,7 @@ use super::cache::ChunkCache;
 use super::effort::Effort;
 use super::limiter::{Limiter, Reclaim};
 use super::pool::Pool;
+use super::threads::{self, Places};
 use super::promise::Promise;
 use super::tables::Tables;
 use super::waiting::Waiting;
@@ -37,6 +38,8 @@ pub struct Context {
     pub(crate) tables: Arc<Tables>,
     /// Foreign layers that are decoded as far as their readers got.
     pub(crate) frontiers: Live,
+    /// Of the threads that decode there.
+    pub(crate) frontier_threads: Places,
     /// Decodes ahead of sequential readers; `None` when something else reads ahead.
     pub(crate) pool: Option<Pool>,
     /// Most bytes decoded ahead of one reader.
@@ -87,6 +90,7 @@ impl Context {
             limiter,
             tables,
             frontiers: Live::default(),
+            frontier_threads: Places::new(threads::FRONTIERS),
             pool: (readahead_bytes > 0).then(|| Pool::new(cores())),
             readahead_bytes,
             cancel: None,

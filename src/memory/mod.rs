@@ -23,6 +23,7 @@ mod sync;
 pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
+pub(crate) mod threads;
 pub(crate) mod turns;
 pub(crate) mod units;
 pub(crate) mod waiting;

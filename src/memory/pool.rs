@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
-use super::promise::MOST_DECODERS;
+use super::threads::DECODERS;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -21,7 +21,7 @@ impl Pool {
     /// A pool for so many processors.
     pub(crate) fn new(processors: usize) -> Pool {
         Pool {
-            threads: processors.clamp(1, MOST_DECODERS),
+            threads: processors.clamp(1, DECODERS),
             queue: OnceLock::new(),
         }
     }

@@ -18,13 +18,6 @@ const PROCESS: u64 = 12 * MIB;
 /// The stack of one thread, its part of the allocator, a decoder of its own, and what the kernel
 /// keeps for it.
 const THREAD: u64 = 128 << 10;
-/// Threads beside event loops: those that wait, those that decode ahead.
-const OTHER_THREADS: u64 = 64;
-/// Threads that decode ahead, at most: few readers are faster than so many, and all count, however many
-/// processors there are.
-pub(crate) const MOST_DECODERS: usize = 16;
-/// Room for those is left beside the lanes of reads that wait.
-const _: () = assert!((MOST_DECODERS as u64) * 2 <= OTHER_THREADS);
 /// What decoders of foreign layers hold while they stand still: blocks that were read ahead, and
 /// the state between two spans, of each that is allowed at a time.
 const FRONTIERS: u64 = super::admission::MOST as u64 * 2 * MIB;
@@ -165,8 +158,7 @@ impl Promise {
 
     /// For a cache of `cache` bytes, so many event loops, and a model that takes `model` bytes.
     pub fn new(cache: u64, loops: usize, model: u64) -> Promise {
-        // Each event loop has a reader that stands in for it.
-        let threads = 2 * loops as u64 + OTHER_THREADS;
+        let threads = super::threads::all(loops) as u64;
         Promise {
             whose: Whose::Mount,
             cache,

@@ -108,15 +108,22 @@ impl Known {
         }
     }
 
-    /// Starts the decoder, unless there is one; false where the system has no thread for it.
+    /// Starts the decoder, unless there is one; false where there is no thread for it: the system has none,
+    /// or as many as may have one wait to be [admitted](admission::Live) already.
     fn start(self: &Arc<Known>, blob: &Arc<Blob>, state: &mut State) -> bool {
         if !state.wants_a_decoder() {
             return true;
         }
+        let Some(place) = blob.context.frontier_threads.take() else {
+            return false;
+        };
         let (blob, known) = (Arc::clone(blob), Arc::clone(self));
         let spawned = thread::Builder::new()
             .name("layer-frontier".into())
-            .spawn(move || run(&blob, &known, None));
+            .spawn(move || {
+                run(&blob, &known, None);
+                drop(place);
+            });
         if spawned.is_ok() {
             state.start();
         }
@@ -173,8 +180,8 @@ impl Known {
         }
     }
 
-    /// Waits until byte `at` lies before the frontier. Decodes up to there on the calling thread where the
-    /// system has none for a decoder.
+    /// Waits until byte `at` lies before the frontier. Decodes up to there on the calling thread where
+    /// there is none for a decoder.
     ///
     /// # Errors
     /// What the decoder met before it got there.

@@ -24,6 +24,7 @@ use crate::codec::seek::Record;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::memory::limiter::{Term, Unit};
+use crate::memory::threads;
 use crate::memory::turns::{Turn, Turns};
 use crate::memory::windows::Decoder;
 use crate::source::ReadAt;
@@ -33,9 +34,9 @@ const BESIDE_A_WINDOW: u64 = 512 << 10;
 /// Buffers that the hash may be ahead of the decoder.
 const AHEAD: usize = 4;
 /// Passes at a time, in the whole process.
-static PASSING: Turns = Turns::new(4);
+static PASSING: Turns = Turns::new(threads::PASSES);
 /// The same for small layers, which must not wait until large ones are done.
-static PASSING_SMALL: Turns = Turns::new(2);
+static PASSING_SMALL: Turns = Turns::new(threads::SMALL_PASSES);
 
 /// Who is told the content of a stream while a pass goes over it.
 pub(crate) trait Listener: Send {
@@ -94,7 +95,7 @@ impl Pass<'_> {
         if window > 0 {
             blob.windows.expect(window + BESIDE_A_WINDOW);
         }
-        let memory = self.memory() + blob.windows.expected();
+        let memory = self.takes();
         let limiter = &blob.context.limiter;
         limiter.check(memory, Term::Long, &blob.subject)
     }
@@ -142,6 +143,12 @@ impl Pass<'_> {
             Packing::Plain | Packing::Gzip => 0,
         };
         buffers + whole + pending
+    }
+
+    /// The same with one.
+    pub(super) fn takes(&self) -> u64 {
+        self.memory()
+            .saturating_add(self.0.windows.expected())
     }
 
     fn run_within(&self, memory: &mut Decoder, listener: &mut dyn Listener) -> Result<Passed> {

@@ -13,6 +13,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::{panic, thread};
 
+use crate::memory::threads;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs reads.
@@ -40,7 +42,7 @@ impl ReadLoops {
             return read();
         }
         drop(here);
-        match self.overflow.get_or_init(|| overflow(self.threads)) {
+        match self.overflow.get_or_init(|| overflow(threads::stand_ins(self.threads))) {
             Some(queue) => {
                 if let Err(unsent) = queue.send(Box::new(read)) {
                     (unsent.0)();
@@ -71,11 +73,11 @@ impl Drop for Here<'_> {
 }
 
 /// Starts the overflow threads; `None` when the system gives us none. They end with the adapter.
-fn overflow(threads: usize) -> Option<Sender<Job>> {
+fn overflow(stand_ins: usize) -> Option<Sender<Job>> {
     let (sender, receiver) = channel::<Job>();
     let receiver = Arc::new(Mutex::new(receiver));
     let mut started = 0;
-    for n in 0..threads {
+    for n in 0..stand_ins {
         let jobs = Arc::clone(&receiver);
         let spawned = thread::Builder::new()
             .name(format!("reader-{n}"))

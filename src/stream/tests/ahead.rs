@@ -279,6 +279,28 @@ fn r9_many_layers_keep_few_decoders_and_go_on_where_they_were() {
     assert!(context.frontiers.count() <= 3);
 }
 
+/// Each layer that waits to be let in had a thread, however many layers there are.
+#[test]
+fn r16_layers_beyond_the_threads_for_them_are_decoded_by_their_readers() {
+    let context = context(400_000, None);
+    let taken: Vec<_> = std::iter::from_fn(|| context.frontier_threads.take()).collect();
+    assert_eq!(taken.len(), crate::memory::threads::FRONTIERS);
+    let data = sample(400_000);
+    let blobs: Vec<_> = (0..6).map(|n| gzip(&tar_of(&data[n..]), 6)).collect();
+    thread::scope(|scope| {
+        for (n, blob) in blobs.iter().enumerate() {
+            let (data, file) = (&data[n..], open_on(Fickle::new(blob), spec_of(blob), &context));
+            scope.spawn(move || {
+                for at in [0, 300_000, 100_000] {
+                    assert!(file.read_at(at as u64, 999).unwrap() == data[at..at + 999]);
+                }
+                assert!(file.read_at(0, usize::MAX).unwrap() == data);
+            });
+        }
+    });
+    assert_eq!(context.frontiers.count(), 0, "who reads does not stay");
+}
+
 #[test]
 fn a_file_that_is_dropped_ends_its_thread() {
     let blob = gzip(&tar_of(&sample(600_000)), 6);
