@@ -56,7 +56,8 @@ pub trait FileReader: Send + Sync {
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
 
     /// As [`read_at`](FileReader::read_at), when that waits for no more than `may`; otherwise what
-    /// it would wait for. With `None` it waits for storage, and for the decoding of one chunk.
+    /// it would wait for. With `None` it waits for storage of this
+    /// machine, and for the decoding of small chunks, which stand behind no long work.
     ///
     /// # Errors
     /// As [`read_at`](FileReader::read_at).

@@ -244,6 +244,12 @@ impl Limiter {
         self.queued.store(state.waiting(), Ordering::SeqCst);
     }
 
+    /// True when a short piece of work that takes `bytes` stands behind no large one: it may wait, but not
+    /// as long as a pass takes.
+    pub(crate) fn is_small(&self, bytes: u64) -> bool {
+        self.lock().is_small(bytes, Term::Short)
+    }
+
     /// A unit of `bytes` for a short piece of work, when it may begin now.
     pub(crate) fn try_take(self: &Arc<Limiter>, bytes: u64) -> Option<Unit> {
         let mut state = self.lock();

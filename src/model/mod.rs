@@ -557,6 +557,12 @@ impl Model {
         &self.context.stats
     }
 
+    /// Grants memory.
+    #[cfg(test)]
+    pub(crate) fn limiter(&self) -> &Arc<crate::memory::limiter::Limiter> {
+        &self.context.limiter
+    }
+
     /// Bytes of decoded chunks kept now.
     pub fn cache_used(&self) -> u64 {
         self.context.cache.used()

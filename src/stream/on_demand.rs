@@ -251,15 +251,17 @@ impl Stream {
             return known.map(Ok);
         }
         let has_index = !self.forgotten.load(Ordering::Relaxed);
-        let wait = match self.blob.is_small() || has_index {
+        let small = self.blob.is_small();
+        let limiter = &self.blob.context.limiter;
+        let wait = match small || has_index {
+            true if small && !limiter.is_small(Pass(&self.blob).takes()) => Wait::Memory,
             true => Wait::Work,
             false => Wait::Pass,
         };
         if may < Some(wait) {
             return Ok(Err(wait));
         }
-        if wait == Wait::Work && !self.blob.is_small() && !self.recall()? && may < Some(Wait::Pass)
-        {
+        if wait == Wait::Work && !small && !self.recall()? && may < Some(Wait::Pass) {
             return Ok(Err(Wait::Pass));
         }
         self.known().map(Ok)
@@ -408,10 +410,13 @@ impl Stream {
         let Ok(plan) = known.plan(&self.blob) else {
             return false;
         };
+        let short = self.is_short(known, unit).is_ok_and(|short| short);
         let after = |unit: &Unit| self.known_part(known, plan, unit.end);
         let next = iter::successors(after(&unit), after)
             .take(cores())
             .take_while(|unit| can_wait_in(&**cache, unit.end - unit.start))
+            // Who must not wait for long does not do so for what is not wanted yet.
+            .take_while(|next| !short || self.is_short(known, *next).is_ok_and(|short| short))
             .find(|unit| {
                 let key = known.key(unit.number);
                 self.loading.has_room_for(&key, cores()) && cache.get(key).is_none()
@@ -479,15 +484,27 @@ impl Stream {
         self.exactly(self.blob.counted(whole), plan.content())
     }
 
+    /// Bytes of memory that decoding a unit takes, besides a zstd decoder and the unit itself.
+    fn beside(&self, known: &Known) -> Result<u64> {
+        Ok(match known.plan(&self.blob)?.packing {
+            Packing::Plain => 0,
+            Packing::Gzip | Packing::Zstd => known.digests.block_size() + (WINDOW + SLOP) as u64,
+        })
+    }
+
+    /// True when decoding a unit stands behind no long work.
+    fn is_short(&self, known: &Known, unit: Unit) -> Result<bool> {
+        let takes = self.beside(known)? + self.blob.windows.expected();
+        let takes = takes.saturating_add(unit.end.saturating_sub(unit.start));
+        Ok(self.blob.context.limiter.is_small(takes))
+    }
+
     /// Reads, verifies and decodes a block or span.
     pub(super) fn decode(&self, known: &Known, part: Unit) -> Result<Bytes> {
         let len = (part.end - part.start) as usize;
         let (blob, subject) = (&*self.blob, &self.blob.subject);
         let packed = known.plan(blob)?.packing != Packing::Plain;
-        let beside = match packed {
-            true => known.digests.block_size() + (WINDOW + SLOP) as u64,
-            false => 0,
-        };
+        let beside = self.beside(known)?;
         // All that it takes, as waiting twice could be for ever.
         let memory = beside.saturating_add(len as u64);
         let limiter = &blob.context.limiter;
@@ -549,11 +566,12 @@ impl Stream {
                 return Ok(Within::Waits(Wait::Decoder));
             }
             let unit = self.unit(known, at)?;
-            let bytes = match may {
-                Some(_) => self.load(known, unit, len)?,
-                None => match self.at_hand(known, unit) {
-                    Some(bytes) => bytes,
-                    None => return Ok(Within::Waits(Wait::Work)),
+            let bytes = match self.at_hand(known, unit) {
+                Some(bytes) => bytes,
+                None => match self.is_short(known, unit)? {
+                    true if may < Some(Wait::Work) => return Ok(Within::Waits(Wait::Work)),
+                    false if may < Some(Wait::Memory) => return Ok(Within::Waits(Wait::Memory)),
+                    _ => self.load(known, unit, len)?,
                 },
             };
             let (from, to) = (at - unit.start, end.min(unit.end) - unit.start);

@@ -10,6 +10,8 @@ pub enum Wait {
     Work,
     /// The decoder of a layer has to get to what is read.
     Decoder,
+    /// Memory that long work may hold, such as a pass: for a chunk, a table or a span that is not small.
+    Memory,
     /// The first pass over a large layer.
     Pass,
 }

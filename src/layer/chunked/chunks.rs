@@ -58,20 +58,26 @@ impl Chunks {
     }
 
     /// A data chunk, from the cache or decoded now; decoded once, however many readers ask. While
-    /// another one decodes it, `meanwhile` is called: see [`Flight::run_or`].
+    /// another one decodes it, `meanwhile` is called: see [`Flight::run_or`]. `None` when it is only to be
+    /// had by `patient` readers: those that may wait for memory as long as a pass takes.
     pub(super) fn chunk(
         &self,
         table: &ChunkTable,
         number: u64,
+        patient: bool,
         meanwhile: impl FnMut() -> bool,
-    ) -> Result<Bytes> {
+    ) -> Result<Option<Bytes>> {
         let stats = &self.context.stats;
         let key = self
             .key(number)
             .ok_or_else(|| Error::corrupt(&self.subject, "has more chunks than can be numbered"))?;
         if let Some(bytes) = self.context.cache.get(key) {
             Stats::add(&stats.cache_hits, 1);
-            return Ok(bytes);
+            return Ok(Some(bytes));
+        }
+        // Nor does it join one that waits.
+        if !patient && !self.is_small(table, number) {
+            return Ok(None);
         }
         let work = || {
             // Another reader may have finished between the look and the flight.
@@ -87,7 +93,21 @@ impl Chunks {
         if shared {
             Stats::add(&stats.waits, 1);
         }
-        result
+        result.map(Some)
+    }
+
+    /// True when decoding a chunk stands behind no long work.
+    pub(super) fn is_small(&self, table: &ChunkTable, number: u64) -> bool {
+        let segment = number + 1;
+        // One that has no row takes no memory either.
+        table.row(segment).is_none_or(|row| {
+            let decoded = table.decoded_len(segment);
+            let takes = match row.kind {
+                ChunkKind::Plain => decoded,
+                _ => decoded + decoded.max(row.length.into()),
+            };
+            self.context.limiter.is_small(takes)
+        })
     }
 
     pub(super) fn streams(&self, number: u64, len: usize) -> bool {

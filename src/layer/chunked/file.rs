@@ -59,8 +59,10 @@ pub(crate) struct ChunkedFile {
     loaded: Arc<Loaded>,
     opening: Flight<(), Access>,
     readahead: Arc<Readahead>,
-    /// The blob, where reads of it may wait for a network.
-    advance: Option<Arc<Advance>>,
+    /// The blob, whose reads are counted there.
+    advance: Arc<Advance>,
+    /// Reads of it may wait for a network.
+    far: bool,
 }
 
 #[derive(Clone)]
@@ -128,11 +130,8 @@ impl ChunkedFile {
         let subject = format!("{} ({})", spec.path, spec.stated.digest);
         let layer = context.next_layer();
         let far = blob.would_wait(0, blob.len());
-        let advance = far.then(|| Advance::of(Arc::clone(&blob), Arc::clone(&context)));
-        let blob = match &advance {
-            Some(counted) => Arc::<Advance>::clone(counted),
-            None => blob,
-        };
+        let advance = Advance::of(blob, Arc::clone(&context));
+        let blob = Arc::<Advance>::clone(&advance);
         ChunkedFile {
             chunks: Arc::new(Chunks {
                 blob,
@@ -147,19 +146,23 @@ impl ChunkedFile {
             opening: Flight::new(),
             readahead: Arc::default(),
             advance,
+            far,
         }
+    }
+
+    fn known_access(&self) -> Option<Access> {
+        self.loaded.lock().clone()
     }
 
     /// How to read the file: loads and checks the table when there is none. A failure is not kept, so
     /// that storage may recover.
     fn access(&self) -> Result<Access> {
-        let known = || self.loaded.lock().clone();
-        if let Some(access) = known() {
+        if let Some(access) = self.known_access() {
             return Ok(access);
         }
         let open = || {
             // Another reader may have finished between the look and the flight.
-            if let Some(access) = known() {
+            if let Some(access) = self.known_access() {
                 return Ok(access);
             }
             let access = match self.load_table()? {
@@ -271,12 +274,11 @@ impl ChunkedFile {
 
     /// True when a read waits for more than the storage of this machine: for the table, or for a chunk.
     fn would_wait(&self, offset: u64, len: usize) -> bool {
-        if self.advance.is_none() {
+        if !self.far {
             return false;
         }
         let chunks = &self.chunks;
-        let known = self.loaded.lock().clone();
-        match known {
+        match self.known_access() {
             None => match (self.pinned.table.place, &self.spec.table) {
                 (TablePlace::Members(at, length), _) => chunks.blob.would_wait(at, length),
                 (TablePlace::Blob, Some(table)) => table.would_wait(0, table.len()),
@@ -346,8 +348,12 @@ impl ChunkedFile {
     pub(crate) fn check_table_fits(&self) -> Result<()> {
         let chunks = &self.chunks;
         let limiter = &chunks.context.limiter;
-        let bytes = self.table_bytes().saturating_mul(2);
-        limiter.check(bytes, Term::Short, &chunks.subject)
+        limiter.check(self.table_takes(), Term::Short, &chunks.subject)
+    }
+
+    /// Bytes of memory for the table: its own, and what they hold.
+    fn table_takes(&self) -> u64 {
+        self.table_bytes().saturating_mul(2)
     }
 
     /// Waits for memory for a table of `length` bytes in the blob: these, and what they hold.
@@ -376,7 +382,7 @@ impl ChunkedFile {
             let asked = pool.submit(move || {
                 if readahead.claim(chunk) {
                     // An error is the reader's to meet: it reads the same chunk again.
-                    drop(chunks.chunk(&table, chunk, || false));
+                    drop(chunks.chunk(&table, chunk, true, || false));
                 }
             });
             if !asked {
@@ -389,20 +395,80 @@ impl ChunkedFile {
     /// decodes what will be wanted next: else the two would wake each other after every chunk; and of a
     /// chunk that is larger than the kernel's requests, several readers would wait while other processors
     /// rest. Where there are threads that decode ahead, the reader is not kept waiting for more.
-    fn chunk(&self, table: &ChunkTable, number: u64, len: usize) -> Result<Bytes> {
+    fn chunk(
+        &self,
+        table: &ChunkTable,
+        number: u64,
+        len: usize,
+        patient: bool,
+    ) -> Result<Option<Bytes>> {
         let chunks = &self.chunks;
         // Large chunks take turns: waiting for one is as good.
         let most = cores().min(at_once(table.header().chunk_size.into()));
-        chunks.chunk(table, number, || {
+        chunks.chunk(table, number, patient, || {
             let alone = chunks.context.pool.is_none();
             let next = match alone && chunks.streams(number, len) {
                 true => chunks.next_idle(table, number, most),
                 false => None,
             };
             // An error is the reader's to meet: it reads the same chunk again.
-            next.map(|next| drop(chunks.chunk(table, next, || false)))
-                .is_some()
+            next.map(|next| chunks.chunk(table, next, patient, || false))
+                .is_some_and(|next| !matches!(next, Ok(None)))
         })
+    }
+
+    /// Reads through the table; `None` when a chunk is only to be had by patient readers.
+    fn read_chunks(
+        &self,
+        table: &Arc<ChunkTable>,
+        offset: u64,
+        len: usize,
+        patient: bool,
+    ) -> Result<Option<Bytes>> {
+        let available = self.pinned.file_size.saturating_sub(offset);
+        let len = len.min(usize::try_from(available).unwrap_or(usize::MAX));
+        if len == 0 {
+            return Ok(Some(Bytes::new()));
+        }
+        let chunk_size = u64::from(table.header().chunk_size);
+        self.decode_ahead(table, offset, offset + len as u64);
+        let (mut number, start) = (offset / chunk_size, (offset % chunk_size) as usize);
+        let Some(mut chunk) = self.chunk(table, number, len, patient)? else {
+            return Ok(None);
+        };
+        if start + len <= chunk.len() {
+            self.chunks.served(number, len);
+            if chunk.len() > LARGE {
+                // An answer that waits for its turn must not keep all of a large chunk: others would
+                // wait for its memory.
+                let mut copy = self.chunks.context.buffers.take(len);
+                copy.as_mut().copy_from_slice(&chunk[start..start + len]);
+                return Ok(Some(copy.freeze()));
+            }
+            return Ok(Some(chunk.slice(start..start + len)));
+        }
+        let mut joined = self.chunks.context.buffers.take(len);
+        let mut rest = joined.as_mut();
+        let mut piece = chunk.get(start..).unwrap_or_default();
+        loop {
+            let take = piece.len().min(rest.len());
+            let (to, later) = rest.split_at_mut(take);
+            to.copy_from_slice(&piece[..take]);
+            self.chunks.served(number, take);
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+            number += 1;
+            // Not kept while the next one is decoded.
+            drop(chunk);
+            match self.chunk(table, number, len, patient)? {
+                Some(next) => chunk = next,
+                None => return Ok(None),
+            }
+            piece = &chunk;
+        }
+        Ok(Some(joined.freeze()))
     }
 
     fn open_foreign(&self) -> Result<Arc<ForeignFile>> {
@@ -460,57 +526,29 @@ impl FileReader for ChunkedFile {
     }
 
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
-        let table = match self.access()? {
-            Access::Table(table) => Arc::clone(&table.chunks),
-            Access::Foreign(file) => return file.read_at(offset, len),
-        };
-        let available = self.pinned.file_size.saturating_sub(offset);
-        let len = len.min(usize::try_from(available).unwrap_or(usize::MAX));
-        if len == 0 {
-            return Ok(Bytes::new());
+        match self.read_within(Some(Wait::Pass), offset, len)? {
+            Within::Read(bytes) => Ok(bytes),
+            Within::Waits(_) => Err(Error::corrupt(&self.chunks.subject, "waits for ever")),
         }
-        let chunk_size = u64::from(table.header().chunk_size);
-        self.decode_ahead(&table, offset, offset + len as u64);
-        let (mut number, start) = (offset / chunk_size, (offset % chunk_size) as usize);
-        let mut chunk = self.chunk(&table, number, len)?;
-        if start + len <= chunk.len() {
-            self.chunks.served(number, len);
-            if chunk.len() > LARGE {
-                // An answer that waits for its turn must not keep all of a large chunk: others would
-                // wait for its memory.
-                let mut copy = self.chunks.context.buffers.take(len);
-                copy.as_mut().copy_from_slice(&chunk[start..start + len]);
-                return Ok(copy.freeze());
-            }
-            return Ok(chunk.slice(start..start + len));
-        }
-        let mut joined = self.chunks.context.buffers.take(len);
-        let mut rest = joined.as_mut();
-        let mut piece = chunk.get(start..).unwrap_or_default();
-        loop {
-            let take = piece.len().min(rest.len());
-            let (to, later) = rest.split_at_mut(take);
-            to.copy_from_slice(&piece[..take]);
-            self.chunks.served(number, take);
-            rest = later;
-            if rest.is_empty() {
-                break;
-            }
-            number += 1;
-            // Not kept while the next one is decoded.
-            drop(chunk);
-            chunk = self.chunk(&table, number, len)?;
-            piece = &chunk;
-        }
-        Ok(joined.freeze())
     }
 
     fn read_within(&self, may: Option<Wait>, offset: u64, len: usize) -> Result<Within> {
         if may.is_none() && self.would_wait(offset, len) {
             return Ok(Within::Waits(Wait::Work));
         }
-        match self.access()? {
-            Access::Table(_) => self.read_at(offset, len).map(Within::Read),
+        let patient = may >= Some(Wait::Memory);
+        let access = match self.known_access() {
+            Some(access) => access,
+            None if !patient && !self.chunks.context.limiter.is_small(self.table_takes()) => {
+                return Ok(Within::Waits(Wait::Memory));
+            }
+            None => self.access()?,
+        };
+        match access {
+            Access::Table(table) => {
+                let read = self.read_chunks(&table.chunks, offset, len, patient)?;
+                Ok(read.map_or(Within::Waits(Wait::Memory), Within::Read))
+            }
             Access::Foreign(file) => file.read_within(may, offset, len),
         }
     }
@@ -526,7 +564,7 @@ impl FileReader for ChunkedFile {
         let access = self.loaded.lock();
         match &*access {
             Some(Access::Foreign(file)) => file.advance(),
-            Some(Access::Table(_)) | None => self.advance.as_ref().map_or(0, |blob| blob.get()),
+            Some(Access::Table(_)) | None => self.advance.get(),
         }
     }
 

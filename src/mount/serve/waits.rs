@@ -3,7 +3,7 @@
 //!
 //! - A read is tried where it came in. What would have to wait is put aside and holds no event loop;
 //!   so reads of other files, and look-ups, are answered at once, however many wait.
-//! - What waits is in one of three [`Lane`]s, by what it waits for. Each has a few threads, and what is
+//! - What waits is in one of four [`Lane`]s, by what it waits for. Each has a few threads, and what is
 //!   read takes turns: what has an end in sight never stands behind a pass, and a slow blob is one,
 //!   whatever the number of files, descriptors and links that lead to it.
 //! - A wait ends when the bytes are there; when nothing that it waits for has got on for as long as
@@ -20,6 +20,7 @@ use fuser::Errno;
 
 use super::lane::{Job, Lane, Limits};
 use super::requester;
+use crate::memory::threads;
 use crate::stream::{Wait, Within};
 
 /// Most reads that wait. Each takes some 300 bytes.
@@ -39,24 +40,26 @@ struct Times {
 /// Threads of readers that are looked at each time: some milliseconds of work.
 const LOOKS: usize = 512;
 
-/// Threads for each thing to wait for. No more than four layers are passed over at a time, and fewer
-/// decoders are at work; some threads more, since those of one blob may be waited for at several
-/// places.
+/// Threads for each thing to wait for. No more layers are passed over at a time.
 const PASS: Limits = Limits {
-    threads: 4,
+    threads: threads::PASS_WAITERS,
     for_one: 1,
     spare: 0,
     only_before: false,
 };
 const DECODER: Limits = Limits {
-    threads: 12,
+    threads: threads::DECODER_WAITERS,
     for_one: 3,
     spare: 6,
     only_before: true,
 };
-/// Threads for work whose end is in sight, beyond those that one blob may have: work may take long all
-/// the same, where storage does.
-const SPARE: usize = 4;
+/// What wants a lot of memory is granted it in the order of asking: more threads would wait, not work.
+const MEMORY: Limits = Limits {
+    threads: threads::MEMORY_WAITERS,
+    for_one: threads::MEMORY_WAITERS / 2,
+    spare: threads::MEMORY_WAITERS / 2,
+    only_before: false,
+};
 
 /// What reads are made of.
 pub(super) trait Files: Send + Sync + 'static {
@@ -121,6 +124,7 @@ struct Inner<F: Files> {
     times: Times,
     work: Arc<Lane<Step<F>>>,
     decoder: Arc<Lane<Step<F>>>,
+    memory: Arc<Lane<Step<F>>>,
     pass: Arc<Lane<Step<F>>>,
     tickets: Mutex<Tickets>,
     /// The thread that looks after those that wait waits for this.
@@ -147,21 +151,22 @@ struct Step<F: Files> {
 }
 
 impl<F: Files> Waits<F> {
-    /// With `threads` for the work on one blob whose end is in sight.
-    pub(super) fn new(files: Arc<F>, threads: usize, stall_timeout: Duration) -> Waits<F> {
+    /// For so many event loops.
+    pub(super) fn new(files: Arc<F>, loops: usize, stall_timeout: Duration) -> Waits<F> {
         let times = Times {
             patience: PATIENCE,
             tick: TICK,
             stall: stall_timeout,
         };
-        Waits::with(files, threads, times)
+        Waits::with(files, loops, times)
     }
 
-    fn with(files: Arc<F>, threads: usize, times: Times) -> Waits<F> {
+    fn with(files: Arc<F>, loops: usize, times: Times) -> Waits<F> {
+        let for_one = threads::for_one_blob(loops);
         let work = Limits {
-            threads: threads + SPARE,
-            for_one: threads,
-            spare: SPARE,
+            threads: for_one + threads::WORK_SPARE,
+            for_one,
+            spare: threads::WORK_SPARE,
             only_before: false,
         };
         Waits {
@@ -170,6 +175,7 @@ impl<F: Files> Waits<F> {
                 times,
                 work: Lane::new("span-reader", work),
                 decoder: Lane::new("decoder-waiter", DECODER),
+                memory: Lane::new("memory-waiter", MEMORY),
                 pass: Lane::new("pass-waiter", PASS),
                 tickets: Mutex::default(),
                 closed: Condvar::new(),
@@ -199,7 +205,7 @@ impl<F: Files> Drop for Waits<F> {
         let all = std::mem::take(&mut tickets.all);
         drop(tickets);
         inner.closed.notify_all();
-        for lane in [&inner.work, &inner.decoder, &inner.pass] {
+        for lane in inner.lanes() {
             lane.close();
         }
         for ticket in all.into_values() {
@@ -209,6 +215,10 @@ impl<F: Files> Drop for Waits<F> {
 }
 
 impl<F: Files> Inner<F> {
+    fn lanes(&self) -> [&Arc<Lane<Step<F>>>; 4] {
+        [&self.work, &self.decoder, &self.memory, &self.pass]
+    }
+
     fn put_aside(self: &Arc<Inner<F>>, read: Read, wait: Wait, answer: Answer) {
         let mut tickets = lock(&self.tickets);
         if tickets.closed {
@@ -242,6 +252,7 @@ impl<F: Files> Inner<F> {
         let lane = match wait {
             Wait::Work => &self.work,
             Wait::Decoder => &self.decoder,
+            Wait::Memory => &self.memory,
             Wait::Pass => &self.pass,
         };
         let read = ticket.read;
@@ -334,7 +345,7 @@ impl<'a, F: Files> Watch<'a, F> {
             let elapsed = last.elapsed().min(2 * inner.times.tick);
             last = Instant::now();
             if self.end_stalled(&all, elapsed) | self.end_unwanted(&all) {
-                for lane in [&inner.work, &inner.decoder, &inner.pass] {
+                for lane in inner.lanes() {
                     lane.prune();
                 }
             }

@@ -124,7 +124,7 @@ impl Scene {
     fn nothing_stays(&self) {
         let start = Instant::now();
         let inner = &self.waits.inner;
-        let lanes = [&inner.work, &inner.decoder, &inner.pass];
+        let lanes = inner.lanes();
         while !lock(&inner.tickets).all.is_empty() || !lanes.iter().all(|lane| lane.is_empty()) {
             assert!(start.elapsed() < LONG, "something stays behind");
             thread::yield_now();

@@ -18,6 +18,8 @@ use crate::oci::{
 use crate::pack::{self, Output, PackOptions};
 use crate::source::{BlobSource, MemorySource, ReadAt};
 
+mod memory;
+
 /// One test at a time: how many passes there are at once is a bound on the whole process, and what
 /// stands still in one test would keep the others waiting.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -194,6 +196,10 @@ impl Layers {
 
     /// The layers of a model that this program packed: files that are read through a chunk table.
     fn packed(&mut self, path: &str, content: &[u8]) {
+        self.packed_in(path, content, PackOptions::default().chunk_size);
+    }
+
+    fn packed_in(&mut self, path: &str, content: &[u8], chunk_size: u32) {
         let dir = tempfile::tempdir().unwrap();
         let model = dir.path().join("model");
         std::fs::create_dir(&model).unwrap();
@@ -201,14 +207,11 @@ impl Layers {
         let archive = dir.path().join("m.tar");
         let config = OciConfig::new("m", "1", "", "", Default::default()).unwrap();
         let output = Output::File(archive.clone());
-        pack::pack(
-            &model,
-            &config,
-            &output,
-            &PackOptions::default(),
-            &|_, _| (),
-        )
-        .unwrap();
+        let options = PackOptions {
+            chunk_size,
+            ..PackOptions::default()
+        };
+        pack::pack(&model, &config, &output, &options, &|_, _| ()).unwrap();
         let source = crate::source::open(&archive).unwrap();
         let packed = Model::from_source(source.clone(), &OpenOptions::default()).unwrap();
         for layer in &packed.documents().unwrap().manifest.layers {
@@ -297,7 +300,7 @@ impl Mounted {
     fn nothing_stays(&self) {
         let start = Instant::now();
         let inner = &self.waits.inner;
-        let lanes = [&inner.work, &inner.decoder, &inner.pass];
+        let lanes = inner.lanes();
         while !lock(&inner.tickets).all.is_empty() || !lanes.iter().all(|lane| lane.is_empty()) {
             assert!(start.elapsed() < LONG, "something stays behind");
             thread::yield_now();
