@@ -3,8 +3,8 @@
 //! Every component of its path is opened by itself, below the one before, and looked at by its
 //! handle: it belongs to this user or to root, and others cannot write to it, but where they can
 //! remove nothing that is not theirs (a sticky directory). A link on the way is followed in the
-//! same manner when it is this user's or root's; the directory itself is none, is this user's, and
-//! only this user can write to it.
+//! same manner when it is this user's or root's, and nobody else could have moved it there; the
+//! directory itself is none, is this user's, and only this user can write to it.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use super::beneath::DIRECTORY;
 use super::calls;
 use super::parents::Parents;
+use crate::error::Error;
 use crate::printable::printable_path;
 
 /// As many as the kernel follows.
@@ -74,6 +75,17 @@ pub(crate) fn open_or_make(
     check_own(&stat).map_err(|why| way.distrusted(why))?;
     let dir = calls::openat(&way.dir, c".", DIRECTORY, Mode::empty());
     dir.map(Some).map_err(|errno| way.failed(errno))
+}
+
+/// Opens a directory that is this user's, and makes what is missing of the way to it. `cannot` says in
+/// messages what it is for.
+///
+/// # Errors
+/// [`ErrorKind::Environment`](crate::ErrorKind::Environment): what is wrong, and with which part of it.
+pub fn own(path: &Path, cannot: &str) -> Result<OwnedFd, Error> {
+    let opened =
+        open(path, true).map_err(|problem| Error::environment(cannot, problem.to_string()));
+    opened?.ok_or_else(|| Error::environment(cannot, "there is no directory"))
 }
 
 /// What is wrong with something that should be this user's alone.
@@ -173,6 +185,13 @@ impl Way {
             }
             FileType::Symlink => {
                 check_owner(&stat).map_err(|why| self.distrusted(why))?;
+                // Who has a link of root in a directory of his own can move it to a sticky one.
+                let around = calls::fstat(&self.dir).map_err(|errno| self.failed(errno))?;
+                if around.st_mode & 0o022 != 0 {
+                    return Err(
+                        self.distrusted("is a link in a directory that others can write to")
+                    );
+                }
                 self.links += 1;
                 if self.links > MAX_LINKS {
                     return Err(self.failed(Errno::LOOP));
@@ -259,6 +278,12 @@ mod tests {
         assert_eq!(said(root, "relative/c"), open_to_all);
         chmod("a/b", 0o1777);
         assert_eq!(said(root, "a/b/c"), "used", "a sticky directory on the way");
+        symlink("c", root.join("a/b/moved")).unwrap();
+        fs::create_dir(root.join("a/b/c/d")).unwrap();
+        assert_eq!(
+            said(root, "a/b/moved/d"),
+            "^/a/b/moved is a link in a directory that others can write to"
+        );
         assert_eq!(said(root, "a/b"), open_to_all);
         chmod("a/b", 0o775);
         assert_eq!(said(root, "a/b/c"), open_to_all);

@@ -58,6 +58,49 @@ fn a_mount_in_the_background_speaks_to_the_system_log() {
     assert!(ended.contains("0 bytes served in 0 reads"), "{ended}");
 }
 
+/// What root has kept of the environment of whoever became root leads it nowhere.
+#[test]
+fn r13_root_writes_no_log_where_a_user_leads_it() {
+    if !needs_root("hide the system's logger") {
+        return;
+    }
+    let own_dev = machine::own_dev("null zero urandom fuse");
+    for (env, link) in [
+        ("XDG_STATE_HOME=\"$1/u/state\"", "u/state/modeloci"),
+        ("XDG_STATE_HOME=\"$1/u/state\"", "u/state"),
+        // A home of root that others can write to.
+        ("-u XDG_STATE_HOME HOME=\"$1/h\"", "h/.local"),
+        ("-u XDG_STATE_HOME HOME=\"$1/h\"", "h/.local/state"),
+        ("-u XDG_STATE_HOME HOME=\"$1/u\"", "u/.local/state/modeloci"),
+    ] {
+        let scene = Scene::new();
+        let done = own_namespace(
+            &format!(
+                "{own_dev}
+                mkdir -p none log victim u h \"$(dirname {link})\"
+                chmod 1777 h
+                [ ! -d /run/systemd ] || mount --bind none /run/systemd
+                mount --bind log /var/log
+                chmod 777 log
+                ln -s \"$1/victim\" {link}
+                chown -hR 12345 u {link}
+                for dir in h/.local h/.local/state; do [ ! -e $dir ] || chown -h 12345 $dir; done
+                env {env} \"$2\" mount m.tar mnt --no-index
+                \"$2\" umount mnt
+                ls -A victim log"
+            ),
+            &scene,
+        )
+        .ok();
+        assert_eq!(done.text(), "log:\n\nvictim:\n", "{env} {link}");
+        assert!(
+            done.stderr.contains("messages of this mount are lost"),
+            "{}",
+            done.stderr
+        );
+    }
+}
+
 /// As in a container: `/dev` has no logger, and there is no journal.
 #[test]
 fn a_mount_in_the_background_without_a_system_log_speaks_to_a_file() {

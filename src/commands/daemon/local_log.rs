@@ -6,17 +6,22 @@
 //! line, below a directory that is held, so that it can be renamed or removed at any time; one that has
 //! become large is renamed, in the place of the one before. A link, a pipe or a file of several names is
 //! not written to.
+//!
+//! The variables that name those directories may be another user's, whom root has followed with `su`. So
+//! all of the way there must be root's or this user's own, and the directory open to nobody else
+//! ([`own_directory`]): otherwise whoever decides about a part of it would have root write where they say.
 
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use modeloci::mount::parts::own_directory;
 use modeloci::oci::time;
+use modeloci::printable::printable_path;
 use modeloci::{Error, Result};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
 /// From this size on, in bytes, the file is renamed: at most twice as much is kept.
 const MAX_BYTES: i64 = 1 << 20;
@@ -38,11 +43,7 @@ impl LocalLog {
     /// When this user has no directory for it, or nothing can be appended there.
     pub(crate) fn open() -> Result<LocalLog> {
         let is_root = rustix::process::geteuid().is_root();
-        let variable = |name: &str| {
-            let dir = PathBuf::from(std::env::var_os(name)?);
-            // Root may have kept the home of whoever became it, who could lead it anywhere.
-            (name != "HOME" || !is_root || is_of_root(&dir)).then_some(dir)
-        };
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
         LocalLog::first(&places(variable, is_root))
     }
 
@@ -59,17 +60,16 @@ impl LocalLog {
     }
 
     fn at(dir: &Path, name: &'static str) -> Result<LocalLog> {
-        let open = || -> io::Result<LocalLog> {
-            std::fs::create_dir_all(dir)?;
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let log = LocalLog {
-                dir: rustix::fs::openat(CWD, dir, flags, Mode::empty())?,
-                name,
-            };
-            log.file()?;
-            Ok(log)
+        let cannot = format!("cannot append to {}", printable_path(&dir.join(name)));
+        let dir_of_ours = own_directory(dir, &cannot)?;
+        let log = LocalLog {
+            dir: dir_of_ours,
+            name,
         };
-        open().map_err(Error::io("append to", dir.join(name)))
+        match log.file() {
+            Ok(_) => Ok(log),
+            Err(error) => Err(Error::environment(cannot, error.to_string())),
+        }
     }
 
     /// Appends a line.
@@ -103,10 +103,6 @@ impl LocalLog {
     }
 }
 
-fn is_of_root(dir: &Path) -> bool {
-    std::fs::metadata(dir).is_ok_and(|stat| stat.uid() == 0)
-}
-
 /// The directories and the names in them, best first: below `$XDG_STATE_HOME` where that is set, else in
 /// `/var/log` for root, else in the user's home. The XDG specification says that a relative path is to be
 /// ignored.
@@ -134,6 +130,8 @@ mod tests {
 
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use rustix::fs::CWD;
 
     use super::*;
 
@@ -233,5 +231,81 @@ mod tests {
         }
         assert!(LocalLog::at(&at("victim"), "mount.log").is_err());
         assert_eq!(fs::read_to_string(at("victim")).unwrap(), "victim");
+    }
+
+    /// A scratch directory with a victim beside the places that a log may have.
+    fn scene() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        fs::create_dir(real.join("victim")).unwrap();
+        (dir, real)
+    }
+
+    /// Every component of the way, as another user could have it.
+    #[test]
+    fn r13_what_others_could_lead_elsewhere_is_no_place_for_a_log() {
+        let parts = ["home", ".local", "state", "modeloci"];
+        for part in 0..parts.len() {
+            let (_dir, root) = scene();
+            let at = |count: usize| parts[..count].iter().fold(root.clone(), |p, n| p.join(n));
+            fs::create_dir_all(at(part)).unwrap();
+            let log = || LocalLog::at(&at(parts.len()), "mount.log");
+            // Somebody else could exchange it.
+            fs::create_dir_all(at(part + 1)).unwrap();
+            fs::set_permissions(at(part + 1), fs::Permissions::from_mode(0o777)).unwrap();
+            let error = log().err().unwrap().to_string();
+            assert!(error.ends_with("can be written to by others"), "{error}");
+            fs::set_permissions(at(part + 1), fs::Permissions::from_mode(0o1777)).unwrap();
+            assert_eq!(log().is_ok(), part + 1 < parts.len(), "a sticky directory");
+            fs::remove_dir_all(at(part + 1)).unwrap();
+            // It leads elsewhere: another user's link, the last one also of root.
+            symlink(root.join("victim"), at(part + 1)).unwrap();
+            let is_root = rustix::process::geteuid().is_root();
+            if is_root {
+                std::os::unix::fs::lchown(at(part + 1), Some(12345), None).unwrap();
+            }
+            if is_root || part + 1 == parts.len() {
+                assert!(log().is_err(), "{part}");
+                assert_eq!(fs::read_dir(root.join("victim")).unwrap().count(), 0);
+            }
+        }
+    }
+
+    /// A user exchanges each component with a link to a directory of root, again and again.
+    #[test]
+    fn r13_no_log_is_written_elsewhere_while_parts_of_its_path_are_exchanged() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root has links of another user");
+            return;
+        }
+        let rounds = match std::env::var_os("MODELOCI_TEST_LONG") {
+            Some(_) => 1000,
+            None => 50,
+        };
+        let parts = ["home", ".local", "state", "modeloci"];
+        let mut written = 0;
+        for round in 0..rounds {
+            let (_dir, root) = scene();
+            let at = |count: usize| parts[..count].iter().fold(root.clone(), |p, n| p.join(n));
+            let part = at(1 + round % parts.len());
+            fs::create_dir_all(at(parts.len())).unwrap();
+            let link = root.join("link");
+            symlink(root.join("victim"), &link).unwrap();
+            std::os::unix::fs::lchown(&link, Some(12345), None).unwrap();
+            let exchange = || {
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                let _ = rustix::fs::renameat_with(CWD, &part, CWD, &link, flags);
+            };
+            modeloci_test_support::meanwhile::meanwhile([exchange], || {
+                for _ in 0..20 {
+                    if let Ok(log) = LocalLog::at(&at(parts.len()), "mount.log") {
+                        log.append(b"info: here\n").unwrap();
+                        written += 1;
+                    }
+                }
+            });
+            assert_eq!(fs::read_dir(root.join("victim")).unwrap().count(), 0);
+        }
+        assert!(written > 0, "the race leaves room for writing");
     }
 }

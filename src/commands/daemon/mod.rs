@@ -34,7 +34,7 @@ mod events;
 pub(crate) mod keeper;
 #[expect(
     clippy::disallowed_methods,
-    reason = "the directory is opened once, and held; the file is a name in it"
+    reason = "the file is a name in a directory that is held"
 )]
 mod local_log;
 pub(crate) mod log_queue;
