@@ -119,10 +119,15 @@ pub(crate) enum Command {
     /// Read ahead on a mount, as its server says on standard input
     #[command(hide = true, name = PREFETCHER)]
     Prefetcher {
-        /// The number of the mount's device
-        device: u64,
-        /// Where it is mounted: all that can be read from then on
-        mountpoint: Option<PathBuf>,
+        /// An inherited descriptor of the directory that it is mounted on
+        directory: i32,
+        /// The number of the mount
+        mount: u32,
+        /// Its device, as the mount table has it
+        device: String,
+        /// Give up all rights but to read there
+        #[arg(long)]
+        confined: bool,
     },
 }
 
@@ -335,7 +340,7 @@ pub(crate) struct MountArgs {
     /// With --foreground: write the line READY=1 to this descriptor when the mount answers
     #[arg(long, value_name = "N")]
     pub(crate) ready_fd: Option<i32>,
-    /// How the background process is started: the mount point is in this directory.
+    /// How the background process is started: an inherited descriptor of the mount point.
     #[arg(long, hide = true)]
     pub(crate) mountpoint_fd: Option<i32>,
     /// mount(8) helper `-f`: check everything, mount nothing.

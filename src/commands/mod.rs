@@ -48,8 +48,13 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::RemoveLayer(args) => remove_layer::run(&args),
         Command::Completions { shell } => generate::completions(shell),
         Command::ManPages { directory } => generate::man_pages(&directory),
-        Command::Prefetcher { device, mountpoint } => {
-            daemon::prefetcher::run(device, mountpoint.as_deref())?;
+        Command::Prefetcher {
+            directory,
+            mount,
+            device,
+            confined,
+        } => {
+            daemon::prefetcher::run(directory, mount, device, confined)?;
             Ok(ExitCode::SUCCESS)
         }
     }

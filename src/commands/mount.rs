@@ -29,6 +29,7 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
         return Ok(ExitCode::SUCCESS);
     }
     if !options.foreground {
+        logging::init(verbosity);
         // Said here, where somebody reads it, and not by the background process.
         if options.log_file.is_none()
             && let Err(error) = SystemLog::check()

@@ -4,11 +4,13 @@
 //! sandboxes without it (`ENOSYS`) get one openat(2) with `O_NOFOLLOW` per component. The last
 //! step of everything else takes a single name in an open directory.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::{Component, Path};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::calls;
@@ -19,6 +21,9 @@ pub(crate) const DIRECTORY: OFlags = OFlags::DIRECTORY
     .union(OFlags::RDONLY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
+
+/// How often it is tried to find what is on a directory while others rename and mount, anywhere.
+const TRIES: u32 = 1000;
 
 /// Opens the directory `path` (components separated by `/`; `""` is `root` itself) below `root`.
 pub(crate) fn open_dir(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
@@ -49,6 +54,58 @@ pub(crate) fn open(
         }
         result => result,
     }
+}
+
+/// [`open`] that stays in the file system of `root`, too.
+///
+/// # Errors
+/// Those of [`open`]; `XDEV` also where something is mounted on the way.
+pub(crate) fn open_in_mount(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
+    match calls::openat2(root, path, flags, resolve) {
+        Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => {
+            let found = open_by_component(root, path, flags)?;
+            match calls::fstat(&found)?.st_dev == calls::fstat(root)?.st_dev {
+                true => Ok(found),
+                false => Err(Errno::XDEV),
+            }
+        }
+        result => result,
+    }
+}
+
+/// Holds what is on top of a directory: the root of what was mounted on it last, or the directory
+/// itself where nothing is. It is found by no name, so renames do not matter: the kernel is told that
+/// the directory is the root, above which there is only the root again, with what is mounted on it.
+pub(crate) fn top_of(dir: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    for _ in 0..TRIES {
+        match calls::openat2(dir, Path::new(".."), flags, ResolveFlags::IN_ROOT) {
+            // Something was renamed or mounted in this very moment.
+            Err(Errno::AGAIN) => std::thread::yield_now(),
+            // No such call, or a sandbox that denies it; or a directory that may not be searched.
+            Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS) => break,
+            result => return result,
+        }
+    }
+    let parent = calls::openat(dir, "..", flags, Mode::empty())?;
+    let name = name_of(dir)?;
+    calls::openat(&parent, &*name, flags | OFlags::NOFOLLOW, Mode::empty())
+}
+
+/// What a directory that is held is called now, in the one above it.
+pub(crate) fn name_of(dir: BorrowedFd<'_>) -> rustix::io::Result<PathBuf> {
+    let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    let path = calls::readlinkat(CWD, link.as_str())?;
+    let name = Path::new(OsStr::from_bytes(path.to_bytes())).file_name();
+    name.map(PathBuf::from).ok_or(Errno::NOENT)
 }
 
 /// [`open`] without openat2(2): every component is opened by itself, and is no link.
@@ -125,6 +182,63 @@ mod tests {
             let through = fails().run(|| open("link/b/file")).unwrap_err();
             assert!(matches!(through, Errno::LOOP | Errno::NOTDIR), "{through}");
             assert_eq!(fails().run(|| open("../x")).unwrap_err(), Errno::XDEV);
+        }
+    }
+
+    #[test]
+    fn m7_what_is_on_a_directory_is_found_also_where_the_kernel_could_not_say_in_one_call() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mnt, was) = (dir.path().join("mnt"), dir.path().join("was"));
+        fs::create_dir(&mnt).unwrap();
+        let held = calls::open(&mnt, OFlags::PATH | OFlags::DIRECTORY).unwrap();
+        fs::rename(&mnt, &was).unwrap();
+        std::os::unix::fs::symlink("/", &mnt).unwrap();
+        let inode = |fd: &OwnedFd| calls::fstat(fd).unwrap().st_ino;
+        assert_eq!(name_of(held.as_fd()).unwrap(), Path::new("was"));
+        assert_eq!(inode(&top_of(held.as_fd()).unwrap()), inode(&held));
+        for errno in [Errno::NOSYS, Errno::PERM, Errno::AGAIN, Errno::ACCESS] {
+            let plan = Plan::new(Fault::Fails(errno), Reach::Once, 0, &[]);
+            let top = plan.run(|| top_of(held.as_fd())).unwrap();
+            assert_eq!(plan.hit(), Some(Op::OpenBelow));
+            assert_eq!(inode(&top), inode(&held), "{errno}");
+        }
+        fs::remove_dir(&was).unwrap();
+        let plan = Plan::new(Fault::Fails(Errno::NOSYS), Reach::Once, 0, &[]);
+        let gone = plan.run(|| top_of(held.as_fd()));
+        assert_eq!(gone.err(), Some(Errno::NOENT));
+    }
+
+    #[test]
+    fn e18_no_path_leads_out_of_a_mount() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("root/sub")).unwrap();
+        fs::write(dir.path().join("secret"), "").unwrap();
+        std::os::unix::fs::symlink("../secret", dir.path().join("root/link")).unwrap();
+        let root = File::open(dir.path().join("root")).unwrap();
+        for plan in [None, Some(Errno::NOSYS), Some(Errno::AGAIN)] {
+            let open = |path: &str| {
+                let open = || open_in_mount(root.as_fd(), Path::new(path), OFlags::RDONLY);
+                match plan {
+                    None => open(),
+                    Some(errno) => Plan::new(Fault::Fails(errno), Reach::Once, 0, &[]).run(open),
+                }
+            };
+            assert!(open("sub").is_ok());
+            for path in ["link", "../secret", "sub/../../secret", "/etc/passwd"] {
+                assert!(open(path).is_err(), "{path}");
+            }
+        }
+        // Another file system on the way.
+        let slash = File::open("/").unwrap();
+        let proc = |errno: Option<Errno>| {
+            let open = || open_in_mount(slash.as_fd(), Path::new("proc/sys"), OFlags::PATH);
+            match errno {
+                None => open(),
+                Some(errno) => Plan::new(Fault::Fails(errno), Reach::Once, 0, &[]).run(open),
+            }
+        };
+        for errno in [None, Some(Errno::NOSYS)] {
+            assert_eq!(proc(errno).err(), Some(Errno::XDEV));
         }
     }
 }

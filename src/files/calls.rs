@@ -11,8 +11,8 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, DirEntry, FlockOperation, Gid, Mode, OFlags, RenameFlags, ResolveFlags,
-    Stat, Timestamps, Uid,
+    AtFlags, CWD, Dir, DirEntry, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags,
+    ResolveFlags, Stat, StatxFlags, Timestamps, Uid,
 };
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
@@ -76,6 +76,15 @@ pub(crate) fn openat2(
 /// fstat(2).
 pub(crate) fn fstat(fd: impl AsFd) -> Result<Stat> {
     call(Op::Stat, || rustix::fs::fstat(fd.as_fd()))
+}
+
+/// What something is that is held, as far as the system knows without asking its storage.
+pub(crate) fn file_type(fd: impl AsFd) -> Result<FileType> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = call(Op::Stat, || {
+        rustix::fs::statx(fd.as_fd(), c"", flags, StatxFlags::TYPE)
+    })?;
+    Ok(FileType::from_raw_mode(stat.stx_mode.into()))
 }
 
 /// What is at a name, a link being itself.

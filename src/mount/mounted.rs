@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use super::address_space;
 use super::at::attach::{self, Attached};
-use super::at::given;
+use super::at::given::{self, Named};
+use super::at::held::Detached;
 use super::at::place::{self, Place};
-use super::at::spot::Detached;
 use super::at::target::Target;
 use super::options::MountOptions;
 use super::serve::filesystem::Process;
@@ -43,7 +43,7 @@ pub struct Mounted {
 /// Those of [`Model::open`], and [`ErrorKind::Environment`](crate::ErrorKind::Environment) when the
 /// mount point or the system does not allow the mount. Nothing stays mounted then.
 pub fn mount(options: &MountOptions) -> Result<Mounted> {
-    if given::descriptor(&options.mountpoint)?.is_some() {
+    if let Some(Named::Connection(_)) = given::descriptor(&options.mountpoint)? {
         return Err(Error::usage(format!(
             "{}: is a FUSE connection; take it over, and give it to mount::serve_connection",
             place::mount_point(&options.mountpoint)

@@ -11,12 +11,12 @@
 
 pub use super::address_space::check as check_address_space;
 pub use super::at::attach::{Attached, Mountable, connect};
-pub use super::at::given::{Given, descriptor as given_descriptor};
-pub use super::at::place::{Place, clear_after_death, spot};
-pub use super::at::spot::{Detached, Spot};
+pub use super::at::given::{Given, Named, descriptor as given_descriptor};
+pub use super::at::held::Detached;
+pub use super::at::place::{Place, clear_after_death};
 pub use super::at::target::Target;
 pub use super::options::descriptor_name;
-pub use super::prefetch::filler::{Filler, follow_orders};
+pub use super::prefetch::filler::{Filler, On as PrefetchOn, follow_orders};
 pub use super::prefetch::work::Prefetch;
 pub use super::serve::filesystem::Process;
 pub use super::serve::guard::is_contained as panic_is_contained;

@@ -11,8 +11,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::inotify::{CreateFlags, WatchFlags};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::harness::{Mounted, Run, Scene, Server, kill, lives, mounts_at, needs_root, until};
 use crate::meanwhile::meanwhile;
@@ -88,6 +89,198 @@ fn m7_nothing_is_mounted_elsewhere_while_mount_point_or_parents_are_exchanged() 
             assert_eq!(done.code, Some(5), "{}", done.stderr);
         }
         assert_eq!(models_below(&scene.path("")), [""; 0]);
+    }
+    assert!(mounted > 0, "the race leaves room for mounting");
+}
+
+/// The calling thread gets a mount namespace of its own: what is mounted from now on is not in it, and
+/// there the kernel lets a directory be renamed that something is mounted on elsewhere.
+fn leave_namespace() {
+    // SAFETY: a system call without pointers; it concerns this thread alone.
+    let left = unsafe { libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS) };
+    assert_eq!(left, 0);
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).unwrap();
+}
+
+/// The mount point is renamed from a mount namespace that does not have the mount.
+#[test]
+fn m7_a_mount_whose_mount_point_is_renamed_elsewhere_is_unmounted_all_the_same() {
+    if !needs_root("have a mount namespace of its own") {
+        return;
+    }
+    let end = |what: &str, moved: &Mounted| match what {
+        "a signal" => kill(moved.pid(), libc::SIGTERM),
+        "the server's death" => kill(moved.server(), libc::SIGKILL),
+        "umount" => moved.unmount(),
+        _ => drop(moved.umount(&["--lazy"]).ok()),
+    };
+    for what in ["a signal", "the server's death", "umount", "umount --lazy"] {
+        for options in [&[][..], &["--no-sandbox"]] {
+            if what == "the server's death" && !options.is_empty() {
+                continue;
+            }
+            let scene = Scene::new();
+            let (ready, wait) = std::sync::mpsc::channel();
+            let (go, mounted) = std::sync::mpsc::channel::<()>();
+            let [old, new] = ["mnt", "renamed"].map(|name| scene.path(name));
+            let renames = thread::spawn(move || {
+                leave_namespace();
+                ready.send(()).unwrap();
+                mounted.recv().unwrap();
+                fs::rename(&old, &new).unwrap();
+                fs::create_dir(&old).unwrap();
+            });
+            wait.recv().unwrap();
+            let log = scene.path("log");
+            let log_file = ["--no-index", "--log-file", log.to_str().unwrap()];
+            let old = scene.mount(&[&log_file[..], options].concat());
+            go.send(()).unwrap();
+            renames.join().unwrap();
+            let moved = Mounted(scene.path("renamed"));
+            assert_eq!((mounts_at(&old.0), mounts_at(&moved.0)), (0, 1));
+            old.umount(&[]).refused(5, "no model is mounted there");
+            let keeper = moved.pid();
+            end(what, &moved);
+            until("it is unmounted", || mounts_at(&moved.0) == 0);
+            until("the process ends", || !lives(keeper));
+            let said = fs::read_to_string(&log).unwrap();
+            for untrue in ["mounted over", "still open", "cannot unmount"] {
+                assert!(!said.contains(untrue), "{what}: {said}");
+            }
+            assert_eq!(models_below(&scene.path("")), [""; 0]);
+        }
+    }
+}
+
+/// The same all the time, from before the mount to its end.
+#[test]
+fn m7_no_mount_stays_while_its_mount_point_is_exchanged_from_another_namespace() {
+    if !needs_root("have a mount namespace of its own") {
+        return;
+    }
+    let scene = Scene::new();
+    fs::create_dir(scene.path("other")).unwrap();
+    let [a, b] = ["mnt", "other"].map(|name| scene.path(name));
+    let mut left = false;
+    let exchange = || {
+        if !std::mem::replace(&mut left, true) {
+            leave_namespace();
+        }
+        rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
+    };
+    let mut mounted = 0;
+    meanwhile([exchange], || {
+        for round in 0..rounds(40) {
+            let mut command = scene.command(&["mount", "m.tar", "mnt", "--no-index"]);
+            command.args(["--foreground", "--ready-fd", "9"]);
+            command.args(["--no-sandbox"].iter().take(round % 2));
+            let (mut reader, writer) = std::io::pipe().unwrap();
+            with_descriptor(&mut command, &writer, 9);
+            let mut server = command.stderr(Stdio::null()).spawn().unwrap();
+            drop((command, writer));
+            let mut report = String::new();
+            reader.read_to_string(&mut report).unwrap();
+            if report == "READY=1\n" {
+                mounted += 1;
+                assert_eq!(models_below(&scene.path("")).len(), 1);
+                kill(server.id() as i32, libc::SIGTERM);
+                assert_eq!(server.wait().unwrap().code(), Some(0));
+            } else {
+                assert!(report.contains("was moved, replaced"), "{report}");
+                assert_eq!(server.wait().unwrap().code(), Some(5));
+            }
+            assert_eq!(models_below(&scene.path("")), [""; 0], "round {round}");
+        }
+    });
+    assert!(mounted > 0, "the race leaves room for mounting");
+}
+
+/// `/dev/fd/9` and `.` are what they are open on, whatever its path leads to.
+#[test]
+fn m11_what_is_given_as_a_descriptor_is_mounted_on_while_its_path_is_exchanged() {
+    if !needs_root("mount on what another user owns") {
+        return;
+    }
+    let scene = Scene::new();
+    for dir in ["user/a/mnt", "system/mnt"] {
+        fs::create_dir_all(scene.path(dir)).unwrap();
+    }
+    symlink(scene.path("system"), scene.path("user/link")).unwrap();
+    let given = File::open(scene.path("user/a/mnt")).unwrap();
+    let [a, link] = ["user/a", "user/link"].map(|name| scene.path(name));
+    let exchange = || {
+        let _ = rustix::fs::renameat_with(CWD, &a, CWD, &link, RenameFlags::EXCHANGE);
+        // It is one thing and then another within one start.
+        for n in 0..3000 {
+            std::hint::black_box(n);
+        }
+    };
+    for round in 0..rounds(40) {
+        let archive = scene.path("m.tar");
+        let mut command = Command::new(crate::harness::BINARY);
+        command.args(["mount", "--no-index"]).arg(archive);
+        scene.settle(&mut command);
+        match round % 2 {
+            0 => with_descriptor(command.arg("/dev/fd/9"), &given, 9),
+            _ => {
+                let given = format!("/proc/{}/fd/{}", std::process::id(), given.as_raw_fd());
+                command.arg(".").current_dir(given);
+            }
+        }
+        meanwhile([exchange], || Run::of(&mut command)).ok();
+        let on_it = format!("/proc/self/fd/{}", given.as_raw_fd());
+        let on_it = fs::read_link(on_it).unwrap();
+        assert_eq!(models_below(&scene.path("")), [on_it.to_str().unwrap()]);
+        Mounted(on_it).unmount();
+    }
+}
+
+/// The process that prefetches for root opens files of the model only.
+#[test]
+fn e18_nothing_else_is_read_ahead_while_parents_of_the_mount_point_are_exchanged() {
+    if !needs_root("mount on what another user owns") {
+        return;
+    }
+    let scene = Scene::new();
+    fs::create_dir_all(scene.path("user/mnt")).unwrap();
+    let system = scene.path("system/mnt");
+    for (name, bytes) in &scene.files {
+        let file = system.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, bytes).unwrap();
+    }
+    symlink("system", scene.path("link")).unwrap();
+    let opened = rustix::fs::inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+    for (name, _) in &scene.files {
+        rustix::fs::inotify::add_watch(&opened, system.join(name), WatchFlags::OPEN).unwrap();
+    }
+    let [user, link] = ["user", "link"].map(|name| scene.path(name));
+    let exchange = || {
+        let _ = rustix::fs::renameat_with(CWD, &user, CWD, &link, RenameFlags::EXCHANGE);
+    };
+    let mut mounted = 0;
+    let log = scene.path("log");
+    for round in 0..rounds(30) {
+        let _ = fs::remove_file(&log);
+        let mut options = vec!["mount", "m.tar", "user/mnt", "--no-index", "--prefetch"];
+        options.extend(["--log-file", log.to_str().unwrap()]);
+        options.extend(["--no-sandbox"].iter().take(round % 2));
+        meanwhile([exchange], || {
+            let done = scene.run(&options);
+            if done.code == Some(0) {
+                mounted += 1;
+                scene.until_prefetched();
+            } else {
+                assert_eq!(done.code, Some(5), "{}", done.stderr);
+            }
+        });
+        let mut seen = [0; 4096];
+        let seen = rustix::io::read(&opened, &mut seen);
+        assert_eq!(seen.err(), Some(rustix::io::Errno::AGAIN), "round {round}");
+        for model in models_below(&scene.path("")) {
+            Mounted(model.into()).unmount();
+        }
     }
     assert!(mounted > 0, "the race leaves room for mounting");
 }
@@ -231,6 +424,76 @@ fn m9_an_interrupt_that_the_starter_ignores_is_ignored_in_the_background_too() {
     }
 }
 
+/// What options name is opened anew: the starter's own open file ends with it, and its lock.
+#[test]
+fn m9_no_descriptor_that_an_option_names_is_kept() {
+    let scene = Scene::new();
+    fs::write(scene.path("log"), "").unwrap();
+    let names = ["m.tar", "log", "mnt"];
+    for options in [
+        &[][..],
+        &["--prefetch"],
+        &["--no-sandbox"],
+        &["--foreground"],
+        &["--foreground", "--no-sandbox", "--prefetch"],
+    ] {
+        let mut command = scene.command(&["mount", "/dev/fd/7", "/dev/fd/9", "--no-index"]);
+        command.args(["--log-file", "/dev/fd/8"]).args(options);
+        let locked = names.map(|name| {
+            let file = File::open(scene.path(name)).unwrap();
+            rustix::fs::flock(&file, FlockOperation::LockExclusive).unwrap();
+            file
+        });
+        for (file, number) in locked.iter().zip([7, 8, 9]) {
+            with_descriptor(&mut command, file, number);
+        }
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        if options.contains(&"--foreground") {
+            command.args(["--ready-fd", "10"]);
+            with_descriptor(&mut command, &writer, 10);
+        }
+        let mut starter = command.spawn().unwrap();
+        drop((command, writer, locked));
+        let mut report = String::new();
+        reader.read_to_string(&mut report).unwrap();
+        if !options.contains(&"--foreground") {
+            assert_eq!(starter.wait().unwrap().code(), Some(0), "{options:?}");
+        }
+        let mount = Mounted(scene.path("mnt"));
+        let (keeper, server) = (mount.pid(), mount.server());
+        for name in names {
+            // The mount hides the directory that the last one names, but not from its descriptor.
+            let path = match name {
+                "mnt" => continue,
+                name => scene.path(name),
+            };
+            let again = File::open(path).unwrap();
+            let lock = rustix::fs::flock(&again, FlockOperation::NonBlockingLockExclusive);
+            assert!(lock.is_ok(), "{options:?}: the lock of {name} is kept");
+        }
+        let open_in = |pid: i32| {
+            let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+            let open = open.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+            open.filter(|path| *path == scene.path("m.tar")).count()
+        };
+        assert_eq!(open_in(server), 1, "{options:?}");
+        if keeper != server {
+            assert_eq!(open_in(keeper), 0, "{options:?}");
+        }
+        // Nor does anybody whom they have started have one.
+        for child in children_of(keeper as u32) {
+            if child != server {
+                assert_eq!(open_in(child), 0, "{options:?}");
+            }
+        }
+        mount.unmount();
+        let _ = starter.wait();
+        let directory = File::open(scene.path("mnt")).unwrap();
+        until("the process ends", || !lives(keeper));
+        rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).unwrap();
+    }
+}
+
 /// What the options name is needed, and stays.
 #[test]
 fn m9_an_archive_that_is_given_as_a_descriptor_is_served() {
@@ -272,14 +535,18 @@ fn m9_an_interrupt_that_the_starter_ignores_stays_ignored() {
 
 /// The process that a starter has started, once there is one.
 fn child_of(starter: u32) -> Option<i32> {
+    children_of(starter).next()
+}
+
+fn children_of(starter: u32) -> impl Iterator<Item = i32> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let mut of_starter = numbers.filter(|pid| {
+    let of_starter = numbers.filter(move |pid| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let after_name = stat.rsplit(')').next().unwrap_or_default().trim();
         after_name.split(' ').nth(1) == Some(&starter.to_string())
     });
-    of_starter.next()
+    of_starter.collect::<Vec<_>>().into_iter()
 }
 
 #[test]

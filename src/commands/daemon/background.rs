@@ -3,7 +3,7 @@
 //! error, and returns it as its own.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -17,19 +17,21 @@ use super::{process, ready};
 pub(crate) fn start(options: &Options) -> Result<()> {
     let mut options = options.clone();
     options.mount.archive = absolute(&options.mount.archive)?;
+    let inherited = options.inherited()?;
     // What is mounted already is another's: there is no place to look for what a dead process leaves.
-    let connection = options.inherited()?.connection;
-    let spot = match &connection {
+    let place = match &inherited.connection {
         Some(connection) => {
             parts::Given::check(connection.as_fd(), &options.mount)?;
             None
         }
         None => {
             let mountpoint = &mut options.mount.mountpoint;
-            let spot = parts::spot(mountpoint)?;
-            let path = spot.path();
-            *mountpoint = path.map_err(Error::io("use the mount point", &*mountpoint))?;
-            Some(spot)
+            let place = match &inherited.directory {
+                Some(directory) => parts::Place::of(directory.as_fd(), mountpoint)?,
+                None => parts::Place::find(mountpoint)?,
+            };
+            *mountpoint = place.path().to_path_buf();
+            Some(place)
         }
     };
     for path in [&mut options.log_file, &mut options.mount.index_dir]
@@ -43,17 +45,18 @@ pub(crate) fn start(options: &Options) -> Result<()> {
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(pipe_error)?;
     // Both sides mean the same directory by the mount point, whatever its path leads to by now.
     let report_fd = writer.as_raw_fd();
-    let spot_fd = spot.as_ref().map(|spot| spot.parent().as_raw_fd());
+    let place_fd = place.as_ref().map(|place| place.as_fd().as_raw_fd());
     let mut kept = vec![report_fd];
-    kept.extend(spot_fd);
-    kept.extend(named_descriptors(&options));
+    kept.extend(place_fd);
+    kept.extend(inherited.connection.as_ref().map(AsRawFd::as_raw_fd));
+    kept.extend(inherited.named.iter().map(AsRawFd::as_raw_fd));
     let mut command = Command::new("/proc/self/exe");
     #[expect(
         clippy::disallowed_methods,
         reason = "the root directory is nobody's to exchange"
     )]
     command
-        .args(to_args(&options, report_fd, spot_fd))
+        .args(to_args(&options, report_fd, place_fd))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -62,14 +65,14 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     let mut child = process::on_its_own(&mut command, kept)
         .spawn()
         .map_err(Error::io("start", "the background process"))?;
-    drop((writer, connection));
+    drop((writer, inherited));
     if let Some(report) = ready::receive(std::fs::File::from(reader)) {
         return report;
     }
     let end = child.wait().map(|status| status.to_string());
     // m10: it may have died at any moment.
-    if let Some(spot) = &spot {
-        parts::clear_after_death(spot)?;
+    if let Some(place) = &place {
+        parts::clear_after_death(place)?;
     }
     Err(Error::environment(
         "the background process",
@@ -80,24 +83,12 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     ))
 }
 
-/// The inherited descriptors that options name, as in `/dev/fd/7`.
-fn named_descriptors(options: &Options) -> impl Iterator<Item = RawFd> {
-    let mount = &options.mount;
-    let paths = [
-        Some(&mount.archive),
-        Some(&mount.mountpoint),
-        options.log_file.as_ref(),
-    ];
-    let names = paths.into_iter().flatten();
-    names.filter_map(|path| parts::descriptor_name(path)?.parse().ok())
-}
-
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(Error::io("use", path))
 }
 
 /// The arguments of a process that serves this mount in its foreground, reports to `ready_fd`,
-/// and finds the mount point in the directory `mountpoint_fd`, if it has a place. The paths must be absolute: the
+/// and mounts on the directory `mountpoint_fd`, if it has a place. The paths must be absolute: the
 /// process runs in `/`.
 fn to_args(options: &Options, ready_fd: i32, mountpoint_fd: Option<i32>) -> Vec<OsString> {
     let mount = &options.mount;

@@ -157,7 +157,7 @@ fn drain(
     mut asked: bool,
 ) -> Result<()> {
     // Out of sight at once; it ends with its last user.
-    attached.detach()?;
+    let is_covered = attached.detach()? == Detached::Covered;
     let deadline = Instant::now() + DRAIN;
     loop {
         match events.next(Some(deadline)) {
@@ -175,10 +175,11 @@ fn drain(
             Some(Event::Signal(_)) | None => break,
         }
     }
-    log::warn!(
-        "{}: files are still open; reads of them will fail from now on",
-        printable_path(mountpoint)
-    );
+    let why = match is_covered {
+        true => "the model is still mounted below another mount; reads of it will fail from now on",
+        false => "files are still open; reads of them will fail from now on",
+    };
+    log::warn!("{}: {why}", printable_path(mountpoint));
     Ok(())
 }
 

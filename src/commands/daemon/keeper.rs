@@ -52,7 +52,7 @@ pub(crate) enum Side {
 /// The process that keeps a mount.
 pub(crate) struct Keeper {
     reporter: Reporter,
-    /// By what the mount point is named; taken once.
+    /// What options name; taken once.
     inherited: Option<Inherited>,
     pair: Pair,
 }
@@ -113,7 +113,7 @@ pub(crate) fn part(options: &Options) -> Result<Side> {
             },
         }),
         // What is the keeper's is closed here, as all of it is dropped.
-        Forked::Child => Side::Server(Server::new(theirs, signals, us)),
+        Forked::Child => Side::Server(Server::new(theirs, signals, us, inherited.named)),
     })
 }
 
@@ -135,7 +135,8 @@ impl Keeper {
             inherited,
             pair,
         } = &mut self;
-        let result = keep(options, reporter, inherited.take(), pair);
+        let inherited = inherited.take().unwrap_or_default();
+        let result = keep(options, reporter, inherited, pair);
         let result = result.inspect_err(|error| reporter.failed(error));
         self.pair.end();
         result
@@ -145,11 +146,13 @@ impl Keeper {
 fn keep(
     options: &Options,
     reporter: &mut Reporter,
-    inherited: Option<Inherited>,
+    inherited: Inherited,
     pair: &mut Pair,
 ) -> Result<()> {
     let notifier = Notifier::from_environment();
-    let target = options.target(inherited)?;
+    // By now the log is open.
+    let (target, named) = options.target(inherited)?;
+    drop(named);
     let mountpoint = target.path().to_path_buf();
     // The server can make no directory.
     let index_dir = options.mount.index_dir.as_deref();
@@ -171,8 +174,7 @@ fn keep(
     let mut attached = mountable.attach(connection)?;
     let prefetcher = match options.prefetch {
         true => {
-            let device = attached.device_number()?;
-            let (orders, answers, process) = prefetcher::start(device, Some(&mountpoint))?;
+            let (orders, answers, process) = prefetcher::start(&attached, true)?;
             let pid = process.id();
             pair.filler = Some(process);
             Some(Prefetcher {

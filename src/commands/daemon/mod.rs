@@ -41,10 +41,6 @@ pub(crate) mod log_queue;
 mod notify;
 pub(crate) mod options;
 mod panics;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the mount point, once, to read nothing but that from then on"
-)]
 pub(crate) mod prefetcher;
 #[expect(
     clippy::disallowed_methods,

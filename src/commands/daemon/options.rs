@@ -1,21 +1,25 @@
 //! How the program mounts: what the library is told, and what concerns its processes.
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use modeloci::mount::MountOptions;
-use modeloci::mount::parts;
+use modeloci::mount::parts::{self, Named};
 use modeloci::{Error, Result};
 
 use super::process;
 
-/// What a starter has left open for the mount.
+/// What a starter has left open for the mount. None of it is kept but the connection: what else is
+/// named so is opened anew, since with the descriptor the starter's locks would be kept.
+#[derive(Default)]
 pub(crate) struct Inherited {
-    /// The directory that holds the mount point.
-    pub(crate) parent: Option<OwnedFd>,
+    /// The mount point.
+    pub(crate) directory: Option<OwnedFd>,
     /// A connection that is mounted already.
     pub(crate) connection: Option<OwnedFd>,
+    /// What else options name, until it has been opened.
+    pub(crate) named: Vec<OwnedFd>,
 }
 
 /// How to mount, and in which processes. Everything has a default but the two paths.
@@ -36,8 +40,8 @@ pub(crate) struct Options {
     pub(crate) prefetch: bool,
     /// An inherited descriptor that gets `READY=1` and a newline when the mount answers.
     pub(crate) ready_fd: Option<i32>,
-    /// An inherited descriptor of the directory that holds the mount point, by which a background
-    /// process mounts where its starter has looked: of the path only the last name counts then.
+    /// An inherited descriptor of the mount point, by which a background process mounts where its starter
+    /// has looked: the path only says what it is called.
     pub(crate) mountpoint_fd: Option<i32>,
     /// One process keeps and serves the mount, with all rights that it has: for debugging.
     pub(crate) no_sandbox: bool,
@@ -76,29 +80,41 @@ impl Options {
         Ok(None)
     }
 
-    /// Takes over what the mount point is named by. Must be called before this process opens files of
+    /// Takes over the descriptors that options name. Must be called before this process opens files of
     /// its own, and once.
     pub(crate) fn inherited(&self) -> Result<Inherited> {
-        let parent = self.mountpoint_fd.map(|fd| {
-            process::inherit_fd(fd).map_err(|_| {
-                Error::usage(format!("--mountpoint-fd {fd}: is not an open descriptor"))
-            })
-        });
         let mountpoint = &self.mount.mountpoint;
-        let connection = match parent {
-            Some(_) => None,
+        let named = match self.mountpoint_fd {
+            Some(fd) => Some(Named::Directory(fd)),
             None => parts::given_descriptor(mountpoint)?,
         };
-        if self.ready_fd.is_some() && connection == self.ready_fd {
-            return Err(Error::usage("--ready-fd is the descriptor of the mount"));
+        let mut inherited = Inherited::default();
+        let mut taken: Vec<RawFd> = self.ready_fd.into_iter().collect();
+        if let Some(Named::Connection(fd) | Named::Directory(fd)) = named {
+            if taken.contains(&fd) {
+                return Err(Error::usage("--ready-fd is the descriptor of the mount"));
+            }
+            taken.push(fd);
         }
-        let connection = connection.map(|fd| {
-            process::inherit_fd(fd).map_err(Error::io("use the mount point", mountpoint))
-        });
-        let inherited = Inherited {
-            parent: parent.transpose()?,
-            connection: connection.transpose()?,
+        let take = |fd| {
+            process::inherit_fd(fd).map_err(|error| match self.mountpoint_fd {
+                Some(_) => Error::usage(format!("--mountpoint-fd {fd}: is not an open descriptor")),
+                None => Error::io("use the mount point", mountpoint)(error),
+            })
         };
+        match named {
+            Some(Named::Connection(fd)) => inherited.connection = Some(take(fd)?),
+            // A standard stream stays where it is: its path leads to the directory all the same.
+            Some(Named::Directory(0..=2)) | None => {}
+            Some(Named::Directory(fd)) => inherited.directory = Some(take(fd)?),
+        }
+        for fd in self.named_descriptors() {
+            if !taken.contains(&fd) {
+                taken.push(fd);
+                // One that is not open is missed by whoever opens it.
+                inherited.named.extend(process::inherit_fd(fd).ok());
+            }
+        }
         if inherited.connection.is_some() && self.prefetch {
             return Err(Error::usage(
                 "prefetch needs a mount of modeloci's own: where this one is, it does not know",
@@ -107,13 +123,22 @@ impl Options {
         Ok(inherited)
     }
 
-    /// Checks what is to be mounted on.
-    pub(crate) fn target(&self, inherited: Option<Inherited>) -> Result<parts::Target> {
-        let (connection, parent) = match inherited {
-            Some(Inherited { connection, parent }) => (connection, parent),
-            None => (None, None),
-        };
-        parts::Target::prepare(&self.mount, connection, parent, &self.apart())
+    /// Descriptors that options name, as in `/dev/fd/7`, besides the mount point.
+    pub(crate) fn named_descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let paths = [Some(&self.mount.archive), self.log_file.as_ref()];
+        let names = paths.into_iter().flatten();
+        names.filter_map(|path| parts::descriptor_name(path)?.parse().ok())
+    }
+
+    /// Checks what is to be mounted on. Returns with it what was inherited besides.
+    pub(crate) fn target(&self, inherited: Inherited) -> Result<(parts::Target, Vec<OwnedFd>)> {
+        let Inherited {
+            directory,
+            connection,
+            named,
+        } = inherited;
+        let target = parts::Target::prepare(&self.mount, connection, directory, &self.apart())?;
+        Ok((target, named))
     }
 
     /// Files of ours that the mount must not hide.

@@ -1,17 +1,16 @@
 //! The process that has the kernel read ahead on a mount: this program, started again for that.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use modeloci::mount::parts;
+use modeloci::mount::parts::{self, Attached};
 use modeloci::{Error, Result};
-use rustix::fs::{Mode, OFlags};
 
+use super::process;
 use super::sandbox::{self, Needs};
 use crate::cli::PREFETCHER;
 
@@ -53,23 +52,25 @@ impl Drop for Ends {
     }
 }
 
-/// Starts the process for files on `device`; with a mount point it gives up all rights but to
-/// read there. Returns its ends for orders and answers.
-pub(crate) fn start(
-    device: u64,
-    confined_to: Option<&Path>,
-) -> Result<(OwnedFd, OwnedFd, Process)> {
+/// Starts the process for a mount of ours; `confined` it gives up all rights but to read there.
+/// Returns its ends for orders and answers.
+pub(crate) fn start(attached: &Attached, confined: bool) -> Result<(OwnedFd, OwnedFd, Process)> {
+    let (directory, mount, device) = attached.on()?;
+    let directory = directory.as_raw_fd();
     let mut command = Command::new("/proc/self/exe");
     std::os::unix::process::CommandExt::arg0(&mut command, "modeloci");
     command
-        .args([PREFETCHER, &device.to_string()])
-        .args(confined_to)
+        .args([PREFETCHER, &directory.to_string(), &mount.to_string()])
+        .arg(device)
+        .args(confined.then_some("--confined"))
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     let start = Error::io("start", "the process that prefetches");
-    let mut child = command.spawn().map_err(start)?;
+    let mut child = process::keeping(&mut command, vec![directory])
+        .spawn()
+        .map_err(start)?;
     match (child.stdin.take(), child.stdout.take()) {
         (Some(orders), Some(answers)) => Ok((
             orders.into(),
@@ -83,25 +84,28 @@ pub(crate) fn start(
     }
 }
 
-/// Does what a server orders. With a mount point this process first gives up all rights but to read
-/// there: orders come from whoever decodes the model.
+/// Does what a server orders, for the mount of that number and device on the directory that an
+/// inherited descriptor is of. Confined, this process first gives up all rights but to read there:
+/// orders come from whoever decodes the model.
 ///
 /// # Errors
-/// When the server is gone.
-pub(crate) fn run(device: u64, confined_to: Option<&Path>) -> Result<()> {
-    if let Some(mountpoint) = confined_to {
-        confine(mountpoint).map_err(Error::io("use the mount on", mountpoint))?;
+/// When the mount or the server is gone.
+pub(crate) fn run(directory: RawFd, mount: u32, device: String, confined: bool) -> Result<()> {
+    let fail = |error| Error::io("use", "the mount to read ahead on")(error);
+    let directory = process::inherit_fd(directory).map_err(fail)?;
+    let on = parts::PrefetchOn::new(directory, mount, device);
+    if confined {
+        confine(&on).map_err(fail)?;
     }
-    parts::follow_orders(device)
+    parts::follow_orders(&on)
 }
 
 /// Nothing of the mount stays open, which would keep it from being unmounted.
-fn confine(mountpoint: &Path) -> io::Result<()> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(mountpoint, flags, Mode::empty())?;
+fn confine(on: &parts::PrefetchOn) -> io::Result<()> {
+    let root = on.root()?;
     sandbox::enter(&Needs {
         read: vec![root.as_fd()],
-        // The files may belong to anyone.
+        // The files, and the directory that it is mounted on, may belong to anyone.
         read_all: true,
         ..Needs::default()
     });

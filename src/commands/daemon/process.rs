@@ -37,6 +37,9 @@ pub(crate) fn fork() -> io::Result<Forked> {
 
 /// Takes over a descriptor that the starter of this process left open for it. It is closed in
 /// children. Must be called before this process opens files of its own, and once per descriptor.
+///
+/// It is the starter's open file, with the starter's locks: who needs the file and not the descriptor
+/// opens it anew, and lets this go.
 pub(crate) fn inherit_fd(fd: RawFd) -> io::Result<OwnedFd> {
     if (0..=2).contains(&fd) {
         // The standard streams belong to the standard library.
@@ -52,10 +55,17 @@ pub(crate) fn inherit_fd(fd: RawFd) -> io::Result<OwnedFd> {
 }
 
 /// Gives the child of `command` a life of its own. It leads a session without a terminal, so that
-/// neither an interrupt at the terminal nor its closing reaches it. Of the descriptors of this
-/// process it gets the standard streams and `kept`: it outlives whoever has started us, and would keep
-/// their locks taken and their pipes open.
+/// neither an interrupt at the terminal nor its closing reaches it. Of descriptors it gets what
+/// [`keeping`] says.
 pub(crate) fn on_its_own(command: &mut Command, kept: Vec<RawFd>) -> &mut Command {
+    // SAFETY: setsid is a system call, and nothing else runs between fork and exec.
+    unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) };
+    keeping(command, kept)
+}
+
+/// Of the descriptors of this process the child of `command` gets the standard streams and `kept`: it
+/// may outlive whoever has started us, and would keep their locks taken and their pipes open.
+pub(crate) fn keeping(command: &mut Command, kept: Vec<RawFd>) -> &mut Command {
     // For kernels that cannot mark all at once. What is opened from now on is marked already.
     let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
         .into_iter()
@@ -67,7 +77,6 @@ pub(crate) fn on_its_own(command: &mut Command, kept: Vec<RawFd>) -> &mut Comman
     // no lock, and the lists exist already. Numbers of closed descriptors are errors.
     unsafe {
         command.pre_exec(move || {
-            rustix::process::setsid()?;
             let first = libc::STDERR_FILENO as libc::c_uint + 1;
             let mark = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
             if libc::close_range(first, libc::c_uint::MAX, mark) != 0 {

@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
-use modeloci::mount::parts::{self, Prefetch, Process, Served};
+use modeloci::mount::parts::{self, Attached, Prefetch, Process, Served};
 use modeloci::{Error, Model, Result};
 
 use super::allocator::{self, AT_START};
@@ -62,9 +62,10 @@ fn serve(options: &Options, reporter: &mut Reporter) -> Result<()> {
     panics::report_dead_loops(options.mount.threads, sender.clone());
 
     let notifier = Notifier::from_environment();
-    let target = options.target(Some(inherited))?;
+    let (target, named) = options.target(inherited)?;
     let mountpoint = target.path().to_path_buf();
     let model = Model::open(&options.mount.archive, &options.mount.open_options())?;
+    drop(named);
     // What is not there yet is counted from what was found out while opening.
     allocator::trim();
     let process = Process::default();
@@ -87,7 +88,7 @@ fn serve(options: &Options, reporter: &mut Reporter) -> Result<()> {
     events::log_mounted(&served);
     events::tell_ready(reporter, &notifier, &mountpoint)?;
     let prefetch = match options.prefetch {
-        true => prefetch(&served, attached.device_number()?)
+        true => prefetch(&served, &attached)
             .inspect_err(|error| log::warn!("nothing is prefetched: {error}"))
             .ok(),
         false => None,
@@ -107,13 +108,13 @@ fn serve(options: &Options, reporter: &mut Reporter) -> Result<()> {
 /// # Errors
 /// Those of [`run`] that do not come from the mounting itself.
 pub(crate) fn check(options: &Options) -> Result<()> {
-    options.target(Some(options.inherited()?))?;
+    let (_target, _named) = options.target(options.inherited()?)?;
     Model::open(&options.mount.archive, &options.mount.open_options()).map(drop)
 }
 
 /// Starts prefetching, with a process of ours. Dropped, it leaves nothing of that on the mount.
-fn prefetch(served: &Served, device: u64) -> Result<(Prefetch, Ends)> {
-    let (orders, answers, process) = prefetcher::start(device, None)?;
+fn prefetch(served: &Served, attached: &Attached) -> Result<(Prefetch, Ends)> {
+    let (orders, answers, process) = prefetcher::start(attached, false)?;
     let ends = Ends(Some(process.clone()));
     let filler = parts::Filler::over(orders, answers);
     let prefetch = served.prefetch(filler, process.id(), move || process.end())?;

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -34,6 +34,8 @@ pub(crate) struct Server {
     wire: Arc<Wire>,
     signals: SignalSet,
     keeper: Pid,
+    /// What options name, until it is open.
+    named: Vec<OwnedFd>,
 }
 
 /// What the server waits for.
@@ -58,11 +60,12 @@ impl Write for ToKeeper {
 }
 
 impl Server {
-    pub(crate) fn new(wire: Wire, signals: SignalSet, keeper: Pid) -> Server {
+    pub(crate) fn new(wire: Wire, signals: SignalSet, keeper: Pid, named: Vec<OwnedFd>) -> Server {
         Server {
             wire: Arc::new(wire),
             signals,
             keeper,
+            named,
         }
     }
 
@@ -79,7 +82,7 @@ impl Server {
 
     /// Serves until the mount ends, or its keeper does. Errors are the keeper's to tell. `start_log`
     /// is called once the process has given up what it does not need.
-    pub(crate) fn serve(self, options: &Options, start_log: impl FnOnce() -> Result<LogQueue>) {
+    pub(crate) fn serve(mut self, options: &Options, start_log: impl FnOnce() -> Result<LogQueue>) {
         let mut log = None;
         if let Err(error) = self.begin(options, start_log, &mut log) {
             self.failed(&error);
@@ -90,7 +93,7 @@ impl Server {
     }
 
     fn begin(
-        &self,
+        &mut self,
         options: &Options,
         start_log: impl FnOnce() -> Result<LogQueue>,
         log: &mut Option<LogQueue>,
@@ -105,6 +108,7 @@ impl Server {
             return Ok(());
         };
         let archive = Unread::open(&options.mount.archive)?;
+        self.named.clear();
         let protections = confine(&archive, options);
         *log = Some(start_log()?);
         let (sender, inbox) = channel();

@@ -6,8 +6,8 @@
 //! down after someone else's unmount may unmount something else), a busy mount cannot be unmounted as
 //! root, and auto-unmount may leave a dangling mount.
 //!
-//! - It is mounted on the directory that was checked, and is found again by its number: no path is
-//!   resolved for it (see [`Spot`]).
+//! - It is mounted on the directory that was checked, which stays held, and is found again on that
+//!   directory: no path is resolved for it (see [`Held`]).
 //! - Since Linux 5.2 root's mount is made without a place, served, and given its place as the last
 //!   step ([`Mountable::attach`]): nobody meets a mount that does not answer, and a server that dies
 //!   before leaves none.
@@ -15,7 +15,7 @@
 //!   The other stands on the first one's root, sees that, and goes.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -28,9 +28,9 @@ use rustix::mount::{
 };
 
 use super::device::{no_device, open_device, source};
+use super::held::{self, Detached, Found, Held};
 use super::mountinfo::{self, FS_TYPE, Mount, SUBTYPE};
 use super::place::{self, Place};
-use super::spot::{self, Detached, Found, Held, Spot};
 use super::target::Target;
 use super::{detach, device, helper};
 use crate::error::{Error, Result};
@@ -106,7 +106,7 @@ impl Mountable {
     /// `major:minor` of the mount's device, where that is known.
     fn device(&self) -> Result<Option<String>> {
         match &self.0 {
-            Kind::Floating(mount, place) => spot::found_by(mount.as_fd())
+            Kind::Floating(mount, place) => held::found_by(mount.as_fd())
                 .map(|found| Some(found.device))
                 .map_err(Error::io("use the mount on", &place.path)),
             Kind::Placed(placed) => Ok(Some(placed.found.device.clone())),
@@ -153,7 +153,7 @@ fn settle(mount: OwnedFd, place: Place, connection: OwnedFd) -> Result<Placed> {
             detached: false,
         }),
         Err(error) => {
-            if let Err(errno) = spot::unmount_lazily(mount.as_fd()) {
+            if let Err(errno) = held::unmount_lazily(mount.as_fd()) {
                 log::error!("{}: cannot unmount: {errno}", printable_path(&place.path));
             }
             Err(error)
@@ -163,24 +163,17 @@ fn settle(mount: OwnedFd, place: Place, connection: OwnedFd) -> Result<Placed> {
 
 fn settled(mount: &OwnedFd, place: &Place) -> Result<Found> {
     let fail = |error| Error::io("use the mount on", &place.path)(error);
-    let found = spot::found_by(mount.as_fd()).map_err(fail)?;
-    let mounts = mountinfo::read()?;
-    let parent = mountinfo::by_id(&mounts, found.mount).map(|mount| mount.parent);
-    if parent != Some(place.found.mount) {
+    let found = held::found_by(mount.as_fd()).map_err(fail)?;
+    match stack_on(place)?.last() {
+        Some(first) if first.id == found.mount => {}
         // It stands on another's; or is gone with one that it stood on for a moment.
-        let path = place.dir.path().map_err(fail)?;
-        let first = parent.and_then(|id| mountinfo::by_id(&mounts, id));
-        return Err(
-            match first.or_else(|| mountinfo::first_on(&mounts, place.found.mount, &path)) {
-                Some(first) => place::in_use(&place.path, first),
-                None => not_in_the_table(&place.path),
-            },
-        );
+        Some(first) => return Err(place::in_use(&place.path, first)),
+        None => return Err(not_in_the_table(&place.path)),
     }
-    if !leads_to(place, found.mount)? {
-        return Err(moved_away(&place.path));
+    match place.is_renamed() {
+        true => Err(moved_away(&place.path)),
+        false => Ok(found),
     }
-    Ok(found)
 }
 
 /// m7: nobody who opens the path would see the model.
@@ -209,7 +202,7 @@ fn by_path(
     let fail = |error| Error::io("use the mount point", &place.path)(error);
     let _turn = wait_for_others(&place.dir);
     let before = mountinfo::read()?;
-    let there = place.spot.open().map_err(|e| fail(e.into()))?;
+    let there = place.dir.top().map_err(|e| fail(e.into()))?;
     let found = there.found().map_err(fail)?;
     if let Some(first) = mountinfo::by_id(&before, found.mount).filter(|_| found != place.found) {
         return Err(place::in_use(&place.path, first));
@@ -238,45 +231,44 @@ fn by_path(
     }
 }
 
-/// The new mount on the directory that was checked, if a look-up can still reach the directory.
+/// The new mount on the directory that was checked, if it still has its name.
 fn placed(before: &[Mount], place: &Place) -> Result<Found> {
-    let fail = |error| Error::io("use the mount on", &place.path)(error);
-    let path = place.dir.path().map_err(fail)?;
-    let mounts = mountinfo::read()?;
-    let first = mountinfo::first_on(&mounts, place.found.mount, &path)
-        // Numbers alone may be those of another mount, which was there before and is gone.
-        .filter(|first| first.fs_type == FS_TYPE && !before.contains(first))
-        .ok_or_else(|| moved_away(&place.path))?;
-    let found = Found {
-        mount: first.id,
-        device: first.device.clone(),
-    };
-    match leads_to(place, found.mount)? {
-        true => Ok(found),
-        false => Err(moved_away(&place.path)),
+    let stack = stack_on(place)?;
+    let first = stack.last();
+    // Numbers alone may be those of another mount, which was there before and is gone.
+    let first = first.filter(|first| first.fs_type == FS_TYPE && !before.contains(first));
+    match first {
+        Some(first) if !place.is_renamed() => Ok(Found {
+            mount: first.id,
+            device: first.device.clone(),
+        }),
+        _ => Err(moved_away(&place.path)),
     }
 }
 
-/// True when the spot leads to this mount, or to one that was mounted over it since.
-fn leads_to(place: &Place, ours: u32) -> Result<bool> {
+/// What is mounted on the directory that was checked, the topmost first: the last one stands on the
+/// directory itself.
+fn stack_on(place: &Place) -> Result<Vec<Mount>> {
     let fail = |error| Error::io("use the mount on", &place.path)(error);
-    for _ in 0..LOOKS {
-        let top = place.spot.open().map_err(|e| fail(e.into()))?;
+    'look: for _ in 0..LOOKS {
+        let top = place.dir.top().map_err(|e| fail(e.into()))?;
         let mut id = top.found().map_err(fail)?.mount;
         drop(top);
         let mounts = mountinfo::read()?;
-        // Down from mount to mount. One that is gone by now was mounted over ours for a moment.
-        for _ in 0..=mounts.len() {
-            if id == ours {
-                return Ok(true);
-            }
+        let mut stack = Vec::new();
+        while id != place.found.mount {
             match mountinfo::by_id(&mounts, id) {
-                Some(mount) => id = mount.parent,
-                None => break,
+                Some(mount) if stack.len() < mounts.len() => {
+                    id = mount.parent;
+                    stack.push(mount.clone());
+                }
+                // It was mounted there for a moment only.
+                _ => continue 'look,
             }
         }
+        return Ok(stack);
     }
-    Ok(false)
+    Ok(Vec::new())
 }
 
 fn is_old(before: &[Mount], mount: &Mount) -> bool {
@@ -310,13 +302,10 @@ fn remove_dead(before: &[Mount], source: &str) {
         mount.fs_type == FS_TYPE && mount.source.as_encoded_bytes() == source.as_bytes()
     });
     for mount in new.filter(|mount| !is_old(before, mount)) {
-        let Ok(Some(spot)) = Spot::of(&mount.mount_point) else {
-            continue;
-        };
-        if let Ok(held) = spot.open()
+        if let Ok(held) = Held::open(&mount.mount_point)
             && held.found().is_ok_and(|found| found.mount == mount.id)
             && held.is_dead()
-            && let Err(error) = detach::unmount(&spot, held, true)
+            && let Err(error) = detach::unmount(held, true)
         {
             log::error!("{error}");
         }
@@ -329,16 +318,20 @@ impl Attached {
         matches!(self, Attached::Placed(_))
     }
 
-    /// The mount's device, as `stat` gives it.
+    /// The directory that it is mounted on, and what it is known by there: its number, and
+    /// `major:minor` of its device.
     ///
     /// # Errors
-    /// When it is not known.
-    pub fn device_number(&self) -> Result<u64> {
+    /// When that is not known.
+    pub fn on(&self) -> Result<(BorrowedFd<'_>, u32, &str)> {
         match self {
-            Attached::Placed(placed) => placed.device_number(),
+            Attached::Placed(placed) => {
+                let Found { mount, device } = &placed.found;
+                Ok((placed.place.dir.as_fd(), *mount, device))
+            }
             Attached::Given(_) => Err(Error::environment(
                 "the mount",
-                "was made by somebody else, and its device is not known",
+                "was made by somebody else, and its place is not known",
             )),
         }
     }
@@ -364,37 +357,26 @@ impl Attached {
 }
 
 impl Placed {
-    fn device_number(&self) -> Result<u64> {
-        let numbers = self.found.device.split_once(':');
-        numbers
-            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
-            .map(|(major, minor)| rustix::fs::makedev(major, minor))
-            .ok_or_else(|| Error::environment(printable_path(&self.place.path), "has no device"))
-    }
-
     fn detach(&mut self) -> Result<Detached> {
         if self.detached {
             return Ok(Detached::NotOurs);
         }
-        let spot = &self.place.spot;
-        let outcome = match spot.open() {
-            Ok(held) if self.is_this(&held) => detach::unmount(spot, held, true)?,
-            Ok(_) | Err(Errno::NOENT) => {
-                self.warn_if_covered();
-                Detached::NotOurs
-            }
+        let dir = &self.place.dir;
+        let outcome = match dir.top() {
+            Ok(top) if self.is_this(&top) => detach::unmount(top, true)?,
+            Ok(_) => self.detach_elsewhere()?,
             // Without a descriptor it cannot be held, but still be compared.
             Err(Errno::MFILE | Errno::NFILE)
-                if self.connected() && spot.found() == Ok(Some(self.found.clone())) =>
+                if self.connected() && dir.found_on_top() == Ok(Some(self.found.clone())) =>
             {
-                match spot.unmount(true) {
+                match dir.unmount_top(true) {
                     Ok(()) => Detached::Done,
                     Err(error) => return Err(Error::io("unmount", &self.place.path)(error.into())),
                 }
             }
             Err(error) => return Err(Error::io("unmount", &self.place.path)(error.into())),
         };
-        self.detached = outcome != Detached::Busy;
+        self.detached = matches!(outcome, Detached::Done | Detached::NotOurs);
         Ok(outcome)
     }
 
@@ -405,16 +387,25 @@ impl Placed {
         held.found().is_ok_and(|found| found == self.found) && (self.connected() || held.is_dead())
     }
 
-    /// A mount below another one cannot be reached.
-    fn warn_if_covered(&self) {
+    /// It is not what is on top of its directory: unmounted by others, taken elsewhere by
+    /// `mount --move`, or below another one, where it cannot be reached.
+    fn detach_elsewhere(&self) -> Result<Detached> {
         let mounts = mountinfo::read().unwrap_or_default();
         let ours = mountinfo::by_id(&mounts, self.found.mount);
-        if self.connected() && ours.is_some_and(|ours| ours.device == self.found.device) {
-            log::warn!(
-                "{}: something else is mounted over the model; unmount that, then this",
-                printable_path(&self.place.path)
-            );
+        let ours = ours.filter(|ours| self.connected() && ours.device == self.found.device);
+        let Some(ours) = ours else {
+            return Ok(Detached::NotOurs);
+        };
+        if let Ok(held) = Held::open(&ours.mount_point)
+            && self.is_this(&held)
+        {
+            return detach::unmount(held, true);
         }
+        log::warn!(
+            "{}: something else is mounted over the model; unmount that, then this",
+            printable_path(&ours.mount_point)
+        );
+        Ok(Detached::Covered)
     }
 
     /// False once the connection has ended.

@@ -2,21 +2,21 @@
 
 use rustix::io::Errno;
 
-use super::spot::{Detached, Held, Spot};
+use super::held::{Detached, Held};
 use super::{helper, mountinfo};
 use crate::error::{Error, Result};
 use crate::printable::printable_path;
 
-/// Unmounts a model. `held` is its root, at `spot`.
-pub(super) fn unmount(spot: &Spot, held: Held, lazily: bool) -> Result<Detached> {
+/// Unmounts a model. `held` is its root.
+///
+/// `fusermount3` takes nothing but a path: it gets the one that the mount has now. It unmounts there
+/// only what the same user has mounted.
+pub(super) fn unmount(held: Held, lazily: bool) -> Result<Detached> {
     let path = held.path().map_err(Error::io("unmount", "a model"))?;
     if rustix::process::geteuid().is_root() {
-        let done = if lazily {
-            held.unmount_lazily()
-        } else {
-            // Held, it would be busy. The spot leads to it as long as it is mounted.
-            drop(held);
-            spot.unmount(false)
+        let done = match lazily {
+            true => held.unmount_lazily(),
+            false => held.unmount(),
         };
         return match done {
             Ok(()) => Ok(Detached::Done),

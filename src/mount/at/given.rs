@@ -33,12 +33,20 @@ pub struct Given {
     pub(super) path: PathBuf,
 }
 
-/// The number of the connection that a mount point of the form `/dev/fd/N` means. `None` for a path,
-/// and where N is a directory, which is a mount point like any other.
+/// What a mount point of the form `/dev/fd/N` means, by the number of the descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// A mount point like any other.
+    Directory(RawFd),
+    /// A connection, which somebody else has mounted.
+    Connection(RawFd),
+}
+
+/// What a mount point of the form `/dev/fd/N` means; `None` for a path.
 ///
 /// # Errors
 /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when N is neither.
-pub fn descriptor(mountpoint: &Path) -> Result<Option<RawFd>> {
+pub fn descriptor(mountpoint: &Path) -> Result<Option<Named>> {
     let Some(name) = descriptor_name(mountpoint) else {
         return Ok(None);
     };
@@ -57,11 +65,11 @@ pub fn descriptor(mountpoint: &Path) -> Result<Option<RawFd>> {
         rustix::fs::minor(stat.st_rdev),
     );
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => Ok(None),
+        FileType::Directory => Ok(Some(Named::Directory(number))),
         FileType::CharacterDevice if device == FUSE && number <= 2 => {
             refuse("is a standard stream; use 3 or more")
         }
-        FileType::CharacterDevice if device == FUSE => Ok(Some(number)),
+        FileType::CharacterDevice if device == FUSE => Ok(Some(Named::Connection(number))),
         _ => refuse("is neither a FUSE connection (an open /dev/fuse) nor a directory"),
     }
 }
@@ -159,7 +167,8 @@ mod tests {
         }
         let dir = std::fs::File::open("/").unwrap();
         let path = format!("/dev/fd/{}", dir.as_raw_fd());
-        assert_eq!(descriptor(Path::new(&path)).unwrap(), None);
+        let named = Some(Named::Directory(dir.as_raw_fd()));
+        assert_eq!(descriptor(Path::new(&path)).unwrap(), named);
     }
 
     #[test]
@@ -167,7 +176,7 @@ mod tests {
         let device = super::super::device::open_device().unwrap();
         let path = format!("/dev/fd/{}", device.as_raw_fd());
         let number = descriptor(Path::new(&path)).unwrap();
-        assert_eq!(number, Some(device.as_raw_fd()));
+        assert_eq!(number, Some(Named::Connection(device.as_raw_fd())));
         let mut options = MountOptions::new("/a.tar", path);
         let error = Given::check(device.as_fd(), &options).unwrap_err();
         assert!(error.to_string().contains("is not mounted"), "{error}");

@@ -15,7 +15,7 @@ use rustix::net::{
 };
 
 use super::device::{DEVICE, no_device};
-use super::spot::Detached;
+use super::held::Detached;
 use crate::error::{Error, Result};
 use crate::mount::options::{MAX_REQUEST_BYTES, MountOptions};
 use crate::printable::{printable_bytes, printable_path};

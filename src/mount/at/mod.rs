@@ -10,7 +10,7 @@
 //! device     /dev/fuse, and what the kernel reads ahead
 //! given      a connection that somebody else has mounted
 //! mountinfo  the mount table
-//! spot       mount points that are held, and not named
+//! held       directories and mounts that are held, and not named
 //! ```
 
 #[expect(
@@ -31,6 +31,11 @@ pub(super) mod device;
 pub(super) mod given;
 #[expect(
     clippy::disallowed_methods,
+    reason = "the mount point is opened here, once, and is reached by its descriptor"
+)]
+pub(super) mod held;
+#[expect(
+    clippy::disallowed_methods,
     reason = "programs and their configuration are found by path"
 )]
 mod helper;
@@ -44,10 +49,5 @@ pub(super) mod mountinfo;
     reason = "the mount point is opened here, once; the rest is for messages"
 )]
 pub(super) mod place;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the mount point is opened here, once, and is reached by its descriptor"
-)]
-pub(super) mod spot;
 pub(super) mod target;
 pub(super) mod unmount;

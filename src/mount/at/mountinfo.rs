@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 
@@ -50,20 +50,12 @@ pub(in crate::mount) fn by_id(mounts: &[Mount], id: u32) -> Option<&Mount> {
     mounts.iter().find(|mount| mount.id == id)
 }
 
-/// The mount on a directory of the mount `parent`: the first, with others perhaps on top of it.
-pub(in crate::mount) fn first_on<'a>(
-    mounts: &'a [Mount],
-    parent: u32,
-    dir: &Path,
-) -> Option<&'a Mount> {
-    mounts
-        .iter()
-        .find(|mount| mount.parent == parent && mount.id != parent && mount.mount_point == dir)
-}
-
 /// The mount that a look-up of `mount_point` reaches: of several on one directory, the last.
 #[cfg(test)]
-pub(in crate::mount) fn topmost<'a>(mounts: &'a [Mount], mount_point: &Path) -> Option<&'a Mount> {
+pub(in crate::mount) fn topmost<'a>(
+    mounts: &'a [Mount],
+    mount_point: &std::path::Path,
+) -> Option<&'a Mount> {
     let here = || mounts.iter().filter(|m| m.mount_point == mount_point);
     here().find(|m| !here().any(|other| other.parent == m.id && other.id != m.id))
 }
@@ -125,6 +117,8 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
 
     use super::*;
 

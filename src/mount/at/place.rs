@@ -2,18 +2,20 @@
 //! killed process left behind is cleared.
 //!
 //! What was checked is held, and what is held is mounted on, asked or unmounted: a path is resolved
-//! once (see [`Spot`]).
+//! once (see [`Held`]), and once more only after a dead mount was cleared there: nothing of what was
+//! found before counts then.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 
 use super::detach;
+use super::held::{Found, Held};
 use super::mountinfo::{self, FS_TYPE, Mount};
-use super::spot::{Found, Held, Spot};
 use crate::error::{Error, Result};
+use crate::files::beneath;
 use crate::mount::options::MountOptions;
 use crate::printable::{printable_bytes, printable_path};
 
@@ -27,65 +29,85 @@ const HELPER_LOOKS: u32 = 40;
 /// was killed, and the kernel kills the server with it.
 const DYING_LOOKS: u32 = 20;
 
-/// A mount point that was checked, and is held as it was checked.
+/// A mount point: a directory that is held.
 #[derive(Debug)]
 pub struct Place {
-    /// Leads to what is mounted there.
-    pub(super) spot: Spot,
-    /// The directory itself, below what will be mounted on it.
+    /// The directory itself, below what is mounted on it.
     pub(super) dir: Held,
-    /// What a look-up found there when it was checked: the directory's own mount.
+    /// What a look-up found there at first: the directory's own mount.
     pub(super) found: Found,
-    /// Where it was when it was checked.
+    /// Where it was then, to be shown.
     pub(super) path: PathBuf,
 }
 
 impl Place {
-    /// Checks the mount point (m2, m3 of `docs/bad-inputs.md`), and clears a dead mount of ours on it.
-    /// With `parent` it is a name in that directory. What lies `apart` (what it is, and where) must not be below it.
+    /// Holds the directory that a path leads to. A dead mount of ours on it is cleared (m2 of
+    /// `docs/bad-inputs.md`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Environment`](crate::ErrorKind::Environment), naming the mount point, when there is
+    /// none, or something is mounted there that is not to be mounted over.
+    pub fn find(path: &Path) -> Result<Place> {
+        look(path, || Held::open(path))
+    }
+
+    /// The same for the directory that a descriptor is open on; `named` as messages call it.
+    ///
+    /// # Errors
+    /// As [`find`](Place::find).
+    pub fn of(dir: BorrowedFd<'_>, named: &Path) -> Result<Place> {
+        look(named, || Held::reopen(dir))
+    }
+
+    /// Finds the mount point of the options, or takes the one that is given, and checks it (m2, m3).
+    /// What lies `apart` (what it is, and where) must not be below it.
     ///
     /// # Errors
     /// [`ErrorKind::Environment`](crate::ErrorKind::Environment), naming the mount point.
     pub fn prepare(
         options: &MountOptions,
-        parent: Option<OwnedFd>,
+        given: Option<OwnedFd>,
         apart: &[(&str, &Path)],
     ) -> Result<Place> {
-        let path = &options.mountpoint;
-        let spot = match parent.and_then(|parent| Spot::inherited(parent, path)) {
-            Some(spot) => spot,
-            None => spot(path)?,
-        };
-        prepare_at(spot, options, apart)
+        let place = match given {
+            Some(dir) => Place::of(dir.as_fd(), &options.mountpoint),
+            None => Place::find(&options.mountpoint),
+        }?;
+        check(&place, options, apart)?;
+        Ok(place)
     }
 
-    /// Where it was when it was checked.
+    /// Where it was when it was found.
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// True when it has another name by now, so that who opens its path does not come here. A
+    /// directory above it may have another one.
+    pub(super) fn is_renamed(&self) -> bool {
+        let name = beneath::name_of(self.dir.as_fd()).ok();
+        name.as_deref().map(Path::as_os_str) != self.path.file_name()
+    }
 }
 
-/// The spot that a path means.
-///
-/// # Errors
-/// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when there is none.
-pub fn spot(path: &Path) -> Result<Spot> {
-    resolve(path, "does not exist; create the directory first")?
-        .ok_or_else(|| Error::environment(mount_point(path), "is the root directory"))
+impl AsFd for Place {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
 }
 
-fn prepare_at(spot: Spot, options: &MountOptions, apart: &[(&str, &Path)]) -> Result<Place> {
-    let (dir, path) = clear_stale(&spot, &options.mountpoint)?;
+fn check(place: &Place, options: &MountOptions, apart: &[(&str, &Path)]) -> Result<()> {
+    let Place { dir, path, .. } = place;
     let fail = |error| Error::io("use the mount point", &options.mountpoint)(error);
-    let refuse = |why: &str| Err(Error::environment(mount_point(&path), why));
-    let stat = rustix::fs::fstat(&dir).map_err(|error| fail(error.into()))?;
+    let refuse = |why: &str| Err(Error::environment(mount_point(path), why));
+    let stat = rustix::fs::fstat(dir).map_err(|error| fail(error.into()))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         return refuse("is not a directory");
     }
     if path == Path::new("/") {
         return refuse("is the root directory");
     }
-    if !options.nonempty && !is_empty(&dir).map_err(Error::io("list the mount point", &path))? {
+    if !options.nonempty && !is_empty(dir).map_err(Error::io("list the mount point", path))? {
         return refuse("is not empty; mount elsewhere, or over it with -o nonempty");
     }
     // Reading the archive through the mount that it feeds would wait for itself for ever.
@@ -94,17 +116,11 @@ fn prepare_at(spot: Spot, options: &MountOptions, apart: &[(&str, &Path)]) -> Re
     let index_dir = index_dir.map(|dir| ("the index directory", dir));
     let apart = apart.iter().copied().chain([archive]).chain(index_dir);
     for (what, file) in apart {
-        if existing(file).starts_with(&path) {
+        if existing(file).starts_with(path) {
             return refuse(&format!("contains {what}, which the mount would hide"));
         }
     }
-    let found = dir.found().map_err(fail)?;
-    Ok(Place {
-        spot,
-        dir,
-        found,
-        path,
-    })
+    Ok(())
 }
 
 fn is_empty(dir: &Held) -> std::io::Result<bool> {
@@ -119,7 +135,7 @@ fn is_empty(dir: &Held) -> std::io::Result<bool> {
 }
 
 /// Holds the model that is mounted at a path.
-pub(in crate::mount) fn mounted(path: &Path) -> Result<(Spot, Held)> {
+pub(in crate::mount) fn mounted(path: &Path) -> Result<Held> {
     mounted_as(path, |mounts, held, shown| {
         find(mounts, held, shown).map(drop)
     })
@@ -129,7 +145,7 @@ pub(in crate::mount) fn mounted(path: &Path) -> Result<(Spot, Held)> {
 /// whose connection it may have given to a process of ours. Returns true for such a one.
 pub(in crate::mount) fn perhaps_mounted(path: &Path) -> Result<(Held, bool)> {
     let mut foreign = false;
-    let (_, held) = mounted_as(path, |mounts, held, shown| {
+    let held = mounted_as(path, |mounts, held, shown| {
         let found = held.found().map_err(Error::io("use", shown))?;
         let mount = root_of(mounts, &found, shown);
         foreign = mount.is_some_and(|mount| mount.fs_type != FS_TYPE && mount.is_fuse());
@@ -144,15 +160,21 @@ pub(in crate::mount) fn perhaps_mounted(path: &Path) -> Result<(Held, bool)> {
 fn mounted_as(
     path: &Path,
     mut check: impl FnMut(&[Mount], &Held, &Path) -> Result<()>,
-) -> Result<(Spot, Held)> {
-    let Some(spot) = resolve(path, "does not exist")? else {
-        return Err(not_mounted(path, &mountinfo::read()?));
-    };
-    let fail = |error| Error::io("use the mount point", path)(error);
-    let held = spot.open().map_err(|error| fail(error.into()))?;
+) -> Result<Held> {
+    let fail = |error| cannot_use(path, "does not exist", error);
+    let mut held = Held::open(path).map_err(fail)?;
     let shown = held.path().map_err(fail)?;
-    check(&mountinfo::read()?, &held, &shown)?;
-    Ok((spot, held))
+    let mounts = mountinfo::read()?;
+    let found = held.found().map_err(fail)?;
+    // A working directory, or a descriptor, may be below the mount that is meant. (What is a mount
+    // already is asked nothing: it may hang.)
+    if root_of(&mounts, &found, &shown).is_none()
+        && let Ok(top) = held.top()
+    {
+        held = top;
+    }
+    check(&mounts, &held, &shown)?;
+    Ok(held)
 }
 
 /// A server that its starter waited for has died: detaches the mount that it has left, if it has.
@@ -160,11 +182,11 @@ fn mounted_as(
 ///
 /// # Errors
 /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when the system refuses.
-pub fn clear_after_death(spot: &Spot) -> Result<()> {
+pub fn clear_after_death(place: &Place) -> Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     let looks = if is_root { DYING_LOOKS } else { HELPER_LOOKS };
     for look in 0..=looks {
-        let alive = clear_dead(spot)?;
+        let alive = clear_dead(place)?;
         // Of the two processes the other one may still be dying.
         if is_root && !alive {
             break;
@@ -177,8 +199,8 @@ pub fn clear_after_death(spot: &Spot) -> Result<()> {
 }
 
 /// Returns true when there is a model that is alive.
-fn clear_dead(spot: &Spot) -> Result<bool> {
-    let Ok(held) = spot.open() else {
+fn clear_dead(place: &Place) -> Result<bool> {
+    let Ok(held) = place.dir.top() else {
         return Ok(false);
     };
     let path = held.path().map_err(Error::io("use", "the mount point"))?;
@@ -188,7 +210,7 @@ fn clear_dead(spot: &Spot) -> Result<bool> {
     if !held.is_dead() {
         return Ok(true);
     }
-    detach::unmount(spot, held, true)?;
+    detach::unmount(held, true)?;
     Ok(false)
 }
 
@@ -258,44 +280,49 @@ pub(in crate::mount) fn mount_point(path: &Path) -> String {
     format!("mount point {}", printable_path(path))
 }
 
-/// The spot that a path means; `None` for the root directory. `missing` says what is wrong when
-/// there is none.
-fn resolve(path: &Path, missing: &str) -> Result<Option<Spot>> {
-    Spot::of(path).map_err(|error| match error.kind() {
+fn cannot_use(path: &Path, missing: &str, error: std::io::Error) -> Error {
+    match error.kind() {
         std::io::ErrorKind::NotFound => Error::environment(mount_point(path), missing),
         _ => Error::io("use the mount point", path)(error),
-    })
+    }
 }
 
 /// m2: a mount of ours whose process is gone answers nothing and blocks its directory. Holds what
-/// is there once there is none.
-fn clear_stale(spot: &Spot, named: &Path) -> Result<(Held, PathBuf)> {
-    let fail = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::environment(
-            mount_point(named),
-            "does not exist; create the directory first",
-        ),
-        _ => Error::io("use the mount point", named)(error),
-    };
+/// `open` holds once there is none.
+fn look(named: &Path, open: impl Fn() -> std::io::Result<Held>) -> Result<Place> {
+    let fail = |error| cannot_use(named, "does not exist; create the directory first", error);
     let mut dying = DYING_LOOKS;
+    let mut is_gone = false;
     let mut cleared = 0;
     while cleared < MAX_STALE {
-        let held = spot.open().map_err(|error| fail(error.into()))?;
-        let path = held.path().map_err(fail)?;
+        let dir = open().map_err(fail)?;
+        let path = dir.path().map_err(fail)?;
         let mounts = mountinfo::read()?;
-        let found = held.found().map_err(fail)?;
-        if mountinfo::by_id(&mounts, found.mount).is_none() {
-            // Another process's attempt to mount here, which is gone again.
+        let found = dir.found().map_err(fail)?;
+        let is_fuse = root_of(&mounts, &found, &path).is_some_and(Mount::is_fuse);
+        // What is FUSE already is asked nothing.
+        let top = match is_fuse {
+            true => dir.try_clone(),
+            false => dir.top().map_err(Into::into),
+        };
+        let top = top.map_err(fail)?;
+        let on_top = top.found().map_err(fail)?;
+        let Some(mount) = mountinfo::by_id(&mounts, on_top.mount) else {
+            // Another process's attempt to mount here, which is gone again; or a descriptor of a mount
+            // that is gone.
+            is_gone = true;
             cleared += 1;
             continue;
-        }
-        let Some(mount) = root_of(&mounts, &found, &path) else {
-            return Ok((held, path));
         };
+        is_gone = false;
+        let is_covered = on_top != found;
+        if !is_fuse && !is_covered {
+            return Ok(Place { dir, found, path });
+        }
         let ours = mount.fs_type == FS_TYPE;
-        match held.is_dead() {
+        match top.is_dead() {
             true if ours => {
-                detach::unmount(spot, held, true)?;
+                detach::unmount(top, true)?;
                 cleared += 1;
                 log::warn!(
                     "{}: cleared the mount of a process that was killed",
@@ -315,13 +342,16 @@ fn clear_stale(spot: &Spot, named: &Path) -> Result<(Held, PathBuf)> {
                 dying -= 1;
                 std::thread::sleep(PAUSE);
             }
-            false if ours => return Err(in_use(&path, mount)),
-            false => return Ok((held, path)),
+            false if ours || is_covered => return Err(in_use(&path, mount)),
+            false => return Ok(Place { dir, found, path }),
         }
     }
     Err(Error::environment(
         mount_point(named),
-        "holds too many dead mounts, or others mount and unmount there all the time",
+        match is_gone {
+            true => "is in a mount that is gone: name it by its path",
+            false => "holds too many dead mounts, or others mount and unmount there all the time",
+        },
     ))
 }
 

@@ -18,20 +18,20 @@ pub enum Target {
 }
 
 impl Target {
-    /// Checks it: the connection where there is one, else the directory, a name in `parent` where that
-    /// is given. What lies `apart` (what it is, and where) must not be below it.
+    /// Checks it: the connection where there is one, else the directory: the one that is given, or the one
+    /// that the path leads to. What lies `apart` (what it is, and where) must not be below it.
     ///
     /// # Errors
     /// Those of [`Given::new`] and [`Place::prepare`].
     pub fn prepare(
         options: &MountOptions,
         connection: Option<OwnedFd>,
-        parent: Option<OwnedFd>,
+        directory: Option<OwnedFd>,
         apart: &[(&str, &Path)],
     ) -> Result<Target> {
         Ok(match connection {
             Some(connection) => Target::Given(Given::new(connection, options)?),
-            None => Target::Place(Place::prepare(options, parent, apart)?),
+            None => Target::Place(Place::prepare(options, directory, apart)?),
         })
     }
 

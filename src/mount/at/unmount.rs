@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::detach;
+use super::held::{Detached, Held};
 use super::mountinfo::{self, Mount};
 use super::place::{self, PAUSE, mounted};
-use super::spot::Detached;
 use crate::error::{Error, Result};
 use crate::printable::printable_path;
 
@@ -18,23 +18,28 @@ const BUSY_RETRIES: u32 = 4;
 /// [`ErrorKind::Environment`](crate::ErrorKind::Environment) when nothing of ours is mounted
 /// there, when it is in use and `lazy` is not set, and when the system refuses.
 pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
-    let (spot, held) = mounted(mountpoint)?;
+    let held = mounted(mountpoint)?;
     let path = held.path().map_err(Error::io("use", mountpoint))?;
-    let mut outcome = detach::unmount(&spot, held, lazy)?;
+    let ours = held.found().map_err(Error::io("use", mountpoint))?;
+    let mut outcome = detach::unmount(held, lazy)?;
     // A look at the mount that is just being taken makes it busy, too.
     for _ in 0..BUSY_RETRIES {
         if outcome != Detached::Busy {
             break;
         }
         std::thread::sleep(PAUSE);
-        let again = spot.open().map_err(|e| Error::io("use", &path)(e.into()))?;
-        place::find(&mountinfo::read()?, &again, &path)?;
-        outcome = detach::unmount(&spot, again, lazy)?;
+        // Held, it would have stayed busy.
+        let again = Held::open(&path).map_err(Error::io("use", &path))?;
+        if again.found().ok().as_ref() != Some(&ours) {
+            outcome = Detached::NotOurs;
+            break;
+        }
+        outcome = detach::unmount(again, lazy)?;
     }
     match outcome {
         Detached::Done => Ok(()),
         Detached::Busy => Err(Error::environment(printable_path(&path), busy(&path))),
-        Detached::NotOurs => Err(place::not_mounted(&path, &[])),
+        Detached::NotOurs | Detached::Covered => Err(place::not_mounted(&path, &[])),
     }
 }
 

@@ -5,9 +5,5 @@
 //! filler  the process that has the kernel read
 //! ```
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "each file once, in a mount of ours, to fill its cache"
-)]
 pub(super) mod filler;
 pub(super) mod work;

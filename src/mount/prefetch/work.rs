@@ -7,6 +7,7 @@
 //! would take more than half of the memory that is available by then.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -113,9 +114,12 @@ fn read(shared: &Shared, filler: &mut Filler, stop: &AtomicBool, step: Piece) ->
     if !shared.settle_ahead(step.inode) {
         return false;
     }
-    let path = shared.mountpoint.join(file.path.as_str());
     let begun = Instant::now();
-    match filler.ask(&path, step.start, step.end - step.start) {
+    match filler.ask(
+        Path::new(file.path.as_str()),
+        step.start,
+        step.end - step.start,
+    ) {
         Ok(Answer::Asked) => {}
         // Unmounted, or about to end.
         Ok(Answer::Gone) | Err(_) => {

@@ -123,7 +123,7 @@ fn m7_a_new_mount_with_the_numbers_of_an_old_one_is_new() {
     assert_eq!(placed(&[elsewhere], &place).unwrap().mount, ours.id);
     assert!(placed(std::slice::from_ref(ours), &place).is_err());
     drop(fd);
-    place.spot.unmount(true).unwrap();
+    place.dir.unmount_top(true).unwrap();
     assert_eq!(mounts_below(&dir), [0; 0]);
 }
 
@@ -160,7 +160,7 @@ fn m8_who_comes_second_goes_and_leaves_the_first() {
         };
         assert!(error.to_string().contains("is in use"), "{error}");
         assert_eq!(mounts_below(&dir), [first.found.mount]);
-        assert!(leads_to(&first.place, first.found.mount).unwrap());
+        assert_eq!(stack_on(&first.place).unwrap()[0].id, first.found.mount);
         drop(first);
         assert_eq!(mounts_below(&dir), [0; 0]);
     }
@@ -183,7 +183,7 @@ fn m7_what_is_mounted_by_others_is_never_unmounted() {
     let prepare = || prepare(&options).unwrap();
     let (_fd, mut ours) = connected(prepare(), &options).unwrap();
     let over = tmpfs();
-    assert_eq!(ours.detach().unwrap(), Detached::NotOurs);
+    assert_eq!(ours.detach().unwrap(), Detached::Covered);
     assert_eq!(mounts_below(&dir), [below, ours.found.mount, over]);
     rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
 
@@ -201,6 +201,78 @@ fn m7_what_is_mounted_by_others_is_never_unmounted() {
     rustix::mount::unmount(&path, UnmountFlags::empty()).unwrap();
 }
 
+/// Runs in a mount namespace that was there before the mount, and does not have it: there the kernel
+/// lets its mount point be renamed.
+#[expect(unsafe_code, reason = "unshare is a system call")]
+fn in_an_older_namespace(
+    mount: impl FnOnce() -> (OwnedFd, Placed),
+    there: impl FnOnce() + Send,
+) -> (OwnedFd, Placed) {
+    use std::sync::mpsc::channel;
+    let (ready, wait) = channel();
+    let (go, mounted) = channel::<()>();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            // SAFETY: a system call without pointers; it concerns this thread alone.
+            let left = unsafe { libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS) };
+            assert_eq!(left, 0);
+            let private = rustix::mount::MountPropagationFlags::PRIVATE
+                | rustix::mount::MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", private).unwrap();
+            ready.send(()).unwrap();
+            mounted.recv().unwrap();
+            there();
+        });
+        wait.recv().unwrap();
+        let mount = mount();
+        go.send(()).unwrap();
+        thread.join().unwrap();
+        mount
+    })
+}
+
+#[test]
+fn m7_a_mount_point_that_is_renamed_from_another_namespace_is_unmounted() {
+    for old_way in [false, true] {
+        let Some((dir, options, place)) = scene() else {
+            return;
+        };
+        let at = |name: &str| dir.path().join(name);
+        let mount = || match old_way {
+            true => the_old_way(place, &options, || ()).unwrap(),
+            false => connected(place, &options).unwrap(),
+        };
+        let (fd, mut ours) = in_an_older_namespace(mount, || {
+            std::fs::rename(at("P/mnt"), at("elsewhere/was")).unwrap();
+            std::os::unix::fs::symlink("../elsewhere", at("P/mnt")).unwrap();
+        });
+        assert_eq!(mounts_below(&dir), [ours.found.mount]);
+        assert_eq!(ours.detach().unwrap(), Detached::Done);
+        assert_eq!(mounts_below(&dir), [0; 0]);
+        drop(fd);
+    }
+}
+
+#[test]
+fn m7_a_model_that_root_has_moved_elsewhere_is_unmounted() {
+    let Some((dir, options, place)) = scene() else {
+        return;
+    };
+    // What is mounted in a shared mount cannot be moved.
+    let private = rustix::mount::MountPropagationFlags::PRIVATE;
+    let whole = dir.path().canonicalize().unwrap();
+    rustix::mount::mount_bind(&whole, &whole).unwrap();
+    rustix::mount::mount_change(&whole, private).unwrap();
+    drop(place);
+    let place = prepare(&options).unwrap();
+    let (_fd, mut ours) = connected(place, &options).unwrap();
+    rustix::mount::mount_move(&options.mountpoint, whole.join("elsewhere")).unwrap();
+    let outcome = ours.detach();
+    drop(ours);
+    rustix::mount::unmount(&whole, UnmountFlags::DETACH).unwrap();
+    assert_eq!(outcome.unwrap(), Detached::Done);
+}
+
 #[test]
 fn m10_a_mount_without_a_place_ends_with_its_owner_and_a_dead_one_is_cleared() {
     let Some((dir, options, place)) = scene() else {
@@ -211,13 +283,13 @@ fn m10_a_mount_without_a_place_ends_with_its_owner_and_a_dead_one_is_cleared() {
     drop((fd, mountable));
 
     let place = prepare(&options).unwrap();
-    let spot = place::spot(&options.mountpoint).unwrap();
+    let held = Place::find(&options.mountpoint).unwrap();
     let (fd, attached) = connected(place, &options).unwrap();
     // As if it had been killed.
     drop(fd);
     let mut attached = std::mem::ManuallyDrop::new(attached);
     attached.connection = None;
-    place::clear_after_death(&spot).unwrap();
+    place::clear_after_death(&held).unwrap();
     assert_eq!(mounts_below(&dir), [0; 0]);
 }
 
