@@ -397,7 +397,10 @@ fn r9_a_chunk_table_that_was_forgotten_is_read_and_checked_again() {
             ..OpenOptions::default()
         };
         let model = Model::open(&archive, &open).unwrap();
-        let files: Vec<_> = model.files().map(|file| (file.inode, file.shown_size)).collect();
+        let files: Vec<_> = model
+            .files()
+            .map(|file| (file.inode, file.shown_size))
+            .collect();
         for _ in 0..3 {
             for (inode, size) in &files {
                 let read = model.read_at(*inode, 0, *size as usize).unwrap();
