@@ -17,7 +17,10 @@ fn open(archive: &str, args: &Args) -> Result<(Model, Vec<(Inode, u64)>)> {
         ..default
     };
     let model = Model::open(archive, &options)?;
-    let files = model.files().map(|file| (file.inode, file.size)).collect();
+    let files = model
+        .files()
+        .map(|file| (file.inode, file.shown_size))
+        .collect();
     Ok((model, files))
 }
 

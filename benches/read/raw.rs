@@ -64,7 +64,7 @@ pub(crate) fn chunks(archive: &str, args: &Args) -> Result<Value> {
 /// The largest layer's blob and its table.
 fn largest(archive: &str) -> Result<(Arc<dyn ReadAt>, ChunkTable)> {
     let model = Model::open(archive, &OpenOptions::default())?;
-    let file = model.files().max_by_key(|file| file.size);
+    let file = model.files().max_by_key(|file| file.shown_size);
     let layer = &file.ok_or("the archive has no files")?.parts.first().stated;
     let source = modeloci::source::open(archive.as_ref())?;
     let blob = source
