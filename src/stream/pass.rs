@@ -147,8 +147,7 @@ impl Pass<'_> {
 
     /// The same with one.
     pub(super) fn takes(&self) -> u64 {
-        self.memory()
-            .saturating_add(self.0.windows.expected())
+        self.memory().saturating_add(self.0.windows.expected())
     }
 
     fn run_within(&self, memory: &mut Decoder, listener: &mut dyn Listener) -> Result<Passed> {

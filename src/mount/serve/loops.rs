@@ -42,7 +42,10 @@ impl ReadLoops {
             return read();
         }
         drop(here);
-        match self.overflow.get_or_init(|| overflow(threads::stand_ins(self.threads))) {
+        match self
+            .overflow
+            .get_or_init(|| overflow(threads::stand_ins(self.threads)))
+        {
             Some(queue) => {
                 if let Err(unsent) = queue.send(Box::new(read)) {
                     (unsent.0)();

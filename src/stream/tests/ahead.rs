@@ -289,7 +289,10 @@ fn r16_layers_beyond_the_threads_for_them_are_decoded_by_their_readers() {
     let blobs: Vec<_> = (0..6).map(|n| gzip(&tar_of(&data[n..]), 6)).collect();
     thread::scope(|scope| {
         for (n, blob) in blobs.iter().enumerate() {
-            let (data, file) = (&data[n..], open_on(Fickle::new(blob), spec_of(blob), &context));
+            let (data, file) = (
+                &data[n..],
+                open_on(Fickle::new(blob), spec_of(blob), &context),
+            );
             scope.spawn(move || {
                 for at in [0, 300_000, 100_000] {
                     assert!(file.read_at(at as u64, 999).unwrap() == data[at..at + 999]);

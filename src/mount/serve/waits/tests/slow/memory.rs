@@ -59,6 +59,9 @@ fn r15_a_wait_for_memory_ends_as_any_other() {
     let answer = scene.read("large0", 0).recv_timeout(LONG).unwrap();
     assert_eq!(answer.unwrap_err(), Errno::EIO);
     drop(pass);
-    assert_eq!(bytes_of(&scene.read("large1", 0), "large"), vec![0x31; 4096]);
+    assert_eq!(
+        bytes_of(&scene.read("large1", 0), "large"),
+        vec![0x31; 4096]
+    );
     scene.nothing_stays();
 }
