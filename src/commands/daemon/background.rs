@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use modeloci::mount::parts;
 use modeloci::{Error, Result};
 
-use super::options::Options;
+use super::options::{Inherited, Options};
 use super::{process, ready};
 
 /// Starts a process that serves in its foreground, and waits until it reports.
@@ -18,22 +18,7 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     let mut options = options.clone();
     options.mount.archive = absolute(&options.mount.archive)?;
     let inherited = options.inherited()?;
-    // What is mounted already is another's: there is no place to look for what a dead process leaves.
-    let place = match &inherited.connection {
-        Some(connection) => {
-            parts::Given::check(connection.as_fd(), &options.mount)?;
-            None
-        }
-        None => {
-            let mountpoint = &mut options.mount.mountpoint;
-            let place = match &inherited.directory {
-                Some(directory) => parts::Place::of(directory.as_fd(), mountpoint)?,
-                None => parts::Place::find(mountpoint)?,
-            };
-            *mountpoint = place.path().to_path_buf();
-            Some(place)
-        }
-    };
+    let place = place(&inherited, &mut options)?;
     for path in [&mut options.log_file, &mut options.mount.index_dir]
         .into_iter()
         .flatten()
@@ -51,13 +36,8 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     kept.extend(inherited.connection.as_ref().map(AsRawFd::as_raw_fd));
     kept.extend(inherited.named.iter().map(AsRawFd::as_raw_fd));
     let mut command = Command::new("/proc/self/exe");
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the root directory is nobody's to exchange"
-    )]
     command
         .args(to_args(&options, report_fd, place_fd))
-        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
@@ -81,6 +61,22 @@ pub(crate) fn start(options: &Options) -> Result<()> {
             end.unwrap_or_else(|error| error.to_string())
         ),
     ))
+}
+
+/// Where the mount will be, by whose name it goes from here on. What is mounted already is another's: there
+/// is no place to look for what a dead process leaves.
+fn place(inherited: &Inherited, options: &mut Options) -> Result<Option<parts::Place>> {
+    if let Some(connection) = &inherited.connection {
+        parts::Given::check(connection.as_fd(), &options.mount)?;
+        return Ok(None);
+    }
+    let mountpoint = &mut options.mount.mountpoint;
+    let place = match &inherited.directory {
+        Some(directory) => parts::Place::of(directory.as_fd(), mountpoint)?,
+        None => parts::Place::find(mountpoint)?,
+    };
+    *mountpoint = place.path().to_path_buf();
+    Ok(Some(place))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

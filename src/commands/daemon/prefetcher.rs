@@ -63,7 +63,6 @@ pub(crate) fn start(attached: &Attached, confined: bool) -> Result<(OwnedFd, Own
         .args([PREFETCHER, &directory.to_string(), &mount.to_string()])
         .arg(device)
         .args(confined.then_some("--confined"))
-        .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());

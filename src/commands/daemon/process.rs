@@ -64,8 +64,14 @@ pub(crate) fn on_its_own(command: &mut Command, kept: Vec<RawFd>) -> &mut Comman
 }
 
 /// Of the descriptors of this process the child of `command` gets the standard streams and `kept`: it
-/// may outlive whoever has started us, and would keep their locks taken and their pipes open.
+/// may outlive whoever has started us, and would keep their locks taken and their pipes open. Nor does it keep
+/// their working directory.
 pub(crate) fn keeping(command: &mut Command, kept: Vec<RawFd>) -> &mut Command {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the root directory is nobody's to exchange"
+    )]
+    command.current_dir("/");
     // For kernels that cannot mark all at once. What is opened from now on is marked already.
     let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
         .into_iter()
