@@ -4,13 +4,11 @@
 //! sandboxes without it (`ENOSYS`) get one openat(2) with `O_NOFOLLOW` per component. The last
 //! step of everything else takes a single name in an open directory.
 
-use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::calls;
@@ -102,10 +100,8 @@ pub(crate) fn top_of(dir: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
 
 /// What a directory that is held is called now, in the one above it.
 pub(crate) fn name_of(dir: BorrowedFd<'_>) -> rustix::io::Result<PathBuf> {
-    let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
-    let path = calls::readlinkat(CWD, link.as_str())?;
-    let name = Path::new(OsStr::from_bytes(path.to_bytes())).file_name();
-    name.map(PathBuf::from).ok_or(Errno::NOENT)
+    let path = calls::path_of(dir)?;
+    path.file_name().map(PathBuf::from).ok_or(Errno::NOENT)
 }
 
 /// [`open`] without openat2(2): every component is opened by itself, and is no link.
