@@ -17,6 +17,7 @@ use crate::layer::FileDigests;
 use crate::limits;
 use crate::memory::cache::LruChunkCache;
 use crate::memory::context::{Context, Stats};
+use crate::memory::limiter::Grant;
 use crate::memory::limiter::Limiter;
 use crate::memory::promise::{self, Promise};
 use crate::memory::room::{Fitted, Room};
@@ -242,6 +243,11 @@ impl Model {
     pub(crate) fn settle(&self, bytes: u64) -> Result<()> {
         let limiter = &self.context.limiter;
         limiter.settle(bytes, "serving this model")
+    }
+
+    /// Counts `bytes` that are taken beside it, until what is returned is dropped.
+    pub(crate) fn count(&self, bytes: usize) -> Grant {
+        self.context.limiter.charge(bytes as u64)
     }
 
     /// Lets go of all that it can load again, as it must when memory is short. Returns the bytes that

@@ -36,6 +36,7 @@ use super::wait::{Wait, Within};
 use crate::codec::inflate::{SLOP, WINDOW};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::buffers::Buffer;
 use crate::memory::cache::ChunkKey;
 use crate::memory::context::{Context, Stats};
 use crate::memory::flight::Flight;
@@ -560,7 +561,8 @@ impl Stream {
         }
         let end = at + len as u64;
         known.note(&self.blob, at, end);
-        let mut joined = Vec::new();
+        let buffers = &self.blob.context.buffers;
+        let mut joined: Option<(Buffer, usize)> = None;
         while at < end {
             if may < Some(Wait::Decoder) && !known.frontier.has_passed(at) {
                 return Ok(Within::Waits(Wait::Decoder));
@@ -581,13 +583,18 @@ impl Stream {
             if wanted.len() == len {
                 return Ok(Within::Read(bytes.slice(wanted)));
             }
-            if joined.is_empty() {
-                joined.reserve_exact(len);
+            let (joined, filled) = joined.get_or_insert_with(|| (buffers.take(len), 0));
+            let piece = bytes.get(wanted).unwrap_or_default();
+            let place = joined.as_mut().get_mut(*filled..*filled + piece.len());
+            if let Some(place) = place {
+                place.copy_from_slice(piece);
+                *filled += piece.len();
             }
-            joined.extend_from_slice(bytes.get(wanted).unwrap_or_default());
             at = unit.end;
         }
-        self.exactly(joined.into(), len as u64).map(Within::Read)
+        let joined = joined.map(|(joined, filled)| joined.freeze().slice(..filled));
+        let joined = joined.unwrap_or_default();
+        self.exactly(joined, len as u64).map(Within::Read)
     }
 }
 

@@ -139,7 +139,7 @@ impl Pass<'_> {
         let plan = self.0.guess.unproven();
         let whole = plan.content().min(self.0.tuning.whole);
         let pending = match plan.packing {
-            Packing::Zstd => plan.content().min(self.0.tuning.frame as u64) + BUFFER as u64,
+            Packing::Zstd => self.0.tuning.pending(plan.content()) as u64 + BUFFER as u64,
             Packing::Plain | Packing::Gzip => 0,
         };
         buffers + whole + pending

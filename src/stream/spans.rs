@@ -47,6 +47,14 @@ pub(crate) struct Tuning {
 }
 
 impl Tuning {
+    /// Most bytes of a stream that wait to be put aside, of one that should hold a file of `size` bytes.
+    /// Behind the file there may be more than that: it is put aside in pieces.
+    pub(super) fn pending(&self, size: u64) -> usize {
+        let expected = size.saturating_add(self.plain_block);
+        self.frame
+            .min(usize::try_from(expected).unwrap_or(usize::MAX))
+    }
+
     pub(crate) const DEFAULT: Tuning = Tuning {
         span: 4 << 20,
         packed_block: 256 << 10,
@@ -387,7 +395,7 @@ impl Recorder {
             spans: Spans::default(),
             next: 0,
             spacing,
-            frame: tuning.frame,
+            frame: tuning.pending(size),
             piece: usize::try_from(distance(tuning.plain_block, size)).unwrap_or(usize::MAX),
             dir,
             disk: tuning.disk,
@@ -536,5 +544,27 @@ impl Record for Recorder {
             self.spool(self.piece)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::memory::promise::Promise;
+
+    #[test]
+    fn r9_what_comes_behind_a_small_file_is_put_aside_in_what_was_granted() {
+        const WRITE: usize = 512 << 10;
+        let tuning = Tuning::DEFAULT;
+        let limiter = Limiter::new(Promise::unmounted(0), Duration::ZERO);
+        let mut recorder = Recorder::new(&tuning, 5, 1 << 20, None, limiter);
+        recorder.frame(0, 0).unwrap();
+        for _ in 0..16 {
+            recorder.output(&[0; WRITE]).unwrap();
+            assert!(recorder.pending.len() <= tuning.pending(5) + WRITE);
+        }
+        recorder.finish().unwrap();
     }
 }

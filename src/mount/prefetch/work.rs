@@ -85,7 +85,9 @@ pub(in crate::mount) fn start(
 fn run(shared: &Shared, mut filler: Filler, stop: &AtomicBool) {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let requests = cores.saturating_sub(1).clamp(1, MAX_REQUESTS) as u64;
-    let mut work = Work::new(plan(&shared.model, bound()), requests * REQUEST_BYTES);
+    let pieces = plan(&shared.model, bound());
+    let _counted = shared.model.count(std::mem::size_of_val(&pieces[..]));
+    let mut work = Work::new(pieces, requests * REQUEST_BYTES);
     let all = shared.model.total_bytes();
     log::info!("prefetching {} of {all} bytes", work.total);
     let in_use = || shared.activity.in_use(QUIET);
