@@ -18,7 +18,8 @@ use crate::workspace::{available, python_has};
 const MIB: u64 = 1 << 20;
 const CACHE: u64 = 16 * MIB;
 
-/// A control group with a limit of memory, page cache included; removed at the end.
+/// A control group with a limit of memory, page cache included, and without swap: what is promised is
+/// memory. Removed at the end.
 struct Group(PathBuf);
 
 impl Group {
@@ -51,7 +52,17 @@ impl Group {
             .as_ref()
             .is_some_and(|group| fs::write(group.0.join(file), limit.to_string()).is_ok());
         available("a control group for memory", limited).then_some(())?;
-        group
+        let group = group?;
+        // The older interface limits both together.
+        let (file, most) = if unified {
+            ("memory.swap.max", 0)
+        } else {
+            ("memory.memsw.limit_in_bytes", limit)
+        };
+        let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+        let without =
+            fs::write(group.0.join(file), most.to_string()).is_ok() || swaps.lines().count() < 2;
+        available("a control group without swap", without).then_some(group)
     }
 
     /// A command that runs in the group.
@@ -504,8 +515,8 @@ threads = [threading.Thread(target=read, args=(n,)) for n in range(readers)]
 assert not bad, bad[:5]
 ";
 
-/// Layers whose readers want memory of every kind: gzip, zstd in one frame and in many, with large
-/// windows, and raw.
+/// Layers whose readers want memory of every kind: gzip, zstd in one frame and in many, and with
+/// large windows.
 fn mixture(scene: &Scene, len: usize) {
     let window = |log: u32| {
         move |tar: &[u8]| {
