@@ -2,15 +2,15 @@
 //!
 //! One type carries what went wrong, with what was expected and found, and a [`kind`](Error::kind)
 //! that a caller can act on: the binary turns it into an exit code, the mount into an errno.
-//! Every string that came out of an archive is made printable when the error is built
-//! (see [`printable`]), so a message never carries a terminal escape.
+//! Its strings are [`Text`]s: printable, so that a message never carries a terminal escape, and of a
+//! bounded length, because an error may be kept as long as the layer that it is about.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::{fmt, io};
 
 use crate::digest::Digest;
-use crate::printable::{printable, printable_path};
+use crate::printable::{Text, printable_path};
 
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -67,22 +67,22 @@ impl ErrorKind {
 pub enum Error {
     /// An argument is wrong.
     #[error("{0}")]
-    Usage(String),
+    Usage(Text),
     /// `subject` (an archive, entry, blob or document) breaks `rule`.
     #[error("{subject}: {rule}")]
     Malformed {
         /// What is malformed: names the file, entry or digest.
-        subject: String,
+        subject: Text,
         /// The rule that it breaks, with the values found.
-        rule: String,
+        rule: Text,
     },
     /// `subject` (a layer, chunk or file) is not what its digest or verified table says.
     #[error("{subject}: {problem}")]
     Corrupt {
         /// What is corrupt: names the layer, its digest and the offset where known.
-        subject: String,
+        subject: Text,
         /// What was expected and what was found.
-        problem: String,
+        problem: Text,
     },
     /// The manifest is not the pinned one.
     #[error("manifest is {found}, but {expected} was pinned")]
@@ -96,41 +96,41 @@ pub enum Error {
     #[error("{subject}: {problem}")]
     Refused {
         /// The file, directory or entry.
-        subject: String,
+        subject: Text,
         /// Why it was refused.
-        problem: String,
+        problem: Text,
     },
     /// No such file, blob or layer.
     #[error("{subject}: {problem}")]
     NotFound {
         /// What was looked up.
-        subject: String,
+        subject: Text,
         /// Where it was missing.
-        problem: String,
+        problem: Text,
     },
     /// The system lacks something, or refuses it: `subject`, and what to do about it.
     #[error("{subject}: {problem}")]
     Environment {
         /// The path, program or device.
-        subject: String,
+        subject: Text,
         /// What is wrong with it.
-        problem: String,
+        problem: Text,
     },
     /// An error that another process of ours met and reported.
     #[error("{message}")]
     Reported {
         /// Its kind there.
         kind: ErrorKind,
-        /// Its text there, printable.
-        message: String,
+        /// Its text there.
+        message: Text,
     },
     /// The operating system refused `action` on `subject`.
     #[error("cannot {action} {subject}: {}", spoken(source))]
     Io {
         /// A verb phrase: "read", "create", "mount on".
         action: &'static str,
-        /// The path or thing, already printable.
-        subject: String,
+        /// The path or thing.
+        subject: Text,
         /// The cause.
         source: Arc<io::Error>,
     },
@@ -151,66 +151,96 @@ impl Error {
         }
     }
 
-    /// An [`Error::Malformed`]; both strings are made printable.
+    /// Bytes of memory that its texts take.
+    pub(crate) fn text_bytes(&self) -> usize {
+        match self {
+            Error::Usage(text) | Error::Reported { message: text, .. } => text.len(),
+            Error::Malformed { subject, rule } => subject.len() + rule.len(),
+            Error::Corrupt { subject, problem }
+            | Error::Refused { subject, problem }
+            | Error::NotFound { subject, problem }
+            | Error::Environment { subject, problem } => subject.len() + problem.len(),
+            Error::Io { subject, .. } => subject.len(),
+            Error::PinMismatch { .. } => 0,
+        }
+    }
+
+    /// An [`Error::Malformed`]; of bounded texts.
     pub fn malformed(subject: impl fmt::Display, rule: impl fmt::Display) -> Error {
         Error::Malformed {
-            subject: printable(&subject.to_string()),
-            rule: printable(&rule.to_string()),
+            subject: Text::foreign(subject),
+            rule: Text::foreign(rule),
         }
     }
 
-    /// An [`Error::Corrupt`]; both strings are made printable.
+    /// An [`Error::Corrupt`]; of bounded texts.
     pub fn corrupt(subject: impl fmt::Display, problem: impl fmt::Display) -> Error {
         Error::Corrupt {
-            subject: printable(&subject.to_string()),
-            problem: printable(&problem.to_string()),
+            subject: Text::foreign(subject),
+            problem: Text::foreign(problem),
         }
     }
 
-    /// An [`Error::Refused`]; both strings are made printable.
+    /// An [`Error::Refused`]; of bounded texts.
     pub fn refused(subject: impl fmt::Display, problem: impl fmt::Display) -> Error {
         Error::Refused {
-            subject: printable(&subject.to_string()),
-            problem: printable(&problem.to_string()),
+            subject: Text::own(subject),
+            problem: Text::own(problem),
         }
     }
 
-    /// An [`Error::NotFound`]; both strings are made printable.
+    /// An [`Error::NotFound`]; of bounded texts.
     pub fn not_found(subject: impl fmt::Display, problem: impl fmt::Display) -> Error {
         Error::NotFound {
-            subject: printable(&subject.to_string()),
-            problem: printable(&problem.to_string()),
+            subject: Text::own(subject),
+            problem: Text::own(problem),
         }
     }
 
-    /// An [`Error::Environment`]; both strings are made printable.
+    /// An [`Error::Environment`]; of bounded texts.
     pub fn environment(subject: impl fmt::Display, problem: impl fmt::Display) -> Error {
         Error::Environment {
-            subject: printable(&subject.to_string()),
-            problem: printable(&problem.to_string()),
+            subject: Text::own(subject),
+            problem: Text::own(problem),
         }
     }
 
-    /// An [`Error::Usage`]; the string is made printable.
+    /// An [`Error::Usage`]; of a bounded text.
     pub fn usage(message: impl fmt::Display) -> Error {
-        Error::Usage(printable(&message.to_string()))
+        Error::Usage(Text::own(message))
     }
 
     /// An [`Error::Io`] about a path: `map_err(Error::io("read", path))`.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
         let subject = printable_path(path.as_ref());
-        move |source| Error::Io {
+        move |source| Error::failed(action, subject, source)
+    }
+
+    /// An [`Error::Io`] about something that has no path of its own.
+    pub(crate) fn failed(
+        action: &'static str,
+        subject: impl fmt::Display,
+        source: io::Error,
+    ) -> Error {
+        Error::Io {
             action,
-            subject,
+            subject: Text::own(subject),
             source: Arc::new(source),
+        }
+    }
+
+    /// An [`Error::Reported`].
+    pub fn reported(kind: ErrorKind, message: impl fmt::Display) -> Error {
+        Error::Reported {
+            kind,
+            message: Text::own(message),
         }
     }
 
     /// Puts `subject` in front of what the error already names, keeping its kind.
     #[must_use]
     pub fn within(self, outer: impl fmt::Display) -> Error {
-        let outer = printable(&outer.to_string());
-        let join = |subject: String| format!("{outer}: {subject}");
+        let join = |subject: Text| Text::own(format_args!("{outer}: {subject}"));
         match self {
             Error::Malformed { subject, rule } => Error::Malformed {
                 subject: join(subject),

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use env_logger::{Builder, Target};
 use log::LevelFilter;
-use modeloci::printable::printable;
+use modeloci::printable::Text;
 
 use crate::cli::Verbosity;
 
@@ -30,7 +30,7 @@ fn start(level: LevelFilter, target: Target, timed: bool) {
     }
     builder.target(target);
     builder.format(move |out, record| {
-        let message = printable(&record.args().to_string());
+        let message = Text::own(record.args());
         let label = label(record.level());
         if timed {
             let time = out.timestamp_millis();

@@ -4,12 +4,13 @@ use std::str::FromStr;
 
 use super::value::{Algorithm, Digest};
 use crate::error::{Error, Result};
+use crate::printable::quoted;
 
 impl FromStr for Digest {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Digest> {
-        let refuse = |rule: &str| Error::malformed(format!("digest \"{s}\""), rule);
+        let refuse = |rule: &str| Error::malformed(format!("digest {}", quoted(s)), rule);
         let (name, hex) = s
             .split_once(':')
             .ok_or_else(|| refuse("is not of the form algorithm:hex"))?;

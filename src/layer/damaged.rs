@@ -14,7 +14,7 @@ use super::file_digests::FileDigests;
 use super::reader::{FileAttr, FileReader, LayerSpec};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::effort::Effort;
+use crate::memory::context::Context;
 use crate::memory::shared_work::Helpers;
 use crate::source::ReadAt;
 use crate::stream::Proven;
@@ -39,7 +39,7 @@ pub(super) fn open(
     blob: &Arc<dyn ReadAt>,
     spec: &LayerSpec,
     error: Error,
-    effort: &Effort,
+    context: &Context,
 ) -> Result<DamagedFile> {
     if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Malformed)
         || blob.len() != spec.stated.size
@@ -48,7 +48,7 @@ pub(super) fn open(
     }
     let digest = spec.stated.digest;
     let subject = format!("{} ({digest})", spec.path);
-    let proven = effort.affords(blob.len());
+    let proven = context.opening.affords(blob.len());
     let error = if !proven {
         Error::corrupt(
             subject,
@@ -65,7 +65,7 @@ pub(super) fn open(
     Ok(DamagedFile {
         blob: Arc::clone(blob),
         digest,
-        error,
+        error: context.errors.keep(error),
         proven,
     })
 }

@@ -102,7 +102,7 @@ impl OpenLayer {
                 Ok(Err(target)) => Content::Link(target),
                 Err(error) => {
                     context.opening.check()?;
-                    let file = damaged::open(&blob, spec, error, &context.opening)?;
+                    let file = damaged::open(&blob, spec, error, context)?;
                     damaged.get_or_init(|| Arc::new(file));
                     Content::Damaged
                 }
@@ -164,7 +164,7 @@ impl OpenLayer {
         let file = match self.damaged.get() {
             Some(file) => file,
             None => {
-                let file = damaged::open(&self.blob, spec, error, &self.context.opening)?;
+                let file = damaged::open(&self.blob, spec, error, &self.context)?;
                 self.damaged.get_or_init(|| Arc::new(file))
             }
         };

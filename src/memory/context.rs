@@ -9,6 +9,7 @@ use super::admission::Live;
 use super::buffers::Buffers;
 use super::cache::ChunkCache;
 use super::effort::Effort;
+use super::kept::KeptErrors;
 use super::limiter::{Limiter, Reclaim};
 use super::pool::Pool;
 use super::promise::Promise;
@@ -28,6 +29,8 @@ pub struct Context {
     pub index_dir: Option<PathBuf>,
     /// What opening layers may still cost.
     pub opening: Effort,
+    /// What is kept of what was wrong with layers.
+    pub(crate) errors: KeptErrors,
     /// What was decoded of layers that are not proven yet.
     pub(crate) waiting: Arc<Waiting>,
     /// Recycled memory for decoded chunks.
@@ -85,6 +88,7 @@ impl Context {
             stats: Stats::default(),
             index_dir,
             opening: Effort::default(),
+            errors: KeptErrors::default(),
             waiting,
             buffers,
             limiter,

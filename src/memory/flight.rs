@@ -145,9 +145,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn panicked() -> Error {
-    Error::Io {
-        action: "share",
-        subject: "the work of another reader".into(),
-        source: Arc::new(io::Error::other("it panicked")),
-    }
+    let cause = io::Error::other("it panicked");
+    Error::failed("share", "the work of another reader", cause)
 }

@@ -13,6 +13,7 @@ pub mod cache;
 pub mod context;
 pub mod effort;
 pub mod flight;
+pub(crate) mod kept;
 pub mod limiter;
 mod pages;
 pub(crate) mod pool;

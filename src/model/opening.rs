@@ -12,7 +12,7 @@ use crate::limits;
 use crate::memory::context::Context;
 use crate::oci::Stated;
 use crate::oci::stated::TablePlace;
-use crate::printable::printable;
+use crate::printable::shown;
 use crate::source::BlobSource;
 use crate::systems::{Entry, Part};
 
@@ -138,10 +138,7 @@ fn note(disagreements: &mut Option<(String, usize)>, spec: &LayerSpec, open: &Op
     match disagreements {
         Some((_, others)) => *others += 1,
         None => {
-            let media_type: String = printable(&spec.stated.media_type)
-                .chars()
-                .take(128)
-                .collect();
+            let media_type = shown(&spec.stated.media_type);
             let first = format!(
                 "{}: is {found}, not the {media_type} that it is said to be",
                 spec.path

@@ -20,7 +20,7 @@ use crate::oci::stated::{MediaTypes, path_of};
 use crate::oci::{
     Descriptor, Index, OciConfig, OciManifest, Stated, annotations, json, media_type, time,
 };
-use crate::printable::printable;
+use crate::printable::{quoted, shown};
 use crate::source::{BlobSource, Root};
 use crate::systems::{self, Layer, System, name_of_layer};
 
@@ -204,10 +204,10 @@ impl Resolver<'_> {
         let text = manifest.annotations.get(annotations::CREATED)?;
         let created = time::parse(text);
         if created.is_none() {
-            let text: String = printable(text).chars().take(64).collect();
+            let text = quoted(text);
             let key = annotations::CREATED;
             self.notes
-                .push(format!("{key} is \"{text}\", no time of RFC 3339; ignored"));
+                .push(format!("{key} is {text}, no time of RFC 3339; ignored"));
         }
         created.filter(|time| !time.is_zero())
     }
@@ -225,7 +225,10 @@ impl Resolver<'_> {
         match layout.get("imageLayoutVersion").and_then(|v| v.as_str()) {
             Some("1.0.0") => Ok(()),
             Some(other) => {
-                let rule = format!("imageLayoutVersion is {other:?}, only 1.0.0 is supported");
+                let rule = format!(
+                    "imageLayoutVersion is {}, only 1.0.0 is supported",
+                    quoted(other)
+                );
                 Err(Error::malformed(subject, rule))
             }
             None => Err(Error::malformed(subject, "has no imageLayoutVersion")),
@@ -237,8 +240,8 @@ impl Resolver<'_> {
         let limit = limits::MAX_MANIFEST_BYTES;
         match self.source.root(limit)? {
             Some(Root::Index(index)) => self.locate_in(&index),
-            Some(Root::Manifest(_)) if self.wanted.reference.is_some() => Err(Error::Usage(
-                "--ref: there is no index.json, so that nothing has a name".into(),
+            Some(Root::Manifest(_)) if self.wanted.reference.is_some() => Err(Error::usage(
+                "--ref: there is no index.json, so that nothing has a name",
             )),
             Some(Root::Manifest(manifest)) => self.root_manifest(&manifest),
             None => Err(Error::malformed(
@@ -302,14 +305,11 @@ impl Resolver<'_> {
         names.dedup();
         let known = match names.as_slice() {
             [] => "its manifests have no names".to_string(),
-            names => format!(
-                "it has {}",
-                shortened(names.iter().map(|name| printable(name)))
-            ),
+            names => format!("it has {}", shortened(names.iter().map(|name| shown(name)))),
         };
-        Err(Error::Usage(format!(
+        Err(Error::usage(format_args!(
             "--ref: index.json calls no manifest {}; {known}",
-            printable(wanted)
+            shown(wanted)
         )))
     }
 
@@ -493,7 +493,7 @@ impl Resolver<'_> {
                     "index.json lists manifests of more than {} bytes; choose one with --ref or --digest",
                     limits::MAX_CANDIDATE_BYTES
                 );
-                return Err(Error::Usage(rule));
+                return Err(Error::usage(rule));
             }
             match self.read_listed(&descriptor, &mut |_, _| Ok(()))? {
                 Some(found) => choices.push(Candidate::new(descriptor, &found)),
@@ -683,8 +683,9 @@ fn check_declared(own: Option<&str>, descriptor: &Descriptor, subject: &str) -> 
     match own {
         Some(own) if own != descriptor.media_type => {
             let rule = format!(
-                "mediaType is {own:?}, its descriptor says {:?}",
-                descriptor.media_type
+                "mediaType is {}, its descriptor says {}",
+                quoted(own),
+                quoted(&descriptor.media_type)
             );
             Err(Error::malformed(subject, rule))
         }
@@ -757,10 +758,10 @@ fn shortened(items: impl ExactSizeIterator<Item = String>) -> String {
 /// Lists the manifests between which nothing decides.
 fn several(choices: &[Candidate]) -> Error {
     let label = |Candidate { descriptor, .. }: &Candidate| match names_of(descriptor).next() {
-        Some(name) => format!("{} ({})", descriptor.digest, printable(name)),
+        Some(name) => format!("{} ({})", descriptor.digest, shown(name)),
         None => descriptor.digest.to_string(),
     };
-    Error::Usage(format!(
+    Error::usage(format_args!(
         "index.json lists {} manifests; choose one with --ref or --digest: {}",
         choices.len(),
         shortened(choices.iter().map(label))

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::printable::quoted;
 
 /// The fields of an object that are not read yet.
 ///
@@ -151,7 +152,11 @@ impl<'a> Fields<'a> {
             match value {
                 Value::String(text) => annotations.insert(name, text),
                 other => {
-                    let rule = format!("has {} for {name:?}, not a string", describe(&other));
+                    let rule = format!(
+                        "has {} for {}, not a string",
+                        describe(&other),
+                        quoted(&name)
+                    );
                     return Err(self.refuse(key, rule));
                 }
             };

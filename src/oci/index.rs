@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Descriptor, annotations, media_type};
 use crate::error::Result;
 use crate::limits;
+use crate::printable::quoted;
 
 /// An image index: the manifests of a layout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -60,7 +61,10 @@ impl Index {
         let schema_version = fields.schema_version()?;
         let media_type = fields.string("mediaType")?;
         if let Some(found) = media_type.as_deref().filter(|m| media_type::is_manifest(m)) {
-            return Err(fields.refuse("mediaType", format!("is {found:?}, that of a manifest")));
+            return Err(fields.refuse(
+                "mediaType",
+                format!("is {}, that of a manifest", quoted(found)),
+            ));
         }
         for key in ["layers", "config"] {
             if fields.take(key)?.is_some() {

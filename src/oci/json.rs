@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::printable::quoted;
 
 /// Parses a whole document: UTF-8 without byte-order mark, no duplicate keys, no trailing data,
 /// nesting at most [`limits::MAX_JSON_DEPTH`].
@@ -278,7 +279,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         while let Some(key) = access.next_key::<String>()? {
             match map.entry(key) {
                 Entry::Occupied(entry) => {
-                    let rule = format!("has the key {:?} twice in one object", entry.key());
+                    let rule = format!("has the key {} twice in one object", quoted(entry.key()));
                     return Err(A::Error::custom(rule));
                 }
                 Entry::Vacant(entry) => {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{Descriptor, media_type};
 use crate::error::Result;
 use crate::limits;
+use crate::printable::quoted;
 
 /// An image manifest: a config and the layers of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -110,7 +111,10 @@ impl OciManifest {
         let schema_version = fields.schema_version()?;
         let media_type = fields.string("mediaType")?;
         if let Some(found) = media_type.as_deref().filter(|m| media_type::is_index(m)) {
-            return Err(fields.refuse("mediaType", format!("is {found:?}, that of an index")));
+            return Err(fields.refuse(
+                "mediaType",
+                format!("is {}, that of an index", quoted(found)),
+            ));
         }
         if fields.take("manifests")?.is_some() {
             return Err(fields.refuse("manifests", "stands in a manifest, only an index has it"));

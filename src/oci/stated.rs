@@ -11,6 +11,7 @@ use super::{Descriptor, annotations, json, time};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::printable::quoted;
 
 /// What a descriptor states about a layer and the one file that it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,7 +215,7 @@ impl Annotation<'_> {
             Some(parsed) => Ok(Some(parsed)),
             None => Err(Error::malformed(
                 format!("annotation {}", self.key),
-                format!("\"{value}\" {rule}"),
+                format!("{} {rule}", quoted(value)),
             )),
         }
     }

@@ -565,7 +565,7 @@ fn too_long(place: &Place) -> bool {
 /// Why the name cannot be packed; `None` when it can, or when a directory above is to blame.
 fn broken_rule(name: &OsStr, place: &Place) -> Option<String> {
     let rule = |text: &str| match EntryPath::new(text) {
-        Err(Error::Malformed { rule, .. }) => Some(rule),
+        Err(Error::Malformed { rule, .. }) => Some(rule.to_string()),
         _ => None,
     };
     let Some(text) = name.to_str() else {

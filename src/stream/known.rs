@@ -252,7 +252,10 @@ fn run(blob: &Blob, known: &Arc<Known>, until: Option<u64>) {
     if let Err(error) = decode(blob, known, until) {
         match error.kind() {
             ErrorKind::Environment => leaving.trouble = Some(error),
-            _ => known.frontier.lock().break_off(error),
+            _ => {
+                let error = blob.context.errors.keep(error);
+                known.frontier.lock().break_off(error);
+            }
         }
     }
 }
@@ -268,11 +271,8 @@ struct Leaving<'a> {
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.trouble = Some(Error::Io {
-                action: "decode",
-                subject: self.blob.subject.to_string(),
-                source: Arc::new(io::Error::other("the decoder panicked")),
-            });
+            let cause = io::Error::other("the decoder panicked");
+            self.trouble = Some(Error::failed("decode", &self.blob.subject, cause));
         }
         let frontier = &self.known.frontier;
         frontier.lock().end_decoder(self.trouble.take());

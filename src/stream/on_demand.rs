@@ -321,8 +321,10 @@ impl Stream {
                 (before.clone(), result.ok())
             }
             _ => {
-                let before = known.replace(result.clone());
-                (result, before.and_then(Result::ok))
+                let errors = &self.blob.context.errors;
+                let kept = result.map_err(|error| errors.keep(error));
+                let before = known.replace(kept.clone());
+                (kept, before.and_then(Result::ok))
             }
         };
         drop(known);

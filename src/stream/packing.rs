@@ -1,7 +1,6 @@
 //! How a blob is packed, and the stream that comes out of it.
 
 use std::io::{self, Read};
-use std::sync::Arc;
 
 use crate::codec::frames::Frames;
 use crate::codec::gzip::Gunzip;
@@ -57,11 +56,7 @@ pub(crate) fn lift(error: io::Error, subject: &str) -> Error {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
             Error::corrupt(subject, format!("cannot be decoded: {error}"))
         }
-        _ => Error::Io {
-            action: "decode",
-            subject: subject.into(),
-            source: Arc::new(error),
-        },
+        _ => Error::failed("decode", subject, error),
     }
 }
 

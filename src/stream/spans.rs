@@ -278,11 +278,7 @@ impl Place {
         let store = self.store.as_ref().map(|store| store.read(piece));
         match store {
             Some(Ok(Some(bytes))) => Ok(bytes),
-            Some(Err(error)) => Err(Error::Io {
-                action: "read the temporary file of",
-                subject: subject.into(),
-                source: Arc::new(error),
-            }),
+            Some(Err(error)) => Err(Error::failed("read the temporary file of", subject, error)),
             Some(Ok(None)) | None => Err(Error::corrupt(
                 subject,
                 "the temporary file changed since it was written",

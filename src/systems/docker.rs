@@ -10,7 +10,7 @@ use super::entry::{Entry, Layer};
 use super::system::{Head, System};
 use crate::error::Result;
 use crate::oci::Stated;
-use crate::printable::printable;
+use crate::printable::shown;
 
 /// What the media types of its configs and layers begin with.
 const PREFIX: &str = "application/vnd.docker.ai.";
@@ -71,7 +71,7 @@ impl System for Docker {
     }
 
     fn nameless(&self, stated: &Stated) -> String {
-        let media_type: String = printable(&stated.media_type).chars().take(128).collect();
+        let media_type: String = shown(&stated.media_type).chars().take(128).collect();
         format!(
             "has no file name, and none is known for the type {media_type} of Docker Model Runner; \
              archives of several files are not read yet"

@@ -8,7 +8,6 @@
 //! that lead to no file, and zeros behind the end, are refused beyond a bound, while they are read.
 
 use std::io::{self, Read};
-use std::sync::Arc;
 
 use super::block::{Block, padded};
 use super::outer::after_end;
@@ -16,7 +15,6 @@ use super::parser::{Parser, Step};
 use super::{BLOCK, Entry, EntryKind};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::printable::printable;
 
 /// Bytes skipped at once.
 const SKIP: usize = 16 << 10;
@@ -263,11 +261,7 @@ impl<R: Read> Members<R> {
             | io::ErrorKind::UnexpectedEof => {
                 Error::corrupt(&self.subject, format!("cannot be decoded: {error}"))
             }
-            _ => Error::Io {
-                action: "read",
-                subject: printable(&self.subject),
-                source: Arc::new(error),
-            },
+            _ => Error::failed("read", &self.subject, error),
         }
     }
 }

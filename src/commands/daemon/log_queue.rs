@@ -1,11 +1,11 @@
 //! Log lines of a mount: written by a thread of their own, never by one that serves.
 //!
 //! A reader of the log that stops reading (a full pipe, a hung terminal) must not stop the mount:
-//! lines wait in a short queue, and what does not fit is counted and left out.
+//! lines wait in a short queue, of so many bytes, and what does not fit is counted and left out.
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use super::signals;
 
 /// Lines that may wait.
 const QUEUE_LINES: usize = 1024;
+/// Bytes that they may have together.
+const QUEUE_BYTES: usize = 256 << 10;
 
 enum Message {
     Line(Vec<u8>),
@@ -22,13 +24,20 @@ enum Message {
 /// Takes whole log records; never blocks and never fails.
 pub(crate) struct LogWriter {
     queue: SyncSender<Message>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<Counts>,
 }
 
 /// The other side of a [`LogWriter`].
 pub(crate) struct LogQueue {
     queue: SyncSender<Message>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+}
+
+/// What waits in the queue, and what did not get there.
+#[derive(Default)]
+struct Counts {
+    bytes: AtomicUsize,
+    lost: AtomicU64,
 }
 
 impl LogQueue {
@@ -39,26 +48,26 @@ impl LogQueue {
     /// When no thread can be started.
     pub(crate) fn start(sink: Box<dyn Write + Send>) -> io::Result<(LogWriter, LogQueue)> {
         let (queue, messages) = sync_channel(QUEUE_LINES);
-        let lost = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&lost);
+        let counts = Arc::<Counts>::default();
+        let counted = Arc::clone(&counts);
         // The mount waits for its signals; a thread that they could reach would end the process.
         signals::deaf_to_signals(|| {
             std::thread::Builder::new()
                 .name("log".into())
-                .spawn(move || write_all(&messages, sink, &counter))
+                .spawn(move || write_all(&messages, sink, &counted))
         })??;
         let writer = LogWriter {
             queue: queue.clone(),
-            lost: Arc::clone(&lost),
+            counts: Arc::clone(&counts),
         };
-        Ok((writer, LogQueue { queue, lost }))
+        Ok((writer, LogQueue { queue, counts }))
     }
 
     /// One more writer to the same sink.
     pub(crate) fn writer(&self) -> LogWriter {
         LogWriter {
             queue: self.queue.clone(),
-            lost: Arc::clone(&self.lost),
+            counts: Arc::clone(&self.counts),
         }
     }
 
@@ -73,8 +82,20 @@ impl LogQueue {
 
 impl Write for LogWriter {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
-        if let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Line(record.to_vec())) {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        let Counts { bytes, lost } = &*self.counts;
+        let add = |bytes: usize| {
+            bytes
+                .checked_add(record.len())
+                .filter(|n| *n <= QUEUE_BYTES)
+        };
+        let fits = bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        // Copied only when there is room for it.
+        let sent = fits.map(|_| self.queue.try_send(Message::Line(record.to_vec())));
+        if matches!(sent, Ok(Err(_))) {
+            bytes.fetch_sub(record.len(), Ordering::Relaxed);
+        }
+        if matches!(sent, Err(_) | Ok(Err(TrySendError::Full(_)))) {
+            lost.fetch_add(1, Ordering::Relaxed);
         }
         Ok(record.len())
     }
@@ -84,12 +105,13 @@ impl Write for LogWriter {
     }
 }
 
-fn write_all(messages: &Receiver<Message>, mut sink: Box<dyn Write + Send>, lost: &AtomicU64) {
+fn write_all(messages: &Receiver<Message>, mut sink: Box<dyn Write + Send>, counts: &Counts) {
     while let Ok(message) = messages.recv() {
         match message {
             Message::Line(line) => {
                 let _ = sink.write_all(&line);
-                let lost = lost.swap(0, Ordering::Relaxed);
+                counts.bytes.fetch_sub(line.len(), Ordering::Relaxed);
+                let lost = counts.lost.swap(0, Ordering::Relaxed);
                 if lost > 0 {
                     // In one piece, for sinks that take lines.
                     let line = format!("warning: {lost} messages were lost here\n");
@@ -133,7 +155,24 @@ mod tests {
             }
         }
         assert_eq!(kept + lost, 5_000);
-        assert!(lost > 3_000, "{lost}"); // 64 fit the pipe, 1,024 the queue
+        assert!(lost > 3_000, "{lost}"); // 64 fit the pipe, 256 the queue
+    }
+
+    #[test]
+    fn r13_what_waits_for_a_full_pipe_has_a_bound() {
+        let (reader, writer) = io::pipe().unwrap();
+        let (mut log, queue) = LogQueue::start(Box::new(writer)).unwrap();
+        let line = [vec![b'x'; 16 << 10], b"\n".to_vec()].concat();
+        for _ in 0..200 {
+            log.write_all(&line).unwrap();
+            let waiting = queue.counts.bytes.load(Ordering::Relaxed);
+            assert!(waiting <= QUEUE_BYTES, "{waiting}");
+        }
+        // A pipe takes 64 KiB of them.
+        assert!(queue.counts.lost.load(Ordering::Relaxed) > 150);
+        drop(reader);
+        queue.flush(Duration::from_secs(5));
+        assert_eq!(queue.counts.bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -71,10 +71,8 @@ pub(crate) fn spelt(error: &Error) -> String {
 /// The error of another process; `None` for anything else.
 pub(crate) fn read(spelt: &str) -> Option<Error> {
     let (kind, message) = spelt.split_once(' ')?;
-    Some(Error::Reported {
-        kind: ErrorKind::ALL.into_iter().find(|k| k.name() == kind)?,
-        message: message.to_string(),
-    })
+    let kind = ErrorKind::ALL.into_iter().find(|k| k.name() == kind)?;
+    Some(Error::reported(kind, message))
 }
 
 #[cfg(test)]
@@ -95,10 +93,7 @@ mod tests {
     fn readiness_and_every_kind_of_error_arrive() {
         assert!(matches!(report(|r| r.ready().unwrap()), Some(Ok(()))));
         for kind in ErrorKind::ALL {
-            let error = Error::Reported {
-                kind,
-                message: "layer a (sha256:00): is not in the archive".into(),
-            };
+            let error = Error::reported(kind, "layer a (sha256:00): is not in the archive");
             let received = report(|r| r.failed(&error)).unwrap().unwrap_err();
             assert_eq!(received.kind(), kind);
             assert_eq!(received.to_string(), error.to_string());

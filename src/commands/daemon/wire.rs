@@ -303,10 +303,7 @@ mod tests {
         let (_reader, writer) = io::pipe().unwrap();
         server.say(b'?', b"noise", &[writer.as_fd()]).unwrap();
         server.tell(b'F', b"odd kind").unwrap();
-        let bad = Error::Reported {
-            kind: ErrorKind::Corrupt,
-            message: "layer \u{1b}[2J".into(),
-        };
+        let bad = Error::reported(ErrorKind::Corrupt, "layer \u{1b}[2J");
         server.report(&Report::Failed(bad)).unwrap();
         server.report(&Report::Log(vec![b'x'; 1 << 20])).unwrap();
         drop(server);
