@@ -4,7 +4,7 @@ use std::path::Path;
 
 use modeloci::model::FileInfo;
 use modeloci::model::verify::LayerReport;
-use modeloci::oci::{Descriptor, OciManifest, media_type};
+use modeloci::oci::{Descriptor, OciManifest};
 use modeloci::{Digest, Model, Result};
 use serde_json::{Map, Value, json};
 
@@ -64,7 +64,7 @@ pub(crate) fn archive(
         .collect();
     let stored = layers(&manifest)
         .iter()
-        .fold(0u64, |sum, l| sum.saturating_add(l.size));
+        .fold(0u64, |sum, (_, l)| sum.saturating_add(l.size));
     let mut document = self::model(path, model);
     extend(
         &mut document,
@@ -87,12 +87,10 @@ pub(crate) fn archive(
     Ok(document)
 }
 
-/// The manifest's layers, without the placeholder of a model that has none.
-pub(crate) fn layers(manifest: &OciManifest) -> Vec<&Descriptor> {
-    let layers = manifest.layers.iter();
-    layers
-        .filter(|layer| layer.media_type != media_type::EMPTY)
-        .collect()
+/// The manifest's layers with their numbers, without placeholders.
+pub(crate) fn layers(manifest: &OciManifest) -> Vec<(usize, &Descriptor)> {
+    let layers = manifest.layers.iter().enumerate();
+    layers.filter(|(_, layer)| !layer.is_empty()).collect()
 }
 
 /// One file and the layer that holds it.

@@ -1,5 +1,6 @@
 //! `modeloci inspect`
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -76,8 +77,8 @@ pub(crate) fn identity(model: &Model) -> String {
     what + &output::line("Digest", &model.manifest_digest().to_string())
 }
 
-/// One line per file: path, size of the file, digest of its layer. Where a layer holds several
-/// files, one line per layer with its files below.
+/// One line per file: path, size of the file, digest of its layer. Where these are not as many as
+/// layers, one line per layer with its files below.
 fn listing(model: &Model, manifest: &OciManifest, columns: Option<usize>) -> String {
     let layers = document::layers(manifest);
     let mut text = format!("\nLayers ({}):\n", layers.len());
@@ -91,18 +92,21 @@ fn listing(model: &Model, manifest: &OciManifest, columns: Option<usize>) -> Str
         let rows = files.iter().map(|file| row(file, file.parts.digests()));
         return text + &table::render("  ", &rows.collect::<Vec<_>>(), columns);
     }
-    for layer in layers {
+    let mut inside: HashMap<usize, Vec<Row>> = HashMap::new();
+    for file in files {
+        for part in file.parts.iter() {
+            let rows = inside.entry(part.number).or_default();
+            rows.push(row(file, String::new()));
+        }
+    }
+    for (number, layer) in layers {
         let size = format_size(layer.size);
         let media_type = printable(&layer.media_type);
         let beside = size.len() + media_type.len() + 6;
         let room = columns.map(|columns| columns.saturating_sub(beside));
         let digest = table::digest(&layer.digest.to_string(), room);
         let _ = writeln!(text, "  {digest}  {size}  {media_type}");
-        let inside = files.iter().filter(|file| {
-            let mut parts = file.parts.iter();
-            parts.any(|part| part.stated.digest == layer.digest)
-        });
-        let rows: Vec<Row> = inside.map(|file| row(file, String::new())).collect();
+        let rows = inside.remove(&number).unwrap_or_default();
         text.push_str(&table::render("    ", &rows, columns));
     }
     text
