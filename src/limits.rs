@@ -63,6 +63,10 @@ pub const MAX_EMPTY_MEMBERS: u32 = 1 << 16;
 
 /// Largest layer that holds a link, in bytes: it is read as a whole when the model is opened.
 pub const MAX_LINK_LAYER_BYTES: u64 = 64 << 10;
+/// Most remarks about an archive; the others are counted.
+pub const MAX_NOTES: usize = 100;
+/// Most bytes of them all.
+pub const MAX_NOTE_BYTES: usize = 16 << 10;
 /// Most links from one to the next until a file (what Linux follows).
 pub const MAX_LINKS: usize = 40;
 

@@ -10,6 +10,7 @@
 //! files, devices, links beside a file, or a file of another name than the manifest's.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -19,7 +20,6 @@ use super::reader::{Attributes, FileAttr, FileReader, LayerSpec, LinkTarget, Ope
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};
 use crate::memory::context::Context;
-use crate::memory::effort::Effort;
 use crate::memory::shared_work::Helpers;
 use crate::oci::media_type;
 use crate::source::ReadAt;
@@ -117,7 +117,7 @@ impl ForeignFile {
             taken_for,
             stream: Stream::open(blob, taken, Arc::clone(&context), tuning)?,
         };
-        file.prove_if_empty(&context.opening)?;
+        file.prove_if_empty(&context)?;
         Ok(Ok(file))
     }
 
@@ -146,16 +146,23 @@ impl ForeignFile {
     }
 
     /// Nobody reads an empty file: that it is one is verified when it is opened, or never.
-    fn prove_if_empty(&self, opening: &Effort) -> Result<()> {
+    fn prove_if_empty(&self, context: &Context) -> Result<()> {
         if self.shown_size() > 0 {
             return Ok(());
         }
         let bytes = self.taken_for.spec.stated.size;
+        let opening = &context.opening;
         if !opening.affords(bytes) {
             let problem = format!("its first bytes say that {bytes} bytes hold an empty file");
             return Err(Error::corrupt(self.stream.subject(), problem));
         }
-        self.stream.touch()
+        let advanced = || context.advanced.load(Ordering::Relaxed);
+        let before = advanced();
+        let proven = self.stream.touch();
+        // What comes behind an empty file may be megabytes; only the pass tells.
+        let decoded = advanced().saturating_sub(before).saturating_sub(bytes);
+        opening.spend(decoded)?;
+        proven
     }
 
     /// The attributes of the file under a descriptor, which may be another than the layer was opened

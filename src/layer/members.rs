@@ -116,7 +116,7 @@ fn prove_link(
     }
     effort.spend(blob.len())?;
     let (mut bytes, mut packaging) = (Vec::new(), None);
-    let confirm = |first: &dyn ReadAt| match look(first, spec, subject, &Effort::default())? {
+    let confirm = |first: &dyn ReadAt| match look(first, spec, subject, effort)? {
         Look::Link(found) => {
             packaging = Some(found);
             Ok(())
@@ -241,6 +241,12 @@ fn link(
         check_name(&entry, spec, subject)?;
         let path = String::from_utf8(entry.link)
             .map_err(|_| Error::malformed(subject, "holds a link whose target is not UTF-8"))?;
+        if path.len() > limits::MAX_PATH_BYTES {
+            let (found, limit) = (path.len(), limits::MAX_PATH_BYTES);
+            let rule = format!("holds a link to a path of {found} bytes, the limit is {limit}");
+            return Err(Error::malformed(subject, rule));
+        }
+        let path = path.into();
         if target.replace(LinkTarget { path, symbolic }).is_some() {
             return Err(several(subject));
         }

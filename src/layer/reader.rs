@@ -117,8 +117,8 @@ pub enum Opened {
 /// Where a link leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkTarget {
-    /// The target as stored, checked against no rule.
-    pub path: String,
+    /// The target as stored, no longer than a path can be; shared by all descriptors of the layer.
+    pub path: Arc<str>,
     /// True for a symbolic link, whose target counts from the directory it is in; that of a hard
     /// link counts from the root of the model.
     pub symbolic: bool,

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::file::{File, FileInfo};
-use super::links::{self, Node};
+use super::links::{Links, Node};
 use super::node::Inode;
+use super::notes::Notes;
 use super::opening::OpenedFile;
 use super::tree::by_path;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::layer::Opened;
+use crate::memory::effort::Effort;
 use crate::oci::Stated;
 use crate::oci::stated::StatedTable;
+use crate::printable::shown;
 use crate::systems::{Entry, Layer, System, name_of_layer};
 
 /// The files of a manifest's layers, sorted by path, as the system that wrote it means them.
@@ -75,12 +78,14 @@ fn agree<T: Copy + PartialEq>(held: &mut Option<T>, stated: Option<T>) -> bool {
 /// A link that leads nowhere is refused, or left out with a note where the system is known for them.
 ///
 /// # Errors
-/// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the link.
+/// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the link; also when following all of
+/// them is more effort than opening may take.
 pub(super) fn link(
     entries: Vec<Entry>,
     opened: Vec<OpenedFile>,
     system: &dyn System,
-    notes: &mut Vec<String>,
+    notes: &mut Notes,
+    effort: &Effort,
 ) -> Result<Vec<File>> {
     let nodes: HashMap<&str, Node<'_>> = entries
         .iter()
@@ -89,21 +94,23 @@ pub(super) fn link(
         .map(|(number, (entry, opened))| {
             let node = match &opened.opened {
                 Opened::File(..) => Node::File(number),
-                Opened::Link(target) => Node::Link(target),
+                Opened::Link(target) => Node::Link(number, target),
             };
             (entry.path.as_str(), node)
         })
         .collect();
+    let mut links = Links::among(nodes, effort);
     let mut files = Vec::with_capacity(entries.len());
     for (number, entry) in entries.iter().enumerate() {
         let source = match opened.get(number) {
             Some(OpenedFile {
                 opened: Opened::Link(target),
                 ..
-            }) => match links::follow(&nodes, entry.path.as_str(), target) {
+            }) => match links.follow(number, entry.path.as_str(), target)? {
                 Ok(source) => source,
                 Err(problem) if system.leaves_out_dead_links() => {
-                    notes.push(format!("{} {problem}; it is left out", entry.path));
+                    let path = shown(entry.path.as_str());
+                    notes.push(format_args!("{path} {problem}; it is left out"));
                     continue;
                 }
                 Err(problem) => {

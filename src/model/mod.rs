@@ -30,7 +30,9 @@ use crate::work::cores;
 mod builder;
 mod file;
 mod links;
+mod listed;
 mod node;
+mod notes;
 mod opening;
 pub mod resolve;
 mod tree;
@@ -200,8 +202,11 @@ impl Model {
         let mut opening = Opening::new(&*source, &context, resolved.manifest_bytes);
         let opened = entries.iter().map(|entry| opening.open(entry));
         let opened = opened.collect::<Result<Vec<_>>>().map_err(within)?;
-        resolved.notes.extend(opening.into_note());
-        let files = builder::link(entries, opened, resolved.system, &mut resolved.notes);
+        if let Some(note) = opening.into_note() {
+            resolved.notes.push(note);
+        }
+        let told = &mut resolved.notes;
+        let files = builder::link(entries, opened, resolved.system, told, &context.opening);
         let mut files = files.map_err(within)?;
         let tree = Tree::build(files.iter().map(|file| &file.info.path)).map_err(within)?;
         let mut total_bytes = 0u64;

@@ -13,6 +13,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::listed::{Carried, Listed};
+use super::notes::Notes;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -52,7 +54,7 @@ pub struct Resolved {
     /// The system that wrote it.
     pub system: &'static dyn System,
     /// What `inspect` should tell, one sentence each.
-    pub notes: Vec<String>,
+    pub notes: Notes,
     place: Place,
 }
 
@@ -87,7 +89,7 @@ pub fn resolve<'a>(source: &dyn BlobSource, wanted: impl Into<Wanted<'a>>) -> Re
     let mut resolver = Resolver {
         source,
         wanted: wanted.into(),
-        notes: Vec::new(),
+        notes: Notes::default(),
     };
     resolver.check_layout()?;
     let place = resolver.locate()?;
@@ -138,7 +140,7 @@ impl Resolved {
         let resolver = Resolver {
             source,
             wanted: Wanted::default(),
-            notes: Vec::new(),
+            notes: Notes::default(),
         };
         let mut layers = Vec::new();
         let found = resolver.read_manifest(&self.place, &mut |_, layer| {
@@ -163,7 +165,7 @@ struct Place {
     /// The pinned digest, or else the one that names it.
     digest: Digest,
     /// The descriptor of its blob; without one it is the root document.
-    listed: Option<Descriptor>,
+    listed: Option<Listed>,
     /// It is the only one that is listed, and nothing more is known of it.
     only: bool,
 }
@@ -182,7 +184,7 @@ struct Found {
 
 /// What decides whether a manifest is the model's.
 struct Candidate {
-    descriptor: Descriptor,
+    listed: Listed,
     /// It accompanies a model instead of being one: a referrer (chunk tables, signatures, bills of
     /// material) or a build attestation.
     companion: bool,
@@ -194,7 +196,7 @@ struct Candidate {
 struct Resolver<'a> {
     source: &'a dyn BlobSource,
     wanted: Wanted<'a>,
-    notes: Vec<String>,
+    notes: Notes,
 }
 
 impl Resolver<'_> {
@@ -253,15 +255,21 @@ impl Resolver<'_> {
     }
 
     fn locate_in(&mut self, index: &[u8]) -> Result<Place> {
-        let index = Index::parse_named(index, "index.json")?;
-        let named = self.named(&index)?;
-        let mut listed = self.manifests_of(index)?;
+        let mut roots = Vec::new();
+        Index::read(index, "index.json", &mut |_, descriptor| {
+            roots.push(Listed::of(descriptor));
+            Ok(())
+        })?;
+        let (named, others) = self.named(roots)?;
+        let mut found = Manifests::default();
+        self.add_manifests(named, &mut found)?;
+        let named = found.list.len();
+        self.add_manifests(others, &mut found)?;
+        let mut listed = found.list;
         self.check_root_copy(&listed)?;
-        if let Some(named) = named {
-            listed = self.manifests_of(named)?;
-        }
+        listed.truncate(named);
         match self.wanted.pin {
-            Some(pin) => self.pinned(pin, &listed),
+            Some(pin) => self.pinned(pin, listed),
             None => self.choose(listed),
         }
     }
@@ -288,19 +296,17 @@ impl Resolver<'_> {
         })
     }
 
-    /// What an index calls as it is wanted, where a name is.
-    fn named(&self, index: &Index) -> Result<Option<Index>> {
+    /// What an index calls as it is wanted, and the rest; all, where no name is wanted.
+    fn named(&self, roots: Vec<Listed>) -> Result<(Vec<Listed>, Vec<Listed>)> {
         let Some(wanted) = self.wanted.reference else {
-            return Ok(None);
+            return Ok((roots, Vec::new()));
         };
-        let mut named = index.clone();
-        named
-            .manifests
-            .retain(|d| names_of(d).any(|name| name == wanted));
-        if !named.manifests.is_empty() {
-            return Ok(Some(named));
+        let (named, others): (Vec<_>, Vec<_>) =
+            roots.into_iter().partition(|root| root.is_called(wanted));
+        if !named.is_empty() {
+            return Ok((named, others));
         }
-        let mut names: Vec<_> = index.manifests.iter().flat_map(names_of).collect();
+        let mut names: Vec<&String> = others.iter().flat_map(|root| &root.names).collect();
         names.sort_unstable();
         names.dedup();
         let known = match names.as_slice() {
@@ -313,12 +319,13 @@ impl Resolver<'_> {
         )))
     }
 
-    /// The manifests below an index, each digest once; those of nested indexes come last.
-    fn manifests_of(&self, root: Index) -> Result<Vec<Descriptor>> {
-        let mut manifests: Vec<Descriptor> = Vec::new();
-        let mut seen = HashSet::new();
-        let mut indexes = vec![(root, 0)];
-        while let Some((index, depth)) = indexes.pop() {
+    /// Adds the manifests below what an index lists, each digest once; those of nested indexes come last.
+    fn add_manifests(&self, roots: Vec<Listed>, found: &mut Manifests) -> Result<()> {
+        let mut indexes = Vec::new();
+        for root in roots {
+            found.add(root, 1, &mut indexes)?;
+        }
+        while let Some((listed, depth)) = indexes.pop() {
             if depth > limits::MAX_INDEX_DEPTH {
                 let rule = format!(
                     "nests indexes too deeply, the limit is {}",
@@ -326,58 +333,42 @@ impl Resolver<'_> {
                 );
                 return Err(Error::malformed("index.json", rule));
             }
-            for descriptor in index.manifests {
-                // An index that leads back to itself would need a digest of itself in itself; even
-                // so nothing is followed twice.
-                if !seen.insert(descriptor.digest) {
-                    continue;
-                }
-                if seen.len() > limits::MAX_MANIFESTS {
-                    let rule = format!(
-                        "leads to too many documents, the limit is {}",
-                        limits::MAX_MANIFESTS
-                    );
-                    return Err(Error::malformed("index.json", rule));
-                }
-                if !media_type::is_index(&descriptor.media_type) {
-                    manifests.push(descriptor);
-                } else if let Some(bytes) =
-                    self.read(&descriptor, "index", limits::MAX_MANIFEST_BYTES)?
-                {
-                    let subject = format!("index {}", descriptor.digest);
-                    let nested = Index::parse_named(&bytes, &subject)?;
-                    check_declared(nested.media_type.as_deref(), &descriptor, &subject)?;
-                    indexes.push((nested, depth + 1));
-                }
-            }
+            let Some(bytes) = self.read(&listed.blob, "index", limits::MAX_MANIFEST_BYTES)? else {
+                continue;
+            };
+            let subject = format!("index {}", listed.blob.digest);
+            let nested = Index::read(&bytes, &subject, &mut |_, descriptor| {
+                found.add(Listed::of(descriptor), depth + 1, &mut indexes)
+            })?;
+            check_declared(nested.media_type.as_deref(), &listed.media_type, &subject)?;
         }
-        Ok(manifests)
+        Ok(())
     }
 
     /// The root `manifest.json` must be a copy of a manifest that the index names: other tools read
     /// it instead of the index, and must not see another model. The list of images that
     /// docker-archives keep under this name is not ours to judge.
-    fn check_root_copy(&mut self, listed: &[Descriptor]) -> Result<()> {
+    fn check_root_copy(&mut self, listed: &[Listed]) -> Result<()> {
         let subject = "manifest.json";
         let root = self.source.document(subject, limits::MAX_MANIFEST_BYTES)?;
         let Some(root) = root else { return Ok(()) };
         let mut digests: Vec<Digest> = Vec::new();
-        for algorithm in listed.iter().map(|d| d.digest.algorithm()) {
+        for algorithm in listed.iter().map(|l| l.blob.digest.algorithm()) {
             if !digests.iter().any(|d| d.algorithm() == algorithm) {
                 digests.push(Digest::of(algorithm, &root));
             }
         }
-        if listed.iter().any(|d| digests.contains(&d.digest)) {
+        if listed.iter().any(|l| digests.contains(&l.blob.digest)) {
             return Ok(());
         }
         if is_image_list(&root)? {
             self.notes
-                .push("manifest.json is a docker-archive's list of images; ignored".into());
+                .push("manifest.json is a docker-archive's list of images; ignored");
             return Ok(());
         }
         let named = listed.first().map_or_else(
             || "index.json names none".to_string(),
-            |d| format!("index.json names {}", d.digest),
+            |l| format!("index.json names {}", l.blob.digest),
         );
         Err(Error::malformed(
             subject,
@@ -389,27 +380,28 @@ impl Resolver<'_> {
     }
 
     /// The pinned manifest. Its digest is compared before anything of it is parsed.
-    fn pinned(&self, pin: &Digest, listed: &[Descriptor]) -> Result<Place> {
-        let place = |descriptor: &Descriptor| Place {
+    fn pinned(&self, pin: &Digest, listed: Vec<Listed>) -> Result<Place> {
+        let first = listed.first().map(|listed| listed.blob.digest);
+        let place = |listed| Place {
             digest: *pin,
-            listed: Some(descriptor.clone()),
+            listed: Some(listed),
             only: false,
         };
-        if let Some(descriptor) = listed.iter().find(|d| d.digest == *pin) {
-            return Ok(place(descriptor));
+        let (same, others): (Vec<_>, Vec<_>) = listed
+            .into_iter()
+            .partition(|listed| listed.blob.digest.algorithm() == pin.algorithm());
+        if let Some(found) = same.into_iter().find(|l| l.blob.digest == *pin) {
+            return Ok(place(found));
         }
         // The pin may be another algorithm's digest of a listed manifest.
-        for descriptor in listed
-            .iter()
-            .filter(|d| d.digest.algorithm() != pin.algorithm())
-        {
-            let bytes = self.read(descriptor, "manifest", limits::MAX_MANIFEST_BYTES)?;
+        for listed in others {
+            let bytes = self.read(&listed.blob, "manifest", limits::MAX_MANIFEST_BYTES)?;
             if bytes.is_some_and(|bytes| Digest::of(pin.algorithm(), &bytes) == *pin) {
-                return Ok(place(descriptor));
+                return Ok(place(listed));
             }
         }
-        match listed.first() {
-            Some(first) => Err(mismatch(pin, first.digest)),
+        match first {
+            Some(first) => Err(mismatch(pin, first)),
             None => Err(self.no_manifest()),
         }
     }
@@ -420,11 +412,11 @@ impl Resolver<'_> {
         place: &Place,
         each: &mut dyn FnMut(usize, Descriptor) -> Result<()>,
     ) -> Result<Found> {
-        let Some(descriptor) = &place.listed else {
+        let Some(listed) = &place.listed else {
             return self.read_root_manifest(&place.digest, each);
         };
-        let found = self.read_listed(descriptor, each)?;
-        let found = found.ok_or_else(|| self.missing(descriptor, "manifest"))?;
+        let found = self.read_listed(listed, each)?;
+        let found = found.ok_or_else(|| missing(&listed.blob.digest, "manifest"))?;
         match place.only && holds_chunk_tables(&found) {
             true => Err(self.no_manifest()),
             false => Ok(found),
@@ -456,20 +448,24 @@ impl Resolver<'_> {
     /// `None` when the source does not have the blob.
     fn read_listed(
         &self,
-        descriptor: &Descriptor,
+        listed: &Listed,
         each: &mut dyn FnMut(usize, Descriptor) -> Result<()>,
     ) -> Result<Option<Found>> {
-        let Some(bytes) = self.read(descriptor, "manifest", limits::MAX_MANIFEST_BYTES)? else {
+        let Some(bytes) = self.read(&listed.blob, "manifest", limits::MAX_MANIFEST_BYTES)? else {
             return Ok(None);
         };
-        let subject = format!("manifest {}", descriptor.digest);
+        let subject = format!("manifest {}", listed.blob.digest);
         let (mut layers, mut tables) = (0, 0);
         let read = OciManifest::read(&bytes, &subject, &mut |number, layer| {
             layers += 1;
             tables += usize::from(is_chunk_table(&layer.media_type));
             each(number, layer)
         })?;
-        check_declared(read.manifest.media_type.as_deref(), descriptor, &subject)?;
+        check_declared(
+            read.manifest.media_type.as_deref(),
+            &listed.media_type,
+            &subject,
+        )?;
         Ok(Some(Found {
             manifest: read.manifest,
             bytes: bytes.len() as u64,
@@ -479,15 +475,15 @@ impl Resolver<'_> {
     }
 
     /// The one manifest that is a model.
-    fn choose(&mut self, mut listed: Vec<Descriptor>) -> Result<Place> {
+    fn choose(&mut self, mut listed: Vec<Listed>) -> Result<Place> {
         if listed.len() == 1 {
             return Ok(Place::of(listed.remove(0), true));
         }
         let mut choices = Vec::new();
-        let mut missing = None;
+        let mut absent = None;
         let mut bytes = 0u64;
-        for descriptor in listed {
-            bytes = bytes.saturating_add(descriptor.size);
+        for listed in listed {
+            bytes = bytes.saturating_add(listed.blob.size);
             if bytes > limits::MAX_CANDIDATE_BYTES {
                 let rule = format!(
                     "index.json lists manifests of more than {} bytes; choose one with --ref or --digest",
@@ -495,20 +491,20 @@ impl Resolver<'_> {
                 );
                 return Err(Error::usage(rule));
             }
-            match self.read_listed(&descriptor, &mut |_, _| Ok(()))? {
-                Some(found) => choices.push(Candidate::new(descriptor, &found)),
+            match self.read_listed(&listed, &mut |_, _| Ok(()))? {
+                Some(found) => choices.push(Candidate::new(listed, &found)),
                 // Tools save one platform of an image and keep the index of all.
-                None => missing = missing.or(Some(descriptor)),
+                None => absent = absent.or(Some(listed.blob.digest)),
             }
         }
         let (companions, mut choices): (Vec<_>, Vec<_>) =
             choices.into_iter().partition(|c| c.companion);
         if choices.len() > 1 && choices.iter().all(|c| c.image) {
-            let own = |c: &Candidate| is_for_this_machine(&c.descriptor);
+            let own = |c: &Candidate| c.listed.for_this_machine;
             if choices.iter().filter(|c| own(c)).count() == 1 {
                 choices.retain(own);
                 self.notes
-                    .push("the image for this machine's platform was chosen".into());
+                    .push("the image for this machine's platform was chosen");
             }
         }
         if choices.is_empty() {
@@ -519,15 +515,15 @@ impl Resolver<'_> {
         if choices.len() > 1 {
             return Err(several(&choices));
         }
-        match (choices.pop(), missing) {
-            (Some(chosen), missing) => {
-                if missing.is_some() {
+        match (choices.pop(), absent) {
+            (Some(chosen), gone) => {
+                if gone.is_some() {
                     self.notes
-                        .push("index.json lists manifests that are not in the archive".into());
+                        .push("index.json lists manifests that are not in the archive");
                 }
-                Ok(Place::of(chosen.descriptor, false))
+                Ok(Place::of(chosen.listed, false))
             }
-            (None, Some(missing)) => Err(self.missing(&missing, "manifest")),
+            (None, Some(digest)) => Err(missing(&digest, "manifest")),
             (None, None) => Err(self.no_manifest()),
         }
     }
@@ -581,7 +577,7 @@ impl Resolver<'_> {
                 .document("config.json", limits::MAX_CONFIG_BYTES)?;
             if root.is_some_and(|root| root != bytes) {
                 self.notes
-                    .push("config.json differs from the config blob; ignored".into());
+                    .push("config.json differs from the config blob; ignored");
             }
         }
         Ok(config)
@@ -591,64 +587,95 @@ impl Resolver<'_> {
         if descriptor.is_empty() {
             return Ok(crate::oci::EMPTY_JSON.to_vec());
         }
-        self.read(descriptor, "config", limits::MAX_CONFIG_BYTES)?
-            .ok_or_else(|| self.missing(descriptor, "config"))
+        let blob = Carried::from(descriptor.clone());
+        self.read(&blob, "config", limits::MAX_CONFIG_BYTES)?
+            .ok_or_else(|| missing(&blob.digest, "config"))
     }
 
     /// The bytes of a small blob, verified; `None` when the source does not have it and the
     /// descriptor does not carry it.
-    fn read(&self, descriptor: &Descriptor, what: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let Some(blob) = self
-            .source
-            .blob(&descriptor.digest, Some(descriptor.size))?
-        else {
-            return Ok(descriptor.data.clone());
+    fn read(&self, wanted: &Carried, what: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let Carried { digest, size, data } = wanted;
+        let Some(blob) = self.source.blob(digest, Some(*size))? else {
+            return Ok(data.clone());
         };
-        let subject = || format!("{what} {}", descriptor.digest);
-        check_size(&descriptor.digest, descriptor.size, blob.len(), what)?;
-        if descriptor.size > limit {
-            let rule = format!("has {} bytes, the limit is {limit}", descriptor.size);
+        let subject = || format!("{what} {digest}");
+        check_size(digest, *size, blob.len(), what)?;
+        if *size > limit {
+            let rule = format!("has {size} bytes, the limit is {limit}");
             return Err(Error::malformed(subject(), rule));
         }
         // The size is the blob's real one and within the limit, so it may be allocated.
-        let mut bytes = vec![0; descriptor.size as usize];
+        let mut bytes = vec![0; *size as usize];
         blob.read_exact_at(&mut bytes, 0)?;
-        let found = Digest::of(descriptor.digest.algorithm(), &bytes);
-        if found != descriptor.digest {
+        let found = Digest::of(digest.algorithm(), &bytes);
+        if found != *digest {
             let problem = format!("content has the digest {found}");
             return Err(Error::corrupt(subject(), problem));
         }
         Ok(Some(bytes))
     }
+}
 
-    fn missing(&self, descriptor: &Descriptor, what: &str) -> Error {
-        missing(&descriptor.digest, what)
+/// The manifests that indexes lead to.
+#[derive(Default)]
+struct Manifests {
+    list: Vec<Listed>,
+    seen: HashSet<Digest>,
+    /// What of their descriptors is held.
+    bytes: u64,
+}
+
+impl Manifests {
+    /// Adds a manifest; a nested index goes to `indexes`, with its depth. An index that leads back to
+    /// itself would need a digest of itself in itself; even so nothing is followed twice.
+    fn add(
+        &mut self,
+        listed: Listed,
+        depth: usize,
+        indexes: &mut Vec<(Listed, usize)>,
+    ) -> Result<()> {
+        if !self.seen.insert(listed.blob.digest) {
+            return Ok(());
+        }
+        self.bytes = self.bytes.saturating_add(listed.bytes());
+        let too_many = |what, limit: u64| {
+            let rule = format!("leads to too many {what}, the limit is {limit}");
+            Err(Error::malformed("index.json", rule))
+        };
+        if self.seen.len() > limits::MAX_MANIFESTS {
+            return too_many("documents", limits::MAX_MANIFESTS as u64);
+        }
+        if self.bytes > limits::MAX_MANIFEST_BYTES {
+            return too_many("bytes of descriptors", limits::MAX_MANIFEST_BYTES);
+        }
+        match media_type::is_index(&listed.media_type) {
+            true => indexes.push((listed, depth)),
+            false => self.list.push(listed),
+        }
+        Ok(())
     }
 }
 
 impl Place {
-    fn of(descriptor: Descriptor, only: bool) -> Place {
+    fn of(listed: Listed, only: bool) -> Place {
         Place {
-            digest: descriptor.digest,
-            listed: Some(descriptor),
+            digest: listed.blob.digest,
+            listed: Some(listed),
             only,
         }
     }
 }
 
 impl Candidate {
-    fn new(descriptor: Descriptor, found: &Found) -> Candidate {
-        const ATTESTATION: &str = "vnd.docker.reference.type";
+    fn new(listed: Listed, found: &Found) -> Candidate {
         const IMAGES: [&str; 2] = [media_type::IMAGE_CONFIG, media_type::DOCKER_CONFIG];
         let tables = holds_chunk_tables(found);
         Candidate {
-            companion: found.manifest.subject.is_some()
-                || tables
-                || descriptor.annotation(ATTESTATION).is_some()
-                || accompanies(&descriptor),
+            companion: found.manifest.subject.is_some() || tables || listed.companion,
             tables,
             image: IMAGES.contains(&found.manifest.config.media_type.as_str()),
-            descriptor,
+            listed,
         }
     }
 }
@@ -679,13 +706,13 @@ fn mismatch(expected: &Digest, found: Digest) -> Error {
 }
 
 /// A document must be of the type that its descriptor gave it (CVE-2021-41190).
-fn check_declared(own: Option<&str>, descriptor: &Descriptor, subject: &str) -> Result<()> {
+fn check_declared(own: Option<&str>, declared: &str, subject: &str) -> Result<()> {
     match own {
-        Some(own) if own != descriptor.media_type => {
+        Some(own) if own != declared => {
             let rule = format!(
                 "mediaType is {}, its descriptor says {}",
                 quoted(own),
-                quoted(&descriptor.media_type)
+                quoted(declared)
             );
             Err(Error::malformed(subject, rule))
         }
@@ -706,44 +733,6 @@ fn holds_chunk_tables(found: &Found) -> bool {
             .is_some_and(is_chunk_table)
 }
 
-fn is_for_this_machine(descriptor: &Descriptor) -> bool {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    descriptor
-        .platform
-        .as_ref()
-        .is_some_and(|p| p.os == "linux" && p.architecture == architecture)
-}
-
-/// The names that an index gives a manifest.
-fn names_of(descriptor: &Descriptor) -> impl Iterator<Item = &str> {
-    let keys = [annotations::REF_NAME, annotations::CONTAINERD_NAME];
-    keys.into_iter()
-        .filter_map(|key| descriptor.annotation(key))
-}
-
-/// True for what cosign keeps beside what it signs: by the kinds of the layouts that it saves, and by
-/// the tags that it pushes to.
-fn accompanies(descriptor: &Descriptor) -> bool {
-    let kind = descriptor.annotation("kind").unwrap_or_default();
-    let kind = kind.strip_prefix("dev.cosignproject.cosign/");
-    kind.is_some_and(|kind| kind != "image" && kind != "imageIndex")
-        || names_of(descriptor).any(|name| {
-            let tag = name.rsplit(':').next().unwrap_or_default();
-            let digits = tag
-                .strip_prefix("sha256-")
-                .and_then(|rest| rest.split_once('.'))
-                .filter(|(_, suffix)| ["sig", "att", "sbom"].contains(suffix))
-                .map(|(digits, _)| digits);
-            digits.is_some_and(|digits| {
-                digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit())
-            })
-        })
-}
-
 /// A list of which the first are shown.
 fn shortened(items: impl ExactSizeIterator<Item = String>) -> String {
     const SHOWN: usize = 10;
@@ -757,9 +746,9 @@ fn shortened(items: impl ExactSizeIterator<Item = String>) -> String {
 
 /// Lists the manifests between which nothing decides.
 fn several(choices: &[Candidate]) -> Error {
-    let label = |Candidate { descriptor, .. }: &Candidate| match names_of(descriptor).next() {
-        Some(name) => format!("{} ({})", descriptor.digest, shown(name)),
-        None => descriptor.digest.to_string(),
+    let label = |Candidate { listed, .. }: &Candidate| match listed.names.first() {
+        Some(name) => format!("{} ({})", listed.blob.digest, shown(name)),
+        None => listed.blob.digest.to_string(),
     };
     Error::usage(format_args!(
         "index.json lists {} manifests; choose one with --ref or --digest: {}",

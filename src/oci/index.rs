@@ -52,12 +52,25 @@ impl Index {
     /// [`parse`](Index::parse), with `subject` naming the document in errors.
     pub(crate) fn parse_named(bytes: &[u8], subject: &str) -> Result<Index> {
         let mut manifests = Vec::new();
-        let push = &mut |_, manifest| {
+        let index = Index::read(bytes, subject, &mut |_, manifest| {
             manifests.push(manifest);
             Ok(())
-        };
+        })?;
+        Ok(Index { manifests, ..index })
+    }
+
+    /// Reads an index of which the manifests go to `each`, one by one with their numbers, before the
+    /// rest of it is checked.
+    ///
+    /// # Errors
+    /// As [`parse`](Index::parse), and what `each` gives.
+    pub(crate) fn read(
+        bytes: &[u8],
+        subject: &str,
+        each: &mut dyn FnMut(usize, Descriptor) -> Result<()>,
+    ) -> Result<Index> {
         let limit = limits::MAX_MANIFESTS;
-        let (mut fields, _) = Descriptor::parse_listing(bytes, subject, "manifests", limit, push)?;
+        let (mut fields, _) = Descriptor::parse_listing(bytes, subject, "manifests", limit, each)?;
         let schema_version = fields.schema_version()?;
         let media_type = fields.string("mediaType")?;
         if let Some(found) = media_type.as_deref().filter(|m| media_type::is_manifest(m)) {
@@ -75,7 +88,7 @@ impl Index {
         Ok(Index {
             schema_version,
             media_type,
-            manifests,
+            manifests: Vec::new(),
             annotations: fields.annotations()?,
         })
     }

@@ -13,7 +13,7 @@ use modeloci_test_support::noise;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::forge::{Layout, blob_name, descriptor, digest};
+use crate::forge::{Layout, Tar, blob_name, descriptor, digest, gzip};
 use crate::mounted::Mounted;
 use crate::sandbox::{Sandbox, is_mounted};
 
@@ -80,6 +80,10 @@ fn memory_of(pid: u32) -> u64 {
 
 /// Mounts with the smallest cache and unmounts again; the exit code, and the peak of memory.
 fn mount(sandbox: &Sandbox) -> (Option<i32>, u64) {
+    mount_with(sandbox, &[])
+}
+
+fn mount_with(sandbox: &Sandbox, options: &[&str]) -> (Option<i32>, u64) {
     sandbox.mkdir("mnt");
     let args = [
         "mount",
@@ -90,7 +94,7 @@ fn mount(sandbox: &Sandbox) -> (Option<i32>, u64) {
         "--cache-size",
         "16MiB",
     ];
-    let mut child: Child = sandbox.command(&args).spawn().unwrap();
+    let mut child: Child = sandbox.command(&args).args(options).spawn().unwrap();
     let (mut peak, began, mut asked) = (0, Instant::now(), false);
     let code = loop {
         peak = peak.max(memory_of(child.id()));
@@ -160,6 +164,35 @@ fn r16_documents_as_large_as_they_may_be() {
     keeps_the_promise("config", &layout, 0);
 }
 
+/// Also where the manifest is named, or pinned.
+#[test]
+fn r16_an_index_as_large_as_it_may_be() {
+    let mut layout = Layout::sample();
+    layout.edit_index(|index| {
+        let list = index["manifests"].as_array_mut().unwrap();
+        list[0]["annotations"] = json!({"org.opencontainers.image.ref.name": "v"});
+        let annotations: serde_json::Map<String, Value> =
+            (0..4_000).map(|n| (format!("{n:04}"), "".into())).collect();
+        for n in 0..340 {
+            let digest = digest(format!("{n}").as_bytes());
+            list.push(json!({"mediaType": MANIFEST, "digest": digest, "size": 1,
+                "annotations": annotations}));
+        }
+    });
+    let pin = layout.manifest_digest();
+    for options in [&["--ref", "v"][..], &["--digest", &pin]] {
+        let sandbox = Sandbox::new();
+        sandbox.write("m.tar", layout.to_bytes());
+        let (found, peak) = mount_with(&sandbox, options);
+        assert_eq!(found, Some(0), "{options:?}");
+        assert!(
+            peak > MIB && peak <= 80 * MIB,
+            "{options:?}: {} MiB",
+            peak / MIB
+        );
+    }
+}
+
 #[test]
 fn r16_more_blobs_than_fit_are_refused_before_they_are_opened() {
     let blobs: Vec<String> = (0..60_000).map(|n| n.to_string()).collect();
@@ -225,4 +258,51 @@ fn r5_opening_and_reading_end_when_they_are_told_to() {
     // Nothing is wrong with the layers.
     CANCEL.store(false, Ordering::Relaxed);
     assert!(model.read_at(inode, 0, 100).unwrap() == bytes[..100]);
+}
+
+/// Two kilobytes each, of which a pass decodes 16 MiB.
+#[test]
+fn l15_what_stands_behind_empty_files_is_counted() {
+    let layers: Vec<(String, Vec<u8>)> = (0..16)
+        .map(|n| {
+            let name = format!("empty{n}");
+            let tail = vec![0; 15 << 20];
+            let tar = Tar::new().file(&name, b"").raw(&tail).end();
+            (name, gzip(&tar))
+        })
+        .collect();
+    let layout = |count: usize| {
+        let layers = layers.iter().take(count);
+        Layout::of_layers(layers.map(|(name, blob)| (name.as_str(), blob.clone())))
+    };
+    let sandbox = Sandbox::new();
+    sandbox.write("few.tar", layout(2).to_bytes());
+    sandbox.run(&["inspect", "--no-verify", "few.tar"]).quiet();
+    sandbox.write("many.tar", layout(16).to_bytes());
+    let args = ["inspect", "--no-verify", "many.tar"];
+    sandbox.run(&args).fails(3, &["would be read and decoded"]);
+}
+
+/// One line for each file, and one for each layer.
+#[test]
+fn l14_a_listing_is_in_proportion_to_the_manifest() {
+    let layer = |n: usize, media_type: &str, blob: &[u8]| {
+        let mut layer = descriptor(media_type, blob);
+        layer["annotations"] = json!({"org.opencontainers.image.title": format!("f{n}")});
+        layer
+    };
+    let mut layout = Layout::of([]);
+    layout.add_blob(b"blob");
+    layout.add_blob(b"other");
+    let mut layers: Vec<Value> = (0..300).map(|n| layer(n, "a", b"blob")).collect();
+    layers.push(layer(300, "application/vnd.oci.empty.v1+json", b"other"));
+    // One that is a placeholder indeed, so that there are more layers than files.
+    layers.push(descriptor("application/vnd.oci.empty.v1+json", b"{}"));
+    layout.edit_manifest(|m| m["layers"] = Value::Array(layers));
+    let sandbox = Sandbox::new();
+    sandbox.write("m.tar", layout.to_bytes());
+    let run = sandbox.run(&["inspect", "--no-verify", "m.tar"]);
+    let lines = run.stdout.lines().count();
+    assert!((301..2 * 301 + 20).contains(&lines), "{lines}");
+    assert!(run.stdout.contains("Layers (301)"), "{}", run.stdout);
 }

@@ -145,10 +145,10 @@ fn resolves_the_default_profile() {
     assert_eq!(found.manifest_digest, entry(&manifest).digest);
     assert_eq!(found.config.unwrap().model_name, "m");
     assert_eq!(documents.config_bytes, CONFIG);
-    assert_eq!(found.notes, [""; 0]);
+    assert_eq!(*found.notes, [""; 0]);
     let differs = resolve(&fake.with("config.json", "{}"), None).unwrap();
     assert_eq!(
-        differs.notes,
+        *differs.notes,
         ["config.json differs from the config blob; ignored"]
     );
 }
@@ -480,7 +480,7 @@ fn j9_root_manifest_that_differs() {
     let docker = r#"[{"Config":"c","RepoTags":[],"Layers":[]}]"#;
     let found = resolve(&fake.clone().with("manifest.json", docker), None).unwrap();
     assert_eq!(
-        found.notes,
+        *found.notes,
         ["manifest.json is a docker-archive's list of images; ignored"]
     );
     fake.without("index.json")
@@ -638,4 +638,46 @@ fn l9_annotations_are_refused_with_the_name_of_the_layer() {
         Digest::sha256(b"layer"),
         annotations::FILE_SIZE
     ));
+}
+
+/// Annotations are held no longer than it takes to read their descriptor.
+#[test]
+fn r16_of_an_index_only_what_decides_is_held() {
+    let chosen = manifest(b"layer");
+    let mut descriptor = entry(&chosen);
+    let notes = (0..4_000).map(|n| (n.to_string(), String::new()));
+    descriptor.annotations.extend(notes);
+    let name = (annotations::REF_NAME.to_string(), "v1".to_string());
+    descriptor.annotations.extend([name]);
+    let listed = super::Listed::of(descriptor);
+    assert_eq!(listed.names, ["v1"]);
+    assert_eq!(listed.bytes(), (listed.media_type.len() + 2) as u64);
+}
+
+#[test]
+fn l14_a_manifest_is_read_once_however_often_an_index_names_it() {
+    let chosen = manifest(b"layer");
+    let named = |n: usize| {
+        let mut descriptor = entry(&chosen);
+        let name = (annotations::REF_NAME.to_string(), n.to_string());
+        descriptor.annotations.extend([name]);
+        descriptor
+    };
+    let manifests: Vec<Descriptor> = (0..900).map(named).collect();
+    let other = Digest::of(crate::Algorithm::Sha512, &chosen.to_bytes());
+    let wanted = [
+        Wanted::default(),
+        Wanted {
+            reference: Some("899"),
+            ..Wanted::default()
+        },
+        Wanted::from(Some(&other)),
+    ];
+    // The manifest, the layer's blob, the config; to compare another algorithm's digest once more.
+    for (wanted, reads) in wanted.into_iter().zip([3, 3, 4]) {
+        let fake = archive(&[&chosen]).index(&manifests);
+        let counted = Counted(fake, Default::default());
+        resolve(&counted, wanted).unwrap();
+        assert_eq!(counted.1.into_inner(), reads, "{wanted:?}");
+    }
 }
