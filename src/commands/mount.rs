@@ -63,15 +63,8 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
             end(&args, &options, &log, result)
         }
         Side::Server(server) => {
-            // A file is opened while that can still be done.
-            let sink = match options.log_file.is_none() && options.system_log {
-                true => Ok(server.log_to_keeper()),
-                false => log_sink(&options),
-            };
-            match sink {
-                Ok(sink) => server.serve(&options, || start_log(&options, verbosity, sink)),
-                Err(error) => server.failed(&error),
-            }
+            let sink = server.log_to_keeper();
+            server.serve(&options, || start_log(&options, verbosity, sink));
             // What there is to say the keeper says.
             Ok(ExitCode::SUCCESS)
         }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use modeloci::byte_size::format_size;
-use modeloci::mount::{self, Status};
+use modeloci::mount::{self, Protections, Status};
 use serde_json::Value;
 
 use super::document::versioned;
@@ -90,7 +90,7 @@ fn report(status: &Status) -> String {
         },
     );
     let sandbox = status.sandbox.as_ref();
-    let sandbox = sandbox.map_or_else(|| "off".to_string(), |sandbox| sandbox.summary());
+    let sandbox = sandbox.map_or_else(|| "off".to_string(), protections);
     line("Sandbox:", plain(&sandbox));
     line(
         "Files:",
@@ -137,4 +137,18 @@ fn report(status: &Status) -> String {
     );
     line("Memory:", format_size(status.memory_bytes));
     text
+}
+
+/// What holds of the process that serves, and what does not.
+fn protections(sandbox: &Protections) -> String {
+    let missing = [
+        (sandbox.landlock == 0, "Landlock"),
+        (!sandbox.system_calls, "a filter of system calls"),
+    ];
+    let missing = missing.iter().filter(|(is_missing, _)| *is_missing);
+    let missing: Vec<_> = missing.map(|(_, what)| *what).collect();
+    match missing.is_empty() {
+        true => sandbox.summary(),
+        false => format!("{}; without {}", sandbox.summary(), missing.join(", ")),
+    }
 }

@@ -157,6 +157,8 @@ impl Scene {
     pub(crate) fn settle(&self, command: &mut Command) {
         self.workspace.settle(command);
         command.env("TMPDIR", self.path("tmp")).stdin(Stdio::null());
+        // A system call that the sandbox does not know ends the process, and fails the test.
+        command.env("MODELOCI_TEST_STRICT", "1");
     }
 
     /// A shell script in the directory, which is `$1`; the binary is `$2`, and what follows `more`.

@@ -32,7 +32,7 @@ use super::process::{self, Forked};
 use super::ready::Reporter;
 use super::server::Server;
 use super::signals::{SignalSet, Signals};
-use super::wire::{Order, Prefetcher, Report, Wire};
+use super::wire::{Heard, Order, Prefetcher, Report, Wire};
 use super::{allocator, sandbox};
 
 /// How long a server may take to end once the mount has: longer than its log takes.
@@ -40,6 +40,8 @@ const END: Duration = Duration::from_secs(2);
 
 /// Most events that are kept for later.
 const MAX_EARLY: usize = 16;
+/// More messages than can wait to be heard; a server could say more meanwhile, without end.
+const MAX_WAITING: usize = 1024;
 
 /// Which of the two processes this is.
 pub(crate) enum Side {
@@ -85,6 +87,7 @@ pub(crate) fn part(options: &Options) -> Result<Side> {
     let start = || {
         allocator::fit_into_limits();
         parts::check_address_space(&options.mount)?;
+        process::pass_nothing_on();
         let inherited = options.inherited()?;
         let signals = SignalSet::block(&SIGNALS);
         let signals = signals.map_err(Error::io("block", "signals"))?;
@@ -199,10 +202,15 @@ impl Pair {
             return Ok(());
         }
         // It may have had something to say before it went.
-        while let Some(report) = self.report() {
-            match report {
-                Report::Failed(error) => return Err(error),
-                report => self.keep_for_later(event(report)),
+        for _ in 0..MAX_WAITING {
+            match self.wire.hear() {
+                Heard::Said(report) => match self.deal_with(report) {
+                    Some(Report::Failed(error)) => return Err(error),
+                    Some(report) => self.keep_for_later(event(report)),
+                    None => {}
+                },
+                Heard::Odd => return Err(self.child.taken_over()),
+                Heard::Nothing | Heard::Gone => break,
             }
         }
         let ended = |event: &Event| matches!(event, Event::Ended(_));
@@ -231,12 +239,15 @@ impl Pair {
                 Some(Happened::Report(report)) if step(&report) => return Ok(()),
                 Some(Happened::Report(Report::Failed(error))) => return Err(error),
                 Some(Happened::Report(report)) => self.keep_for_later(event(report)),
+                Some(Happened::Odd) => return Err(self.child.taken_over()),
                 Some(Happened::Gone) | None => return Err(self.child.died()),
             }
         }
     }
 
-    /// Waits for a signal or for a report; does what the server asks for in between.
+    /// Waits for a signal or for a report; does what the server asks for in between. It is the one
+    /// place where the keeper waits, for both at once: what a server says, or does not, keeps no signal
+    /// from being heard.
     fn wait(&mut self, until: Option<Instant>) -> Option<Happened> {
         loop {
             if let Some(signal) = self.signals.next() {
@@ -259,27 +270,37 @@ impl Pair {
                 Err(Errno::INTR) => continue,
                 Err(_) => return Some(Happened::Gone),
             }
-            match self.report() {
-                None => return Some(Happened::Gone),
-                Some(Report::Log(line)) => {
-                    if let Some(log) = &mut self.log {
-                        // Never fails.
-                        let _ = log.write_all(&line);
+            match self.wire.hear() {
+                Heard::Said(report) => {
+                    if let Some(report) = self.deal_with(report) {
+                        return Some(Happened::Report(report));
                     }
                 }
-                Some(Report::Scratch(place)) => self.hand_out(place),
-                Some(Report::Prefetched) => {
-                    if let Some(filler) = self.filler.take() {
-                        filler.end();
-                    }
-                }
-                Some(report) => return Some(Happened::Report(report)),
+                Heard::Nothing => {}
+                Heard::Odd => return Some(Happened::Odd),
+                Heard::Gone => return Some(Happened::Gone),
             }
         }
     }
 
-    fn report(&self) -> Option<Report> {
-        self.wire.next_report().ok().flatten()
+    /// Does what the server asks for; returns what is for whoever waits.
+    fn deal_with(&mut self, report: Report) -> Option<Report> {
+        match report {
+            Report::Log(line) => {
+                if let Some(log) = &mut self.log {
+                    // Never fails.
+                    let _ = log.write_all(&line);
+                }
+            }
+            Report::Scratch(place) => self.hand_out(place),
+            Report::Prefetched => {
+                if let Some(filler) = self.filler.take() {
+                    filler.end();
+                }
+            }
+            report => return Some(report),
+        }
+        None
     }
 
     fn hand_out(&self, place: parts::Scratch) {
@@ -292,7 +313,8 @@ impl Pair {
     fn end(mut self) {
         let _ = self.wire.order(&Order::Stop);
         let deadline = Instant::now() + END;
-        while !matches!(self.wait(Some(deadline)), Some(Happened::Gone) | None) {}
+        // Killed in the end, whatever it says.
+        while let Some(Happened::Signal(_) | Happened::Report(_)) = self.wait(Some(deadline)) {}
         if let Some(filler) = self.filler.take() {
             filler.end();
         }
@@ -302,6 +324,8 @@ impl Pair {
 enum Happened {
     Signal(i32),
     Report(Report),
+    /// The server said what no server says.
+    Odd,
     /// The server.
     Gone,
 }
@@ -325,6 +349,7 @@ impl Events for Pair {
         loop {
             match self.wait(until)? {
                 Happened::Signal(signal) => return Some(Event::Signal(signal)),
+                Happened::Odd => return Some(Event::Died(self.child.taken_over())),
                 Happened::Gone => return Some(Event::Died(self.child.died())),
                 Happened::Report(report) => {
                     if let Some(event) = event(report) {
@@ -341,6 +366,15 @@ impl Events for Pair {
 }
 
 impl Child {
+    /// Ends a server that somebody else speaks through.
+    fn taken_over(&mut self) -> Error {
+        if !self.ended {
+            let _ = kill_process(self.pid, Signal::KILL);
+        }
+        let why = "said what it never says, and was ended";
+        Error::environment("the process that serves the mount", why)
+    }
+
     /// Why there is no server any more; kills one that does not talk.
     fn died(&mut self) -> Error {
         let how = match self.reap() {
@@ -381,5 +415,92 @@ impl Drop for Child {
             let _ = kill_process(self.pid, Signal::KILL);
             self.reap();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::fd::AsFd;
+    use std::sync::mpsc::channel;
+
+    use rustix::net::{SendAncillaryBuffer, SendFlags};
+    use std::io::IoSlice;
+
+    use super::*;
+
+    /// Has `act` done with a keeper whose server has said this, and says nothing after it; with a
+    /// process that only an end by force ends.
+    fn with_server<T: Send + 'static>(
+        said: &[&[u8]],
+        act: impl FnOnce(&mut Pair) -> T + Send + 'static,
+    ) -> T {
+        let (wire, server) = Wire::pair().unwrap();
+        for message in said {
+            let mut none = SendAncillaryBuffer::default();
+            let parts = [IoSlice::new(message)];
+            rustix::net::sendmsg(server.as_fd(), &parts, &mut none, SendFlags::empty()).unwrap();
+        }
+        let process = std::process::Command::new("sleep").arg("600").spawn();
+        let pid = Pid::from_child(&process.unwrap());
+        let (done, result) = channel();
+        std::thread::spawn(move || {
+            let signals = SignalSet::block(&[]).unwrap().descriptor().unwrap();
+            let mut pair = Pair {
+                wire,
+                signals,
+                child: Child { pid, ended: false },
+                log: None,
+                filler: None,
+                early: Vec::new(),
+            };
+            done.send(act(&mut pair)).unwrap();
+        });
+        let result = result.recv_timeout(Duration::from_secs(20));
+        drop(server);
+        result.expect("waits for a server")
+    }
+
+    const ODD: [&[u8]; 4] = [b"Z", b"Fodd kind", b"Xnowhere", b"Vmore"];
+
+    fn is_taken_over(error: &Error) -> bool {
+        error.to_string().contains("said what it never says")
+    }
+
+    #[test]
+    fn e18_an_odd_message_ends_a_server_and_not_its_keeper() {
+        for odd in ODD {
+            let event = with_server(&[odd], |pair| pair.next(None));
+            assert!(matches!(event, Some(Event::Died(error)) if is_taken_over(&error)));
+            let until = with_server(&[odd], |pair| pair.until(|_| true));
+            assert!(is_taken_over(&until.unwrap_err()));
+        }
+    }
+
+    #[test]
+    fn e18_a_keeper_waits_no_longer_than_it_wants() {
+        for said in [&b"Linfo: a line\n"[..], b"Xtmp", b"P", b"O"] {
+            let soon = || Some(Instant::now() + Duration::from_millis(100));
+            let event = with_server(&[said], move |pair| pair.next(soon()));
+            assert!(event.is_none(), "{event:?}");
+        }
+    }
+
+    /// It listens to nothing, and has said something before.
+    #[test]
+    fn e18_an_order_that_cannot_be_given_waits_for_nothing() {
+        let order = |pair: &mut Pair| {
+            while pair.wire.order(&Order::Counters).is_ok() {}
+            pair.order(&Order::Counters)
+        };
+        for odd in ODD {
+            let result = with_server(&[b"Linfo: a line\n", odd], order);
+            assert!(is_taken_over(&result.unwrap_err()));
+        }
+        for said in [&b"Linfo: a line\n"[..], b"O", b"V"] {
+            assert!(with_server(&[said], order).is_err());
+        }
+        assert!(with_server(&[b"E"], order).is_ok(), "it has ended");
     }
 }

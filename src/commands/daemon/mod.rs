@@ -8,6 +8,7 @@
 //! prefetcher  the process that has the kernel read ahead
 //! events      what happens to a mount, and what is done then
 //! sandbox     what a process gives up
+//! system_calls  what it may ask the kernel for
 //! escape      what an attacker would try in it, for the tests
 //! wire        what keeper and server say to each other
 //! ready       how a process tells its starter that the mount answers
@@ -56,5 +57,6 @@ mod sandbox;
 pub(crate) mod serve;
 mod server;
 mod signals;
+mod system_calls;
 pub(crate) mod system_log;
 mod wire;

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -54,6 +54,72 @@ pub(crate) fn inherit_fd(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// The numbers of all open descriptors but the standard streams.
+fn open_descriptors() -> Vec<RawFd> {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.filter(|fd| *fd > libc::STDERR_FILENO).collect()
+}
+
+/// Closes whatever this process has open but `kept`; of the standard streams nothing is left to read
+/// or to write. Must be called while nothing else in this process owns a descriptor.
+///
+/// # Errors
+/// When there is no `/dev/null`.
+pub(crate) fn keep_only(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    for stream in libc::STDIN_FILENO..=libc::STDERR_FILENO {
+        // SAFETY: both are numbers of open descriptors; the standard library takes its streams as
+        // they are at each use.
+        if unsafe { libc::dup2(null.as_raw_fd(), stream) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    drop(null);
+    let mut kept: Vec<RawFd> = kept.iter().map(|fd| fd.as_raw_fd()).collect();
+    kept.sort_unstable();
+    let mut from = libc::STDERR_FILENO + 1;
+    for fd in kept.iter().copied().chain([RawFd::MAX]) {
+        if from < fd && !close_range(from, fd - 1) {
+            // For kernels that cannot close all at once.
+            for fd in open_descriptors() {
+                if !kept.contains(&fd) {
+                    // SAFETY: nobody else owns it, as the caller has promised; one that is closed
+                    // already is an error.
+                    unsafe { libc::close(fd) };
+                }
+            }
+            break;
+        }
+        from = fd.saturating_add(1);
+    }
+    Ok(())
+}
+
+fn close_range(from: RawFd, to: RawFd) -> bool {
+    let (from, to) = (from.cast_unsigned(), to.cast_unsigned());
+    // SAFETY: nobody owns a descriptor of these, as the caller of `keep_only` has promised.
+    unsafe { libc::close_range(from, to, 0) == 0 }
+}
+
+/// Leaves to children nothing of what the starter of this process has left open: they would keep its
+/// locks taken and its pipes open, and write where it writes.
+pub(crate) fn pass_nothing_on() {
+    let from = libc::STDERR_FILENO.cast_unsigned() + 1;
+    let mark = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
+    // SAFETY: marks descriptors; whoever owns one can use it as before.
+    if unsafe { libc::close_range(from, libc::c_uint::MAX, mark) } == 0 {
+        return;
+    }
+    for fd in open_descriptors() {
+        // SAFETY: as above; one that is closed already is an error.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
 /// Gives the child of `command` a life of its own. It leads a session without a terminal, so that
 /// neither an interrupt at the terminal nor its closing reaches it. Of descriptors it gets what
 /// [`keeping`] says.
@@ -73,12 +139,7 @@ pub(crate) fn keeping(command: &mut Command, kept: Vec<RawFd>) -> &mut Command {
     )]
     command.current_dir("/");
     // For kernels that cannot mark all at once. What is opened from now on is marked already.
-    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|fd| *fd > libc::STDERR_FILENO)
-        .collect();
+    let open = open_descriptors();
     // SAFETY: what runs between fork and exec makes system calls only: it allocates nothing, takes
     // no lock, and the lists exist already. Numbers of closed descriptors are errors.
     unsafe {

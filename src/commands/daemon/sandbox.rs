@@ -12,25 +12,24 @@
 //! - Landlock (Linux 5.13): files, TCP ports, abstract sockets and signals, as far as the kernel
 //!   knows how to refuse each. `/proc` may be read, in which a server looks after itself and after
 //!   readers that were killed; what is secret there Landlock refuses by itself.
-//! - A filter of system calls: what opens sockets, since Landlock does not refuse a socket with a
-//!   path, behind which a service may do for root whatever it is asked; and what gets at other
-//!   processes or programs.
+//! - A [filter of system calls](super::system_calls), which allows what a server does and nothing else:
+//!   Landlock refuses neither a socket with a path, behind which a service may do for root whatever it
+//!   is asked, nor to change what is not opened, as the mode of a file or a limit of another process.
 //! - No core dumps: neither into a file, nor to a program that is named in `core_pattern`, which
 //!   heeds no limit.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, Ruleset,
-    RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
+    RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
 };
 use modeloci::mount::Protections;
 use rustix::fs::{FileType, Mode, OFlags};
-use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
+use super::system_calls;
 
 /// The newest version of Landlock that is asked for; kernels without it do what they can.
 const LANDLOCK: ABI = ABI::V7;
@@ -52,19 +51,48 @@ pub(crate) struct Needs<'a> {
     pub(crate) read_all: bool,
 }
 
+/// What holds of a process from now on.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    pub(crate) protections: Protections,
+    /// What does not, and why: for the log.
+    pub(crate) missing: Vec<String>,
+}
+
 /// Gives up what is not among the needs. Must be called before the process has other threads, which
 /// would keep it.
-pub(crate) fn enter(needs: &Needs<'_>) -> Protections {
+pub(crate) fn enter(needs: &Needs<'_>) -> Entered {
+    let mut missing = Vec::new();
     // Landlock and the filter may be refused to whoever could still gain privileges.
-    let no_new_privs = rustix::thread::set_no_new_privs(true).is_ok();
+    let no_new_privs = rustix::thread::set_no_new_privs(true);
+    if let Err(error) = no_new_privs {
+        missing.push(format!("no new privileges: {error}"));
+    }
     let no_core_dump = leave_no_core_dump();
+    if !no_core_dump {
+        missing.push("no core dump: they cannot all be turned off".into());
+    }
     let capabilities = drop_capabilities(needs.read_all);
-    Protections {
-        no_new_privs,
-        capabilities: capabilities.to_string(),
-        landlock: confine(needs).unwrap_or(0),
-        system_calls: filter_system_calls(),
-        no_core_dump,
+    if let Err(error) = capabilities {
+        missing.push(format!("no capabilities: {error}"));
+    }
+    let landlock = confine(needs, &mut missing).unwrap_or_else(|error| {
+        missing.push(format!("Landlock: {error}"));
+        0
+    });
+    let system_calls = system_calls::filter();
+    if let Err(error) = &system_calls {
+        missing.push(format!("system calls filtered: {error}"));
+    }
+    Entered {
+        protections: Protections {
+            no_new_privs: no_new_privs.is_ok(),
+            capabilities: capabilities.unwrap_or("kept").to_string(),
+            landlock,
+            system_calls: system_calls.is_ok(),
+            no_core_dump,
+        },
+        missing,
     }
 }
 
@@ -89,7 +117,7 @@ fn leave_no_core_dump() -> bool {
     std::fs::write(COREDUMP_FILTER, "0").is_ok() && limited
 }
 
-fn drop_capabilities(read_all: bool) -> &'static str {
+fn drop_capabilities(read_all: bool) -> rustix::io::Result<&'static str> {
     let kept = match read_all {
         true => CapabilitySet::DAC_READ_SEARCH,
         false => CapabilitySet::empty(),
@@ -106,15 +134,16 @@ fn drop_capabilities(read_all: bool) -> &'static str {
         permitted: kept,
         inheritable: CapabilitySet::empty(),
     };
-    match rustix::thread::set_capabilities(None, sets) {
-        Ok(()) if kept.is_empty() => "none",
-        Ok(()) => "dac_read_search",
-        Err(_) => "kept",
-    }
+    rustix::thread::set_capabilities(None, sets)?;
+    Ok(match kept.is_empty() {
+        true => "none",
+        false => "dac_read_search",
+    })
 }
 
-/// Returns the version that is in force.
-fn confine(needs: &Needs<'_>) -> Result<i32, landlock::RulesetError> {
+/// Returns the version that is in force. A rule that cannot be made opens nothing, and so leaves the
+/// others in force.
+fn confine(needs: &Needs<'_>, missing: &mut Vec<String>) -> Result<i32, RulesetError> {
     let reading = AccessFs::ReadFile | AccessFs::ReadDir;
     let writing = reading
         | AccessFs::WriteFile
@@ -136,97 +165,38 @@ fn confine(needs: &Needs<'_>) -> Result<i32, landlock::RulesetError> {
     let write = needs.write.iter().map(|fd| (*fd, writing));
     let read = needs.read.iter().copied().chain(system);
     for (fd, rights) in read.map(|fd| (fd, reading)).chain(list).chain(write) {
-        let rights: BitFlags<AccessFs> = match is_directory(fd) {
-            true => rights,
-            false => rights & AccessFs::from_file(LANDLOCK),
-        };
-        rules = rules.add_rule(PathBeneath::new(fd, rights))?;
+        if let Err(error) = allow(&mut rules, fd, rights) {
+            missing.push(format!("a directory that is needed is closed: {error}"));
+        }
     }
     let status = rules.restrict_self()?;
-    Ok(match (status.ruleset, status.landlock) {
+    let version = match (status.ruleset, status.landlock) {
         (RulesetStatus::NotEnforced, _) => 0,
         (_, LandlockStatus::Available { effective_abi, .. }) => {
             (effective_abi as i32).min(LANDLOCK as i32)
         }
         _ => 0,
-    })
+    };
+    if version == 0 {
+        missing.push("Landlock: the kernel has none, or lets us use none".into());
+    }
+    Ok(version)
+}
+
+/// What is no directory is open already, and used as it is: no rule is needed for it, and there can be
+/// none for what is on no file system that is mounted (a memfd).
+fn allow(
+    rules: &mut RulesetCreated,
+    fd: BorrowedFd<'_>,
+    rights: BitFlags<AccessFs>,
+) -> Result<(), RulesetError> {
+    match is_directory(fd) {
+        true => rules.add_rule(PathBeneath::new(fd, rights)).map(drop),
+        false => Ok(()),
+    }
 }
 
 fn is_directory(fd: BorrowedFd<'_>) -> bool {
     rustix::fs::fstat(fd)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-}
-
-/// Fails what a server never does, and an attacker would do first.
-const REFUSED: &[libc::c_long] = &[
-    // Services behind sockets; io_uring opens them without a system call of their own.
-    libc::SYS_socket,
-    libc::SYS_socketpair,
-    libc::SYS_connect,
-    libc::SYS_bind,
-    libc::SYS_listen,
-    libc::SYS_accept,
-    libc::SYS_accept4,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    // Programs, and other processes.
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_kcmp,
-    // Mounts and namespaces, in one of which a process has all capabilities again.
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_move_mount,
-    libc::SYS_fsopen,
-    libc::SYS_open_tree,
-    libc::SYS_unshare,
-    libc::SYS_setns,
-    // Parts of the kernel that few programs use, and where most of its faults are.
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_personality,
-];
-
-/// The same calls by their other numbers, of the ABI with pointers of 32 bits (`asm/unistd_x32.h`).
-#[cfg(target_arch = "x86_64")]
-fn other_numbers() -> impl Iterator<Item = i64> {
-    const X32: i64 = 0x4000_0000;
-    // execve, ptrace, process_vm_readv, process_vm_writev, execveat.
-    let own = [520, 521, 539, 540, 545];
-    REFUSED
-        .iter()
-        .copied()
-        .chain(own)
-        .map(|number| number | X32)
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn other_numbers() -> impl Iterator<Item = i64> {
-    std::iter::empty()
-}
-
-fn filter_system_calls() -> bool {
-    let program = || -> Option<BpfProgram> {
-        let numbers = REFUSED.iter().copied().chain(other_numbers());
-        // Without conditions.
-        let rules: BTreeMap<_, _> = numbers.map(|number| (number, Vec::new())).collect();
-        let refuse = SeccompAction::Errno(Errno::PERM.raw_os_error() as u32);
-        let arch = std::env::consts::ARCH.try_into().ok()?;
-        SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)
-            .ok()?
-            .try_into()
-            .ok()
-    };
-    program().is_some_and(|program| seccompiler::apply_filter(&program).is_ok())
 }

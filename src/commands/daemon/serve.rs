@@ -12,6 +12,7 @@ use super::notify::Notifier;
 use super::options::Options;
 use super::panics;
 use super::prefetcher::{self, Ends};
+use super::process;
 use super::ready::Reporter;
 use super::signals::SignalSet;
 
@@ -54,6 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn serve(options: &Options, reporter: &mut Reporter) -> Result<()> {
     allocator::fit_into_limits();
     parts::check_address_space(&options.mount)?;
+    process::pass_nothing_on();
     let inherited = options.inherited()?;
     // Before any thread starts, so that every thread inherits the mask.
     let signals = SignalSet::block(&SIGNALS).map_err(Error::io("block", "signals"))?;

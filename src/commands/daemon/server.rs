@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use modeloci::mount::Protections;
 use modeloci::mount::parts::{self, Filler, Process, Served};
 use modeloci::source::Unread;
 use modeloci::{Error, Model, Result};
@@ -22,7 +21,8 @@ use super::events::{self, Event};
 use super::log_queue::LogQueue;
 use super::options::Options;
 use super::panics;
-use super::sandbox::{self, Needs};
+use super::process;
+use super::sandbox::{self, Entered, Needs};
 use super::signals::SignalSet;
 use super::wire::{Order, Report, Wire};
 
@@ -69,7 +69,7 @@ impl Server {
         }
     }
 
-    /// Where to log what is for the system log: the keeper has it.
+    /// Where to log: the keeper has the log, and sees to it that what stands there is lines.
     pub(crate) fn log_to_keeper(&self) -> Box<dyn Write + Send> {
         Box::new(ToKeeper(Arc::clone(&self.wire)))
     }
@@ -109,8 +109,17 @@ impl Server {
         };
         let archive = Unread::open(&options.mount.archive)?;
         self.named.clear();
-        let protections = confine(&archive, options);
+        // What the starter has left open leads out, and is not for whoever reads an archive.
+        process::keep_only(&[self.wire.as_fd(), archive.as_fd()])
+            .map_err(Error::io("close", "what was inherited"))?;
+        let Entered {
+            protections,
+            missing,
+        } = confine(&archive, options);
         *log = Some(start_log()?);
+        for what in missing {
+            log::warn!("a protection is missing: {what}");
+        }
         let (sender, inbox) = channel();
         events::watch_signals(self.signals, sender.clone())?;
         panics::report_dead_loops(options.mount.threads, sender.clone());
@@ -233,7 +242,7 @@ impl Server {
 }
 
 /// Gives up all rights but to read the archive, and to keep indexes.
-fn confine(archive: &Unread, options: &Options) -> Protections {
+fn confine(archive: &Unread, options: &Options) -> Entered {
     let index_dir = options.mount.index_dir.as_deref();
     let [named, ours] = index_dir.map(parts::index_dirs).unwrap_or_default();
     sandbox::enter(&Needs {

@@ -15,8 +15,9 @@
 //! ```
 //!
 //! The keeper expects nothing good of what it reads: the server may be in the hands of whoever wrote
-//! the archive. A message is one byte and a text, of bounded length; one that is not understood is
-//! the same as none.
+//! the archive. A message is one byte and a text, of bounded length. The keeper takes what is there and
+//! never waits for more ([`Wire::hear`]); one message that no server sends ends the conversation, since
+//! somebody else speaks then. Text for a log is printable before anybody has it.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -29,8 +30,8 @@ use modeloci::printable::printable_bytes;
 use modeloci::{Error, Result};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
 use super::ready;
@@ -80,14 +81,31 @@ pub(crate) enum Report {
     Ended,
     /// There is no mount, or none any more, and why.
     Failed(Error),
-    /// A line for the log.
+    /// A line for the log; as the keeper hears it, printable and with the one line break at its end.
     Log(Vec<u8>),
     /// Wants a temporary file.
     Scratch(Scratch),
 }
 
-/// A message as it is sent: its kind, its text, and descriptors.
-type Message = (u8, Vec<u8>, Vec<OwnedFd>);
+/// What the keeper hears when it looks.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    Said(Report),
+    /// Nothing now.
+    Nothing,
+    /// What no server says.
+    Odd,
+    /// There is no server any more.
+    Gone,
+}
+
+/// A message as it is sent: its kind and its text.
+struct Message {
+    kind: u8,
+    text: Vec<u8>,
+    /// That is all of it: nothing, and no descriptor, was left out for want of room.
+    whole: bool,
+}
 
 /// One end of the pair.
 #[derive(Debug)]
@@ -140,30 +158,31 @@ impl Wire {
     }
 
     /// The next message; `None` at the end.
-    fn receive(&self) -> io::Result<Option<Message>> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
+    fn receive(
+        &self,
+        control: &mut RecvAncillaryBuffer<'_>,
+        flags: RecvFlags,
+    ) -> rustix::io::Result<Option<Message>> {
+        let flags = flags | RecvFlags::CMSG_CLOEXEC;
         let mut text = vec![0; MAX_BYTES];
-        let length = loop {
+        let (length, cut) = loop {
             let mut parts = [IoSliceMut::new(&mut text)];
-            match rustix::net::recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-                Ok(message) => break message.bytes,
+            match rustix::net::recvmsg(&self.0, &mut parts, control, flags) {
+                Ok(message) => break (message.bytes, message.flags),
                 Err(Errno::INTR) => {}
                 // The other process was killed with something unread.
-                Err(Errno::CONNRESET) => break 0,
-                Err(error) => return Err(error.into()),
+                Err(Errno::CONNRESET) => return Ok(None),
+                Err(error) => return Err(error),
             }
         };
-        let mut fds = Vec::new();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(received) = message {
-                fds.extend(received);
-            }
-        }
         text.truncate(length);
         Ok(match text.is_empty() {
             true => None,
-            false => Some((text.remove(0), text, fds)),
+            false => Some(Message {
+                kind: text.remove(0),
+                text,
+                whole: !cut.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC),
+            }),
         })
     }
 
@@ -192,7 +211,19 @@ impl Wire {
 
     /// What the keeper says next; `None` when it is gone.
     pub(crate) fn next_order(&self) -> io::Result<Option<Order>> {
-        while let Some((kind, text, fds)) = self.receive()? {
+        loop {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let message = self.receive(&mut control, RecvFlags::empty())?;
+            let Some(Message { kind, text, .. }) = message else {
+                return Ok(None);
+            };
+            let mut fds = Vec::new();
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(received) = message {
+                    fds.extend(received);
+                }
+            }
             let mut fds = fds.into_iter();
             let order = match kind {
                 b'B' => Some(Order::Begin(std::ffi::OsString::from_vec(text).into())),
@@ -207,7 +238,6 @@ impl Wire {
                 return Ok(order);
             }
         }
-        Ok(None)
     }
 
     /// Says something to the keeper. Fails when it is gone.
@@ -229,27 +259,47 @@ impl Wire {
         self.send(kind, text, &[], SendFlags::empty())
     }
 
-    /// What the server says next; `None` when it is gone. Descriptors that it may send are closed.
-    pub(crate) fn next_report(&self) -> io::Result<Option<Report>> {
-        while let Some((kind, text, _)) = self.receive()? {
-            let report = match kind {
-                b'O' => Some(Report::Opened),
-                b'V' => Some(Report::Serving),
-                b'Q' => Some(Report::Asked),
-                b'P' => Some(Report::Prefetched),
-                b'E' => Some(Report::Ended),
-                b'F' => ready::read(&printable_bytes(&text)).map(Report::Failed),
-                b'L' => Some(Report::Log(text)),
-                b'X' if text == b"tmp" => Some(Report::Scratch(Scratch::Temporary)),
-                b'X' => Some(Report::Scratch(Scratch::Lasting)),
-                _ => None,
-            };
-            if report.is_some() {
-                return Ok(report);
+    /// Takes what the server has said, without waiting for it. There is no room for descriptors, which
+    /// a server never sends: to close a strange one could take as long as a stranger likes.
+    pub(crate) fn hear(&self) -> Heard {
+        let mut no_room = RecvAncillaryBuffer::default();
+        match self.receive(&mut no_room, RecvFlags::DONTWAIT) {
+            Ok(Some(message)) if message.whole => {
+                report(message.kind, &message.text).map_or(Heard::Odd, Heard::Said)
             }
+            Ok(Some(_)) => Heard::Odd,
+            Err(Errno::AGAIN) => Heard::Nothing,
+            Ok(None) | Err(_) => Heard::Gone,
         }
-        Ok(None)
     }
+}
+
+/// What a server means; `None` for what none says.
+fn report(kind: u8, text: &[u8]) -> Option<Report> {
+    Some(match (kind, text) {
+        (b'O', b"") => Report::Opened,
+        (b'V', b"") => Report::Serving,
+        (b'Q', b"") => Report::Asked,
+        (b'P', b"") => Report::Prefetched,
+        (b'E', b"") => Report::Ended,
+        (b'F', text) => Report::Failed(ready::read(&printable_bytes(text))?),
+        (b'L', text) => Report::Log(log_line(text)),
+        (b'X', b"tmp") => Report::Scratch(Scratch::Temporary),
+        (b'X', b"lasting") => Report::Scratch(Scratch::Lasting),
+        _ => return None,
+    })
+}
+
+/// One line, whatever it was.
+fn log_line(text: &[u8]) -> Vec<u8> {
+    let mut line = printable_bytes(text.strip_suffix(b"\n").unwrap_or(text));
+    let mut end = line.len().min(MAX_BYTES);
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    line.truncate(end);
+    line.push('\n');
+    line.into_bytes()
 }
 
 fn prefetcher(text: &[u8], mut fds: impl Iterator<Item = OwnedFd>) -> Option<Prefetcher> {
@@ -298,25 +348,59 @@ mod tests {
     }
 
     #[test]
-    fn e18_what_a_server_says_is_bounded_printable_and_understood_or_nothing() {
+    fn e18_what_a_server_says_is_bounded_and_printable() {
         let (keeper, server) = Wire::pair().unwrap();
-        let (_reader, writer) = io::pipe().unwrap();
-        server.say(b'?', b"noise", &[writer.as_fd()]).unwrap();
-        server.tell(b'F', b"odd kind").unwrap();
         let bad = Error::reported(ErrorKind::Corrupt, "layer \u{1b}[2J");
         server.report(&Report::Failed(bad)).unwrap();
         server.report(&Report::Log(vec![b'x'; 1 << 20])).unwrap();
+        server.report(&Report::Log(vec![0; 1 << 20])).unwrap();
+        let forged = b"info: a\nerror: b\x1b[2J\n".to_vec();
+        server.report(&Report::Log(forged)).unwrap();
         drop(server);
-        let Some(Report::Failed(error)) = keeper.next_report().unwrap() else {
+        let Heard::Said(Report::Failed(error)) = keeper.hear() else {
             panic!("no error");
         };
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert_eq!(error.to_string(), "layer \\u{1b}[2J");
-        let Some(Report::Log(line)) = keeper.next_report().unwrap() else {
-            panic!("no line");
+        let line = || match keeper.hear() {
+            Heard::Said(Report::Log(line)) => String::from_utf8(line).unwrap(),
+            heard => panic!("no line: {heard:?}"),
         };
-        assert_eq!(line.len(), MAX_BYTES - 1);
-        assert!(keeper.next_report().unwrap().is_none());
+        assert_eq!(line().len(), MAX_BYTES);
+        assert!(line().len() <= MAX_BYTES + 1);
+        assert_eq!(line(), "info: a\\u{a}error: b\\u{1b}[2J\n");
+        assert!(matches!(keeper.hear(), Heard::Gone));
+    }
+
+    /// Nothing follows, and the server goes on: who waited for more would wait for ever.
+    #[test]
+    fn e18_nobody_waits_for_what_a_server_says_next() {
+        let (keeper, server) = Wire::pair().unwrap();
+        assert!(matches!(keeper.hear(), Heard::Nothing));
+        let odd: [(u8, &[u8]); 6] = [
+            (b'?', b"noise"),
+            (b'Z', b""),
+            (b'F', b"odd kind"),
+            (b'F', b""),
+            (b'X', b"elsewhere"),
+            (b'O', b"more"),
+        ];
+        for (kind, text) in odd {
+            server.tell(kind, text).unwrap();
+            assert!(matches!(keeper.hear(), Heard::Odd), "{kind} {text:?}");
+            assert!(matches!(keeper.hear(), Heard::Nothing));
+        }
+        let (mut reader, writer) = io::pipe().unwrap();
+        server.say(b'V', b"", &[writer.as_fd()]).unwrap();
+        drop(writer);
+        assert!(matches!(keeper.hear(), Heard::Odd));
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0, "no descriptor is kept");
+        let long = vec![0; MAX_BYTES + 1];
+        let parts = [IoSlice::new(&long)];
+        let mut none = SendAncillaryBuffer::default();
+        rustix::net::sendmsg(&server.0, &parts, &mut none, SendFlags::empty()).unwrap();
+        assert!(matches!(keeper.hear(), Heard::Odd));
+        assert!(matches!(keeper.hear(), Heard::Nothing));
     }
 
     #[test]
