@@ -109,6 +109,22 @@ impl OpenOptions {
         Ok(fitted)
     }
 
+    fn context(&self, limiter: Arc<Limiter>) -> Context {
+        let mut context = Context::within(
+            limiter,
+            Arc::new(LruChunkCache::new(self.cache_bytes)),
+            self.index_dir.clone(),
+            // What is decoded ahead must fit into the cache with room to spare.
+            if self.readahead {
+                self.cache_bytes / 4
+            } else {
+                0
+            },
+        );
+        context.cancel = self.cancel;
+        context
+    }
+
     fn limiter(&self) -> Arc<Limiter> {
         let (promise, patience) = match self.memory {
             Memory::Usual => (Promise::unmounted(self.cache_bytes), Duration::ZERO),
@@ -186,19 +202,7 @@ impl Model {
                 .settle(taken, "opening this model")
                 .map_err(within)?;
         }
-        let mut context = Context::within(
-            limiter,
-            Arc::new(LruChunkCache::new(options.cache_bytes)),
-            options.index_dir.clone(),
-            // What is decoded ahead must fit into the cache with room to spare.
-            if options.readahead {
-                options.cache_bytes / 4
-            } else {
-                0
-            },
-        );
-        context.cancel = options.cancel;
-        let context = Arc::new(context);
+        let context = Arc::new(options.context(limiter));
         let mut opening = Opening::new(&*source, &context, resolved.manifest_bytes);
         let opened = entries.iter().map(|entry| opening.open(entry));
         let opened = opened.collect::<Result<Vec<_>>>().map_err(within)?;

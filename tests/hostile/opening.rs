@@ -302,7 +302,8 @@ fn l14_a_listing_is_in_proportion_to_the_manifest() {
     let sandbox = Sandbox::new();
     sandbox.write("m.tar", layout.to_bytes());
     let run = sandbox.run(&["inspect", "--no-verify", "m.tar"]);
-    let lines = run.stdout.lines().count();
+    let text = run.text();
+    let lines = text.lines().count();
     assert!((301..2 * 301 + 20).contains(&lines), "{lines}");
-    assert!(run.stdout.contains("Layers (301)"), "{}", run.stdout);
+    assert!(text.contains("Layers (301)"), "{text}");
 }

@@ -354,7 +354,7 @@ fn e18_nothing_that_was_inherited_is_left_to_a_server() {
             .any(|file| file == scene.path("writable"))
     };
     let last = scene.files.last().unwrap();
-    assert!(&fs::read(server.mount.path(&last.0)).unwrap() == &last.1);
+    assert!(fs::read(server.mount.path(&last.0)).unwrap() == last.1);
     assert!(!of_others());
     let open = open_in(server.mount.server());
     for stream in 0..3 {

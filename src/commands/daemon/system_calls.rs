@@ -201,7 +201,7 @@ fn allowed() -> Result<Rules, BackendError> {
         allow(libc::SYS_fcntl, vec![command])?;
     }
     for request in IOCTL {
-        let request = argument(1, Dword, Eq, request as u64)?;
+        let request = argument(1, Dword, Eq, request)?;
         allow(libc::SYS_ioctl, vec![request])?;
     }
     for option in [libc::PR_SET_NAME, libc::PR_GET_NAME] {
