@@ -45,8 +45,8 @@ mod tests {
     #[test]
     fn r16_what_is_kept_of_bad_layers_has_a_bound() {
         let kept = KeptErrors::default();
-        let name = "\u{1}".repeat(4095);
-        let errors = (0..20_000).map(|n| match n % 2 {
+        let name = "\u{1}".repeat(400);
+        let errors = (0..4_000).map(|n| match n % 2 {
             0 => Error::corrupt(format!("{name}{n}"), &name),
             _ => Error::malformed(&name, "is a link"),
         });
