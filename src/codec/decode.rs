@@ -1,7 +1,7 @@
 //! Decoding of one segment.
 
+use super::inflate::Inflater;
 use super::literal::LiteralDecoder;
-use super::segment::Inflater;
 use super::{ChunkKind, CodecError, SubOffsets, stored, zstandard};
 
 /// Decodes segments; keeps the state that is expensive to build. One per worker thread.

@@ -7,7 +7,7 @@
 
 use libdeflater::{CompressionLvl, Compressor};
 
-use super::segment::{Inflater, LastBlock};
+use super::inflate::{Inflater, LastBlock};
 
 /// Compresses at one level; keeps its memory.
 pub(super) struct DeflateEncoder {

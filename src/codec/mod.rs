@@ -17,7 +17,6 @@ pub(crate) mod inflate;
 mod kinds;
 mod literal;
 pub mod seek;
-mod segment;
 pub(crate) mod stored;
 mod zstandard;
 

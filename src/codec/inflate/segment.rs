@@ -12,19 +12,16 @@
 //! It refuses what no encoder writes and decoders treat differently (an incomplete literal code),
 //! and otherwise accepts what zlib accepts.
 
-use super::CodecError;
-use super::bits::BitReader;
-use super::cpu::Cpu;
-use super::huffman::{DynamicHeader, FIXED_DISTANCE, FIXED_LITLEN};
-use state::{INVALID, State};
-use tables::{Symbol, Tables};
-
-mod kernel;
-mod state;
-mod tables;
+use super::kernel;
+use super::state::{INVALID, State};
+use super::tables::{Symbol, Tables};
+use crate::codec::CodecError;
+use crate::codec::bits::BitReader;
+use crate::codec::cpu::Cpu;
+use crate::codec::huffman::{DynamicHeader, FIXED_DISTANCE, FIXED_LITLEN};
 
 /// The tables of one block, and the choice of the inner loop.
-pub(super) struct Inflater {
+pub(in crate::codec) struct Inflater {
     tables: Box<Tables>,
     /// Whether the tables are those of the fixed codes.
     fixed: bool,
@@ -40,11 +37,11 @@ impl Default for Inflater {
 
 /// Where the last block stands in a deflate stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct LastBlock {
+pub(in crate::codec) struct LastBlock {
     /// Its first bit: the mark that it is the last.
-    pub(super) start: usize,
+    pub(in crate::codec) start: usize,
     /// The first bit after its end.
-    pub(super) end: usize,
+    pub(in crate::codec) end: usize,
 }
 
 impl Inflater {
@@ -61,7 +58,11 @@ impl Inflater {
     ///
     /// # Errors
     /// [`CodecError`] when `segment` is no correct segment of exactly `out.len()` bytes.
-    pub(super) fn segment(&mut self, segment: &[u8], out: &mut [u8]) -> Result<(), CodecError> {
+    pub(in crate::codec) fn segment(
+        &mut self,
+        segment: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), CodecError> {
         let mut state = State::new(segment, out);
         while state.bit < segment.len() * 8 {
             if self.block(&mut state)? {
@@ -75,7 +76,7 @@ impl Inflater {
     ///
     /// # Errors
     /// [`CodecError`] when `stream` does not begin with a deflate stream of `out.len()` bytes.
-    pub(super) fn stream(
+    pub(in crate::codec) fn stream(
         &mut self,
         stream: &[u8],
         out: &mut [u8],

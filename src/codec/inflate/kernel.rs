@@ -8,9 +8,9 @@
 //! The loop begins a round only where neither buffer can end within it. That is for speed and needs
 //! no trust: the code is safe, and every access is checked besides.
 
-use super::super::cpu::multiversion;
 use super::state::State;
 use super::tables::{DISTANCE_BITS, STEP_BITS, Symbol, Tables};
+use crate::codec::cpu::multiversion;
 
 /// Longest match.
 const MAX_LENGTH: usize = 258;

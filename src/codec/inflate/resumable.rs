@@ -2,24 +2,19 @@
 //!
 //! Other inflate libraries keep their bit position to themselves, or give it only between blocks,
 //! which some writers make as long as the file. This one takes the position from its caller and
-//! gives it back, so a *seek point* (see [`seek`](super::seek)) can be anywhere.
+//! gives it back, so a *seek point* (see [`seek`](crate::codec::seek)) can be anywhere.
 //!
 //! Accepts and refuses exactly the streams that zlib does. Never panics, never reads a byte before
 //! the history it was given, never writes beyond the buffer it was given.
 
-use super::CodecError;
-use super::cpu::{Cpu, multiversion};
-use super::huffman::{FIXED_DISTANCE, FIXED_LITLEN, PRECODE_ORDER};
-
-mod bits;
-mod entry;
-mod table;
-
-use bits::{Bits, INVALID};
-use entry::{
+use super::bits::{Bits, INVALID};
+use super::entry::{
     KIND_COPY, KIND_END, KIND_LINK, KIND_LITERAL, KIND_PAIR, NOT_LITERALS, entry, kind, payload,
 };
-use table::{Table, distance_entry, literal_entry};
+use super::table::{Table, distance_entry, literal_entry};
+use crate::codec::CodecError;
+use crate::codec::cpu::{Cpu, multiversion};
+use crate::codec::huffman::{FIXED_DISTANCE, FIXED_LITLEN, PRECODE_ORDER};
 
 /// Room that [`Inflate::run`] needs in the output behind the position where it shall stop: the
 /// longest match, the literals of one round, and the width of the copies.

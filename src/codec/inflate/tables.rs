@@ -4,7 +4,7 @@
 //! decoded from that alone, bit by bit. The tables know only what is short and therefore frequent;
 //! whatever they do not know is decoded bit by bit, so that no table has a second level.
 
-use super::super::huffman::{
+use crate::codec::huffman::{
     DISTANCE_SYMBOLS, DISTANCES, END_OF_BLOCK, LENGTHS, LITLEN_SYMBOLS, canonical_codes,
 };
 

@@ -2,12 +2,12 @@
 
 use modeloci_test_support::random::Random;
 
-use super::super::bits::BitWriter;
-use super::super::huffman::{
-    DISTANCES, LENGTHS, canonical_codes, limited_lengths, write_dynamic_header,
-};
-use super::super::tests::{libdeflate_inflate, shapes, stream, zlib_inflate};
 use super::*;
+use crate::codec::bits::BitWriter;
+use crate::codec::huffman::{
+    DISTANCES, LENGTHS, canonical_codes, is_complete, limited_lengths, write_dynamic_header,
+};
+use crate::codec::tests::{libdeflate_inflate, shapes, stream, zlib_inflate};
 
 /// What all loops make of a segment; they must agree, also on why they refuse it.
 fn segment(bytes: &[u8], len: usize) -> Result<Vec<u8>, CodecError> {
@@ -104,7 +104,7 @@ fn l9_a_last_block_that_ends_beyond_the_segment_is_refused() {
     litlen[..97].fill(10);
     litlen[99..198].fill(10);
     litlen[256..].fill(9); // end of block first: 110000000 in reading order
-    assert!(super::super::huffman::is_complete(&litlen));
+    assert!(is_complete(&litlen));
     for last in [0, 1] {
         let mut bits = BitWriter::default();
         write_dynamic_header(&litlen, &[1, 1], &mut bits);
