@@ -15,7 +15,7 @@ const MAX_CODE_BITS: usize = 15;
 /// Longest code of the code that transmits code lengths, in bits.
 const MAX_PRECODE_BITS: u8 = 7;
 /// The order in which lengths of that code are transmitted.
-pub(super) const PRECODE_ORDER: [usize; 19] = [
+const PRECODE_ORDER: [usize; 19] = [
     16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
 ];
 
@@ -158,6 +158,11 @@ pub(super) fn is_complete(lengths: &[u8]) -> bool {
     code_space(lengths) == 1 << MAX_CODE_BITS
 }
 
+/// True when `lengths` are no code at all, or one code of one bit.
+fn is_at_most_one_bit(lengths: &[u8]) -> bool {
+    lengths.iter().all(|length| *length <= 1) && code_space(lengths) < 1 << MAX_CODE_BITS
+}
+
 /// Writes the header of a dynamic block that is not the last: both codes.
 ///
 /// `litlen` has 257 to 286 lengths, `distance` 1 to 30; none longer than 15.
@@ -219,6 +224,15 @@ pub(super) fn write_dynamic_header(litlen: &[u8], distance: &[u8], out: &mut Bit
     }
 }
 
+/// Which codes a header may have that not every inflate takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// None: what every inflate takes.
+    Common,
+    /// What zlib takes: also a literal code that is only an end of block, of one bit.
+    Zlib,
+}
+
 /// The code lengths of a dynamic block.
 pub(super) struct DynamicHeader {
     /// Lengths of literals, end of block and lengths; 0 where the header sends none.
@@ -234,12 +248,15 @@ pub(super) struct DynamicHeader {
 impl DynamicHeader {
     /// Reads what follows the three bits that begin a dynamic block.
     ///
-    /// Accepts only headers that every inflate accepts: complete codes, an end-of-block code, and
-    /// for distances also no code or one code of one bit.
+    /// Accepts complete codes, an end-of-block code, for distances also no code or one code of one
+    /// bit, and what the dialect says.
     ///
     /// # Errors
     /// [`CodecError::Invalid`] and [`CodecError::Truncated`].
-    pub(super) fn read(bits: &mut BitReader<'_>) -> Result<DynamicHeader, CodecError> {
+    pub(super) fn read(
+        bits: &mut BitReader<'_>,
+        dialect: Dialect,
+    ) -> Result<DynamicHeader, CodecError> {
         const INVALID: CodecError = CodecError::Invalid("deflate");
         let litlen_sent = bits.take(5) as usize + 257;
         let distance_sent = bits.take(5) as usize + 1;
@@ -293,12 +310,11 @@ impl DynamicHeader {
         };
         header.litlen[..litlen_sent].copy_from_slice(&lengths[..litlen_sent]);
         header.distance[..distance_sent].copy_from_slice(&lengths[litlen_sent..total]);
-        let lone_distance = header.distance.iter().all(|length| *length <= 1)
-            && code_space(&header.distance) < 1 << MAX_CODE_BITS;
-        if header.litlen[END_OF_BLOCK] == 0
-            || !is_complete(&header.litlen)
-            || !(is_complete(&header.distance) || lone_distance)
-        {
+        let litlen_is_sound = is_complete(&header.litlen)
+            || dialect == Dialect::Zlib && is_at_most_one_bit(&header.litlen);
+        let distance_is_sound =
+            is_complete(&header.distance) || is_at_most_one_bit(&header.distance);
+        if header.litlen[END_OF_BLOCK] == 0 || !litlen_is_sound || !distance_is_sound {
             return Err(INVALID);
         }
         Ok(header)

@@ -125,7 +125,7 @@ fn written(litlen: &[u8], distance: &[u8]) -> Vec<u8> {
 }
 
 fn read(bytes: &[u8]) -> Result<DynamicHeader, CodecError> {
-    DynamicHeader::read(&mut BitReader::new(bytes, 3))
+    DynamicHeader::read(&mut BitReader::new(bytes, 3), Dialect::Common)
 }
 
 #[test]
@@ -173,6 +173,16 @@ fn headers_that_inflates_refuse_are_refused() {
     refused(&complete, &[1, 1, 1]);
     refused(&complete, &[2, 2]);
     refused(&complete, &[0, 2]);
+    // zlib takes a block that has nothing but its end; others do not.
+    let mut only_end = [0u8; 257];
+    only_end[END_OF_BLOCK] = 1;
+    refused(&only_end, &[0]);
+    let bytes = written(&only_end, &[0]);
+    assert!(DynamicHeader::read(&mut BitReader::new(&bytes, 3), Dialect::Zlib).is_ok());
+    only_end[END_OF_BLOCK] = 2;
+    let bytes = written(&only_end, &[0]);
+    let result = DynamicHeader::read(&mut BitReader::new(&bytes, 3), Dialect::Zlib);
+    assert_eq!(result.err(), Some(CodecError::Invalid("deflate")));
     for cut in 0..written(&complete, &[1, 1]).len() - 1 {
         assert!(read(&written(&complete, &[1, 1])[..cut]).is_err());
     }

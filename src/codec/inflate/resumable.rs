@@ -9,12 +9,13 @@
 
 use super::bits::{Bits, INVALID};
 use super::entry::{
-    KIND_COPY, KIND_END, KIND_LINK, KIND_LITERAL, KIND_PAIR, NOT_LITERALS, entry, kind, payload,
+    KIND_COPY, KIND_END, KIND_LINK, KIND_LITERAL, KIND_PAIR, NOT_LITERALS, kind, payload,
 };
 use super::table::{Table, distance_entry, literal_entry};
 use crate::codec::CodecError;
+use crate::codec::bits::BitReader;
 use crate::codec::cpu::{Cpu, multiversion};
-use crate::codec::huffman::{FIXED_DISTANCE, FIXED_LITLEN, PRECODE_ORDER};
+use crate::codec::huffman::{Dialect, DynamicHeader, FIXED_DISTANCE, FIXED_LITLEN};
 
 /// Room that [`Inflate::run`] needs in the output behind the position where it shall stop: the
 /// longest match, the literals of one round, and the width of the copies.
@@ -279,61 +280,13 @@ impl Tables {
 
     fn dynamic(&mut self, bits: &mut Bits<'_>) -> Result<(), CodecError> {
         self.are_fixed = false;
-        bits.refill();
-        let literals = bits.take(5) as usize + 257;
-        let distances = bits.take(5) as usize + 1;
-        let precode = bits.take(4) as usize + 4;
-        if literals > 286 || distances > 30 {
-            return Err(INVALID);
-        }
-        let mut lengths = [0u8; 19];
-        for &symbol in PRECODE_ORDER.iter().take(precode) {
-            bits.refill();
-            if let Some(length) = lengths.get_mut(symbol) {
-                *length = bits.take(3) as u8;
-            }
-        }
-        let mut code: Table<128> = Table::new();
-        code.build(&lengths, false, |symbol, length| {
-            entry(KIND_LITERAL, symbol as u32, length)
-        })?;
-
-        let mut lengths = [0u8; 286 + 30];
-        let total = literals + distances;
-        let mut at = 0;
-        while at < total {
-            bits.refill();
-            let found = code.look_up(bits);
-            if kind(found) != KIND_LITERAL {
-                return Err(INVALID);
-            }
-            bits.drop(found & 0xff);
-            let (length, repeat) = match payload(found) {
-                16 => {
-                    let before = at.checked_sub(1).and_then(|i| lengths.get(i));
-                    (*before.ok_or(INVALID)?, 3 + bits.take(2))
-                }
-                17 => (0, 3 + bits.take(3)),
-                18 => (0, 11 + bits.take(7)),
-                length => (length as u8, 1),
-            };
-            let end = at + repeat as usize;
-            if end > total {
-                return Err(INVALID);
-            }
-            lengths.get_mut(at..end).ok_or(INVALID)?.fill(length);
-            at = end;
-        }
-        let (literals, distances) = lengths
-            .get(..total)
-            .and_then(|lengths| lengths.split_at_checked(literals))
-            .ok_or(INVALID)?;
-        if literals.get(256) == Some(&0) {
-            return Err(INVALID); // no end-of-block code
-        }
-        self.literals.build(literals, true, literal_entry)?;
+        let mut reader = BitReader::new(bits.input, bits.consumed() as usize);
+        let header = DynamicHeader::read(&mut reader, Dialect::Zlib);
+        *bits = Bits::new(bits.input, reader.position() as u64);
+        let header = header?;
+        self.literals.build(&header.litlen, true, literal_entry)?;
         self.literals.pair_up();
-        self.distances.build(distances, true, distance_entry)
+        self.distances.build(&header.distance, true, distance_entry)
     }
 
     /// Decodes as long as neither input nor output is near its end; true at the end of the block.

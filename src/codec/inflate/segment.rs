@@ -18,7 +18,7 @@ use super::tables::{Symbol, Tables};
 use crate::codec::CodecError;
 use crate::codec::bits::BitReader;
 use crate::codec::cpu::Cpu;
-use crate::codec::huffman::{DynamicHeader, FIXED_DISTANCE, FIXED_LITLEN};
+use crate::codec::huffman::{Dialect, DynamicHeader, FIXED_DISTANCE, FIXED_LITLEN};
 
 /// The tables of one block, and the choice of the inner loop.
 pub(in crate::codec) struct Inflater {
@@ -112,7 +112,7 @@ impl Inflater {
                 }
             }
             0b10 => {
-                let header = DynamicHeader::read(&mut bits)?;
+                let header = DynamicHeader::read(&mut bits, Dialect::Common)?;
                 self.fixed = false;
                 self.tables.set(&header.litlen, &header.distance);
             }

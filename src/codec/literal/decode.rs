@@ -2,7 +2,7 @@
 
 use super::super::bits::{BitReader, load_padded};
 use super::super::cpu::Cpu;
-use super::super::huffman::{DynamicHeader, END_OF_BLOCK, canonical_codes};
+use super::super::huffman::{Dialect, DynamicHeader, END_OF_BLOCK, canonical_codes};
 use super::super::{CodecError, SUB_STREAMS, SubOffsets};
 use super::kernel::{self, Lane, MAX_LITERALS, TABLE_SIZE, Table};
 use super::shape::{DISTANCE_LENGTHS, MAX_BITS, SYMBOLS, SYNC, part};
@@ -99,7 +99,7 @@ fn read_header(bits: &mut BitReader<'_>) -> Result<[u8; SYMBOLS], CodecError> {
     if bits.take(3) != 0b100 {
         return Err(INVALID);
     }
-    let header = DynamicHeader::read(bits)?;
+    let header = DynamicHeader::read(bits, Dialect::Common)?;
     if header.litlen_sent != SYMBOLS
         || header.distance.get(..header.distance_sent) != Some(&DISTANCE_LENGTHS[..])
     {
