@@ -57,6 +57,28 @@ impl<'a> BitReader<'a> {
         self.position = self.position.saturating_add(7) & !7;
     }
 
+    /// All of the input, also what lies before the position.
+    pub(super) fn input(&self) -> &'a [u8] {
+        self.input
+    }
+
+    /// The bytes of which nothing was read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        let next = self.position.div_ceil(8);
+        self.input.get(next..).unwrap_or_default()
+    }
+
+    /// Moves on to the next byte boundary, and by `count` bytes.
+    pub(super) fn skip_bytes(&mut self, count: usize) {
+        self.align();
+        self.position = self.position.saturating_add(count.saturating_mul(8));
+    }
+
+    /// Moves to a position, in bits.
+    pub(super) fn seek(&mut self, position: usize) {
+        self.position = position;
+    }
+
     /// The position, in bits.
     pub(super) fn position(&self) -> usize {
         self.position

@@ -1,6 +1,6 @@
 //! Decoding of one segment.
 
-use super::inflate::Inflater;
+use super::inflate::StrictInflate;
 use super::literal::LiteralDecoder;
 use super::{ChunkKind, CodecError, SubOffsets, stored, zstandard};
 
@@ -8,7 +8,7 @@ use super::{ChunkKind, CodecError, SubOffsets, stored, zstandard};
 #[derive(Default)]
 pub struct Decoder {
     literal: LiteralDecoder,
-    inflater: Option<Inflater>,
+    inflater: Option<StrictInflate>,
     zstd: Option<zstd::bulk::Decompressor<'static>>,
 }
 
@@ -37,7 +37,7 @@ impl Decoder {
             ChunkKind::Stored => stored::decode(compressed, out),
             ChunkKind::Literal => self.literal.decode(sub_offsets, compressed, out),
             ChunkKind::Deflate => {
-                let inflater = self.inflater.get_or_insert_with(Inflater::default);
+                let inflater = self.inflater.get_or_insert_with(StrictInflate::default);
                 inflater.segment(compressed, out)
             }
             ChunkKind::Zstd => zstandard::decode(&mut self.zstd, compressed, out),

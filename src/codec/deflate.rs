@@ -7,12 +7,12 @@
 
 use libdeflater::{CompressionLvl, Compressor};
 
-use super::inflate::{Inflater, LastBlock};
+use super::inflate::{LastBlock, StrictInflate};
 
 /// Compresses at one level; keeps its memory.
 pub(super) struct DeflateEncoder {
     compressor: Compressor,
-    inflater: Inflater,
+    inflater: StrictInflate,
     decoded: Vec<u8>,
 }
 
@@ -21,7 +21,7 @@ impl DeflateEncoder {
     pub(super) fn new(level: u8) -> DeflateEncoder {
         DeflateEncoder {
             compressor: compressor(level),
-            inflater: Inflater::default(),
+            inflater: StrictInflate::default(),
             decoded: Vec::new(),
         }
     }

@@ -19,7 +19,10 @@ const COPY: usize = 32;
 /// Steps of one round.
 const STEPS: usize = 2;
 /// Bytes of output that one round may write: matches, and what the copy of the last writes beyond.
-const OUTPUT_MARGIN: usize = STEPS * MAX_LENGTH + COPY;
+pub(super) const OUTPUT_MARGIN: usize = STEPS * MAX_LENGTH + COPY;
+/// Bytes from where a round begins to where no symbol shall begin, at least: the last step begins
+/// behind the other steps' matches, and may have two literals, which are two symbols.
+pub(super) const BEFORE_STOP: usize = (STEPS - 1) * MAX_LENGTH + 2;
 /// Bytes of input that one round may load: two words, the second at most 7 bytes after the first.
 const INPUT_MARGIN: usize = 7 + 8;
 
@@ -33,8 +36,8 @@ const _: () = assert!((STEPS as u32 - 1) * MAX_STEP + 15 + 5 <= LOADED);
 const _: () = assert!(15 + 13 <= LOADED);
 
 multiversion! {
-    /// Decodes symbols while neither buffer is near its end; true when the block ended, nothing when
-    /// it is not valid.
+    /// Decodes symbols while neither input nor output is near its end; true when the block ended,
+    /// nothing when it is not valid, and `state` then as it was.
     pub(super) fn run(tables: &Tables, state: &mut State<'_>) -> Option<bool> = run_body
 }
 
@@ -44,18 +47,21 @@ multiversion! {
 )]
 #[inline(always)]
 fn run_body(tables: &Tables, state: &mut State<'_>) -> Option<bool> {
-    let input = state.input;
+    let input = state.bits.input();
+    let position = state.bits.position();
     let out = &mut *state.out;
-    let (Some(last_at), Some(last_next)) = (
+    let (Some(room), Some(before_stop), Some(last_next)) = (
         out.len().checked_sub(OUTPUT_MARGIN),
+        state.stop.checked_sub(BEFORE_STOP),
         input.len().checked_sub(INPUT_MARGIN),
     ) else {
         return Some(false);
     };
+    let last_at = room.min(before_stop);
     let mut at = state.at;
     // `bits` holds `count` bits and more from the position on; `next` is where more come from. Only
     // the low six bits of `count` are the count: a step or value can be subtracted as it is.
-    let mut next = state.bit / 8;
+    let mut next = position / 8;
     let (mut bits, mut count) = (0u64, 0u32);
     macro_rules! refill {
         () => {
@@ -78,8 +84,8 @@ fn run_body(tables: &Tables, state: &mut State<'_>) -> Option<bool> {
         return Some(false);
     }
     refill!();
-    bits >>= state.bit % 8;
-    count -= state.bit as u32 % 8;
+    bits >>= position % 8;
+    count -= position as u32 % 8;
     let ended = 'rounds: loop {
         if at > last_at || next > last_next {
             break false;
@@ -142,7 +148,7 @@ fn run_body(tables: &Tables, state: &mut State<'_>) -> Option<bool> {
         copy_match(out, from, at, length)?;
         at += length;
     };
-    state.bit = next * 8 - (count & 63) as usize;
+    state.bits.seek(next * 8 - (count & 63) as usize);
     state.at = at;
     Some(ended)
 }

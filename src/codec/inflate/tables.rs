@@ -5,7 +5,8 @@
 //! whatever they do not know is decoded bit by bit, so that no table has a second level.
 
 use crate::codec::huffman::{
-    DISTANCE_SYMBOLS, DISTANCES, END_OF_BLOCK, LENGTHS, LITLEN_SYMBOLS, canonical_codes,
+    DISTANCE_SYMBOLS, DISTANCES, END_OF_BLOCK, FIXED_DISTANCE, FIXED_LITLEN, LENGTHS,
+    LITLEN_SYMBOLS, canonical_codes,
 };
 
 /// Longest code of a deflate stream, in bits.
@@ -250,6 +251,8 @@ pub(super) struct Tables {
     pub(super) distances: [Value; 1 << DISTANCE_BITS],
     /// Lengths of matches with their extra bits in the code, by the number of these bits.
     lengths: [Vec<(u16, u16)>; STEP_BITS as usize],
+    /// True when the codes are those of fixed blocks.
+    are_fixed: bool,
 }
 
 impl Tables {
@@ -261,12 +264,22 @@ impl Tables {
             steps: [Step(Step::OTHER); 1 << STEP_BITS],
             distances: [Value::UNKNOWN; 1 << DISTANCE_BITS],
             lengths: Default::default(),
+            are_fixed: false,
         }
     }
 
-    /// Takes the codes with these lengths. The first must be complete; of the second, bits that are
-    /// no code are refused when they occur.
+    /// Takes the codes of fixed blocks.
+    pub(super) fn set_fixed(&mut self) {
+        if !self.are_fixed {
+            self.set(&FIXED_LITLEN, &FIXED_DISTANCE);
+            self.are_fixed = true;
+        }
+    }
+
+    /// Takes the codes with these lengths, no more than a code can have. Bits that are no code are
+    /// refused when they occur.
     pub(super) fn set(&mut self, litlen: &[u8; LITLEN_SYMBOLS], distance: &[u8; DISTANCE_SYMBOLS]) {
+        self.are_fixed = false;
         self.litlen.set(litlen);
         self.distance.set(distance);
         self.fill_distances();

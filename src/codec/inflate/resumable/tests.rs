@@ -6,6 +6,9 @@ use modeloci_test_support::random::Random;
 use proptest::prelude::*;
 
 use super::*;
+use crate::codec::bits::BitWriter;
+use crate::codec::huffman::write_dynamic_header;
+use crate::codec::inflate::segment::StrictInflate;
 
 /// Text-like, weight-like, constant and random bytes, one after the other.
 pub(crate) fn sample(len: usize) -> Vec<u8> {
@@ -186,6 +189,58 @@ fn resumes_at_every_symbol() {
             );
         }
     }
+}
+
+/// Also in the inner loop, whose table has two literals at once.
+#[test]
+fn stops_at_the_first_symbol_that_ends_where_it_shall() {
+    let data = sample(20_000);
+    for (name, stream) in streams(&data) {
+        let mut out = vec![0; data.len() + 10_000];
+        let mut ends = vec![0];
+        let (mut inflate, mut bit, mut pos) = (Inflate::new(), 0, 0);
+        loop {
+            let next = pos + 1;
+            match inflate.step(&stream, &mut bit, true, &mut out, &mut pos, 0, next) {
+                Ok(Stop::Output) => ends.push(pos),
+                stop => break assert_eq!(stop, Ok(Stop::End), "{name}"),
+            }
+        }
+        assert_eq!(ends.last(), Some(&data.len()), "{name}");
+        for distance in (1..700).chain([1_000, 5_000]) {
+            let (mut inflate, mut bit, mut pos) = (Inflate::new(), 0, 0);
+            for _ in 0..3 {
+                let target = pos + distance;
+                let stop = inflate.step(&stream, &mut bit, true, &mut out, &mut pos, 0, target);
+                assert_eq!(stop, Ok(Stop::Output));
+                let expected = ends[ends.partition_point(|end| *end < target)];
+                match inflate.position() {
+                    // The bytes of a stored block are no symbols.
+                    Position::Stored(_) => assert_eq!(pos, target, "{name}"),
+                    _ => assert_eq!(pos, expected, "{name}, to {target}"),
+                }
+            }
+        }
+    }
+}
+
+/// Which the decoder of segments refuses: other decoders do.
+#[test]
+fn l1_a_block_that_has_a_code_for_nothing_but_its_end_is_read_as_zlib_does() {
+    let mut litlen = [0; 257];
+    litlen[256] = 1;
+    let mut bits = BitWriter::default();
+    write_dynamic_header(&litlen, &[0], &mut bits);
+    bits.put(0, 7);
+    let (mut stream, _, _) = bits.finish();
+    stream[0] |= 1; // the last block
+    agrees(&stream, 1);
+    assert_eq!(
+        decode(&stream, 1, 10, 10).map(|(out, _)| out),
+        Ok(Vec::new())
+    );
+    let result = StrictInflate::default().stream(&stream, &mut []);
+    assert_eq!(result.err(), Some(INVALID));
 }
 
 #[test]
