@@ -5,12 +5,16 @@
 //! it literals or a whole match, is always the same instructions: store two literals, of which none
 //! may count; copy 32 bytes, of which none may count. It leaves this path only for what is rare.
 //!
+//! Where hardly any whole match fits into a step there is nothing to foresee: in weights nearly all
+//! symbols are literals, and fixed codes are too long. There, literals are taken in a loop of their own
+//! before each step, and copy nothing.
+//!
 //! The loop begins a round only where neither buffer can end within it. That is for speed and needs
 //! no trust: the code is safe, and every access is checked besides.
 
 use super::state::State;
 use super::tables::{DISTANCE_BITS, STEP_BITS, Symbol, Tables};
-use crate::codec::cpu::multiversion;
+use crate::codec::cpu::{Cpu, multiversion};
 
 /// Longest match.
 const MAX_LENGTH: usize = 258;
@@ -18,6 +22,8 @@ const MAX_LENGTH: usize = 258;
 const COPY: usize = 32;
 /// Steps of one round.
 const STEPS: usize = 2;
+/// Lookups for literals in front of the one step of a round, where matches are rare.
+const LITERAL_LOOKUPS: usize = 4;
 /// Bytes of output that one round may write: matches, and what the copy of the last writes beyond.
 pub(super) const OUTPUT_MARGIN: usize = STEPS * MAX_LENGTH + COPY;
 /// Bytes from where a round begins to where no symbol shall begin, at least: the last step begins
@@ -34,11 +40,28 @@ const MAX_STEP: u32 = STEP_BITS + 13;
 const _: () = assert!(STEPS as u32 * MAX_STEP <= LOADED);
 const _: () = assert!((STEPS as u32 - 1) * MAX_STEP + 15 + 5 <= LOADED);
 const _: () = assert!(15 + 13 <= LOADED);
+// The same where literals come first: the lookups, then one step, or a length with its distance.
+const _: () = assert!(LITERAL_LOOKUPS as u32 * STEP_BITS <= LOADED);
+const _: () = assert!(15 + 5 + 15 + 13 <= LOADED);
+const _: () = assert!(LITERAL_LOOKUPS * 2 <= (STEPS - 1) * MAX_LENGTH);
+
+/// Decodes symbols while neither input nor output is near its end; true when the block ended,
+/// nothing when it is not valid, and `state` then as it was.
+pub(super) fn run(cpu: Cpu, tables: &Tables, state: &mut State<'_>) -> Option<bool> {
+    match tables.are_matches_rare() {
+        true => literals_first(cpu, tables, state),
+        false => all_alike(cpu, tables, state),
+    }
+}
 
 multiversion! {
-    /// Decodes symbols while neither input nor output is near its end; true when the block ended,
-    /// nothing when it is not valid, and `state` then as it was.
-    pub(super) fn run(tables: &Tables, state: &mut State<'_>) -> Option<bool> = run_body
+    /// For blocks of mostly literals.
+    fn literals_first(tables: &Tables, state: &mut State<'_>) -> Option<bool> = run_body::<true>
+}
+
+multiversion! {
+    /// For all other blocks.
+    fn all_alike(tables: &Tables, state: &mut State<'_>) -> Option<bool> = run_body::<false>
 }
 
 #[expect(
@@ -46,7 +69,7 @@ multiversion! {
     reason = "one loop, all of whose values stay in registers"
 )]
 #[inline(always)]
-fn run_body(tables: &Tables, state: &mut State<'_>) -> Option<bool> {
+fn run_body<const LITERALS_FIRST: bool>(tables: &Tables, state: &mut State<'_>) -> Option<bool> {
     let input = state.bits.input();
     let position = state.bits.position();
     let out = &mut *state.out;
@@ -92,7 +115,25 @@ fn run_body(tables: &Tables, state: &mut State<'_>) -> Option<bool> {
         }
         refill!();
         let other = 'steps: {
-            for _ in 0..STEPS {
+            if LITERALS_FIRST {
+                let mut lookups = 0;
+                while lookups < LITERAL_LOOKUPS {
+                    let step = tables.steps[bits as usize & ((1 << STEP_BITS) - 1)];
+                    if !step.is_literals() {
+                        break;
+                    }
+                    consume!(step.consumed());
+                    *place(out, at)? = step.literals();
+                    at += step.literal_count();
+                    lookups += 1;
+                }
+                if lookups == LITERAL_LOOKUPS {
+                    continue 'rounds;
+                }
+                refill!();
+            }
+            let steps = if LITERALS_FIRST { 1 } else { STEPS };
+            for _ in 0..steps {
                 let step = tables.steps[bits as usize & ((1 << STEP_BITS) - 1)];
                 if step.is_other() {
                     break 'steps step;
@@ -138,7 +179,9 @@ fn run_body(tables: &Tables, state: &mut State<'_>) -> Option<bool> {
             }
         }
         let length = length.get(consume!(length.consumed()));
-        refill!();
+        if !LITERALS_FIRST {
+            refill!();
+        }
         let mut distance = tables.distances[bits as usize & ((1 << DISTANCE_BITS) - 1)];
         if !distance.is_known() {
             distance = tables.distance(bits)?;

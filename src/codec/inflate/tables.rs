@@ -162,6 +162,11 @@ impl Step {
     }
 
     #[inline(always)]
+    pub(super) fn is_literals(self) -> bool {
+        self.literal_count() > 0
+    }
+
+    #[inline(always)]
     pub(super) fn literals(self) -> [u8; 2] {
         ((self.0 >> 48) as u16).to_le_bytes()
     }
@@ -253,6 +258,8 @@ pub(super) struct Tables {
     lengths: [Vec<(u16, u16)>; STEP_BITS as usize],
     /// True when the codes are those of fixed blocks.
     are_fixed: bool,
+    /// How many of the steps are whole matches.
+    matches: usize,
 }
 
 impl Tables {
@@ -265,6 +272,7 @@ impl Tables {
             distances: [Value::UNKNOWN; 1 << DISTANCE_BITS],
             lengths: Default::default(),
             are_fixed: false,
+            matches: 0,
         }
     }
 
@@ -309,8 +317,10 @@ impl Tables {
             distance,
             steps,
             lengths,
+            matches,
             ..
         } = self;
+        *matches = 0;
         lengths.iter_mut().for_each(Vec::clear);
         // Bits that are left for a length if any distance is to follow it.
         let room = STEP_BITS - distance.shortest().min(STEP_BITS);
@@ -348,6 +358,7 @@ impl Tables {
                     let Some(&(base, extra)) = DISTANCES.get(symbol) else {
                         continue; // without a meaning
                     };
+                    *matches += lengths.len() << (STEP_BITS - bits);
                     for &(length_code, length) in lengths {
                         steps[usize::from(length_code) | code << first_bits] =
                             Step::whole_match(bits, length, base, extra);
@@ -355,6 +366,11 @@ impl Tables {
                 }
             }
         }
+    }
+
+    /// True when less than an eighth of the steps, each as probable as its code says, are whole matches.
+    pub(super) fn are_matches_rare(&self) -> bool {
+        self.matches < (1 << STEP_BITS) / 8
     }
 
     /// The meaning of the symbol that `bits` begin with, and the length of its code.
