@@ -12,7 +12,7 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::hint::black_box;
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 use std::time::Instant;
 
 use modeloci::codec::{ChunkKind, Decoder, Encoded, Encoder};
@@ -112,6 +112,30 @@ fn main() {
             ],
         );
     }
+
+    println!("\nreading gzip of others, MB/s of output on one thread (how many times zlib-rs)");
+    for (name, data) in &kinds {
+        for level in [1, 6] {
+            let stream = gzip(data, level);
+            report(
+                &format!("{name} {level}"),
+                data.len(),
+                &mut [
+                    ("zlib-rs", &mut || {
+                        read_out(flate2::bufread::MultiGzDecoder::new(&stream[..]));
+                    }),
+                    ("as layers are", &mut || {
+                        read_out(modeloci::codec::gunzip(&stream[..]));
+                    }),
+                ],
+            );
+        }
+    }
+}
+
+fn read_out(mut stream: impl Read) {
+    let mut buffer = vec![0; 64 << 10];
+    while stream.read(&mut buffer).unwrap() > 0 {}
 }
 
 /// Runs what is to be compared in turns, and prints the medians.
@@ -201,6 +225,12 @@ fn zlib(data: &[u8], level: u32) -> Vec<u8> {
         flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::new(level));
     deflate.write_all(data).unwrap();
     deflate.finish().unwrap()
+}
+
+fn gzip(data: &[u8], level: u32) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
 }
 
 fn libdeflate(data: &[u8], level: i32) -> Vec<u8> {
