@@ -156,12 +156,11 @@ impl ForeignFile {
             let problem = format!("its first bytes say that {bytes} bytes hold an empty file");
             return Err(Error::corrupt(self.stream.subject(), problem));
         }
-        let advanced = || context.advanced.load(Ordering::Relaxed);
-        let before = advanced();
+        let decoded = || context.decoded.load(Ordering::Relaxed);
+        let before = decoded();
         let proven = self.stream.touch();
         // What comes behind an empty file may be megabytes; only the pass tells.
-        let decoded = advanced().saturating_sub(before).saturating_sub(bytes);
-        opening.spend(decoded)?;
+        opening.spend(decoded().saturating_sub(before))?;
         proven
     }
 

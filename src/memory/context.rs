@@ -50,6 +50,8 @@ pub struct Context {
     /// Ends all work once it is true.
     pub(crate) cancel: Option<&'static AtomicBool>,
     layers: AtomicU32,
+    /// Bytes that came out of streams in passes over all of them.
+    pub(crate) decoded: AtomicU64,
     /// Bytes that were read of foreign layers, or came out of their decoders.
     pub(crate) advanced: AtomicU64,
 }
@@ -99,6 +101,7 @@ impl Context {
             readahead_bytes,
             cancel: None,
             layers: AtomicU32::new(0),
+            decoded: AtomicU64::new(0),
             advanced: AtomicU64::new(0),
         }
     }

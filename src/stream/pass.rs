@@ -324,13 +324,18 @@ impl Pass<'_> {
         let stream = packing::unpack(&mut source, plan.packing, Some(record), memory)
             .map_err(|error| lift(error, subject))?;
         listener.begin();
-        self.0.expected.check(&mut Overheard {
+        let mut overheard = Overheard {
             stream,
             at: 0,
             plan,
             whole: whole.as_mut(),
             listener,
-        })?;
+        };
+        let checked = self.0.expected.check(&mut overheard);
+        let decoded = &self.0.context.decoded;
+        decoded.fetch_add(overheard.at, Ordering::Relaxed);
+        drop(overheard);
+        checked?;
         Ok(Decoded {
             blocks: source.blocks.map(BlockHasher::finish),
             spans: recorder.finish().map_err(|error| lift(error, subject))?,
