@@ -503,7 +503,6 @@ fn e18_a_child_that_is_killed_while_a_mount_starts_leaves_no_mount() {
         let keeper = command.stderr(Stdio::null()).spawn().unwrap();
         let mut server = Server::of(keeper, scene.path("mnt"));
         let keeper = server.child.id() as i32;
-        let serving = || children_of(keeper).first().copied();
         let prefetches = |pid: &i32| {
             let command = fs::read_to_string(format!("/proc/{pid}/cmdline"));
             command.is_ok_and(|command| command.contains("prefetcher"))
@@ -521,9 +520,14 @@ fn e18_a_child_that_is_killed_while_a_mount_starts_leaves_no_mount() {
             server.signal(libc::SIGTERM);
             assert_eq!(server.wait().0, Some(0));
         } else {
-            until("there is a server", || serving().is_some());
+            // Its first child; a later one may have a smaller number.
+            let mut serving = None;
+            until("there is a server", || {
+                serving = children_of(keeper).first().copied();
+                serving.is_some()
+            });
             std::thread::sleep(Duration::from_millis(round % 20));
-            kill(serving().unwrap(), libc::SIGKILL);
+            kill(serving.unwrap(), libc::SIGKILL);
             too_early += usize::from(mounts_at(&server.mount.0) == 0);
             assert_eq!(server.wait().0, Some(5), "round {round}");
         }
