@@ -20,7 +20,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::packing::Packing;
-use super::reader::VerifiedBlocks;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::limits;
@@ -64,6 +63,9 @@ pub struct Fact<T> {
 /// opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Proven(());
+
+/// Reads no byte of a blob but those of blocks whose digests were right.
+pub(super) trait Verified: ReadAt {}
 
 /// Reads a blob from its start to its end, and hands it to `each`; `confirm` is given its first bytes.
 ///
@@ -131,7 +133,7 @@ pub(crate) fn prove(
 /// # Errors
 /// That of `confirm`, or of reading.
 pub(super) fn prove_from_index(
-    verified: &VerifiedBlocks<'_>,
+    verified: &impl Verified,
     confirm: impl FnOnce(&dyn ReadAt) -> Result<()>,
 ) -> Result<Proven> {
     confirm(verified).map(|()| Proven(()))

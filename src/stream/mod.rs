@@ -10,6 +10,7 @@ mod facts;
 mod frontier;
 mod index;
 pub(crate) mod index_dir;
+mod kept;
 mod known;
 mod on_demand;
 mod packing;

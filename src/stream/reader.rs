@@ -6,6 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{Builder, Scope};
 
 use super::blob::Blob;
+use super::facts::Verified;
 use super::packing::lift;
 use super::spans::Blocks;
 use crate::error::{Error, Result};
@@ -198,6 +199,8 @@ impl ReadAt for VerifiedBlocks<'_> {
         read.map_err(|error| lift(error, &reader.blob.subject))
     }
 }
+
+impl Verified for VerifiedBlocks<'_> {}
 
 /// Blocks that are verified ahead of who reads them.
 const AHEAD: usize = 3;

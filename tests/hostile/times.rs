@@ -112,7 +112,7 @@ fn b1_what_states_no_time_is_passed_over() {
     }
     let long = "x".repeat(1 << 20);
     let model = open(&sandbox, &layout(0, Some(&long)));
-    assert!(model.notes()[0].len() < 200, "the note is short");
+    assert!(model.notes()[0].len() < 400, "the note is short");
 }
 
 #[test]
