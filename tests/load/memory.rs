@@ -197,7 +197,7 @@ fn r16_the_default_cache_follows_the_group() {
 /// threads take fewer, and end well. Where not even one fits, they say what would do.
 #[test]
 fn r16_commands_on_many_cores_keep_within_a_small_group() {
-    let bytes = content(size(64 << 20, 400 << 20));
+    let bytes = content(size(24 << 20, 400 << 20));
     let scene = Scene::empty(Packaging::Packed("auto"));
     fs::create_dir(scene.path("model")).unwrap();
     for (number, part) in bytes.chunks(bytes.len() / 40 + 1).enumerate() {
@@ -213,13 +213,14 @@ fn r16_commands_on_many_cores_keep_within_a_small_group() {
         Some(done)
     };
     let name = ["--name", "m", "--version", "1", "--force", "-o", "m.tar"];
-    for (mib, options) in [
+    let runs = [
         (128, &[][..]),
+        (300, &["--chunk-size", "16MiB"]),
         (128, &["--chunk-size", "4MiB"]),
         (160, &["--compression", "zstd"]),
-        (300, &["--chunk-size", "16MiB"]),
         (400, &["--compression", "zstd:19", "--chunk-size", "2MiB"]),
-    ] {
+    ];
+    for (mib, options) in runs.into_iter().take(size(2, 5)) {
         let pack = [&["pack", "model"], &name[..], options].concat();
         let Some(done) = in_group(mib * MIB, &pack) else {
             return;
@@ -237,7 +238,7 @@ fn r16_commands_on_many_cores_keep_within_a_small_group() {
         }
     }
     // Gzip by others: passes over whole layers.
-    support::write_archive(&scene.path("f.tar"), &[("f.bin", &bytes[..40 << 20])]);
+    support::write_archive(&scene.path("f.tar"), &[("f.bin", &bytes[..20 << 20])]);
     in_group(128 * MIB, &["verify", "f.tar"]).unwrap().ok();
 
     let pack = [&["pack", "model", "--chunk-size", "16MiB"], &name[..]].concat();
