@@ -15,7 +15,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -154,7 +154,7 @@ impl NamedDirectory {
 pub fn append(path: &Path) -> Result<File> {
     if let Some(number) = descriptor::number(path) {
         let given = descriptor::duplicate(number).map_err(Error::io("append to", path))?;
-        return Ok(File::from(given));
+        return reopened(given).map_err(Error::io("append to", path));
     }
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW;
     let opened = Place::of(path).and_then(|place| {
@@ -176,11 +176,22 @@ pub fn append(path: &Path) -> Result<File> {
     }
 }
 
+/// The same file, and no lock that whoever opened it holds: what is appended to is kept open for long. What
+/// is no file has none, and cannot always be opened again.
+fn reopened(given: OwnedFd) -> std::io::Result<File> {
+    if !FileType::from_raw_mode(calls::fstat(&given)?.st_mode).is_file() {
+        return Ok(File::from(given));
+    }
+    let path = format!("/proc/self/fd/{}", given.as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
+    let again = calls::open(Path::new(&path), flags);
+    Ok(File::from(again.unwrap_or(given)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::io::Read as _;
-    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::{MetadataExt as _, symlink};
 
     use super::*;

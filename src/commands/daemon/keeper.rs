@@ -68,6 +68,8 @@ struct Pair {
     filler: Option<Process>,
     /// Came before it was waited for them.
     early: Vec<Event>,
+    /// A signal has ended the mount before it was there.
+    interrupted: bool,
 }
 
 /// The server's process; killed when this is dropped.
@@ -113,6 +115,7 @@ pub(crate) fn part(options: &Options) -> Result<Side> {
                 log: None,
                 filler: None,
                 early: Vec::new(),
+                interrupted: false,
             },
         }),
         // What is the keeper's is closed here, as all of it is dropped.
@@ -141,8 +144,10 @@ impl Keeper {
         let inherited = inherited.take().unwrap_or_default();
         let result = keep(options, reporter, inherited, pair);
         let result = result.inspect_err(|error| reporter.failed(error));
+        let interrupted = pair.interrupted;
         self.pair.end();
-        result
+        // Who asked for the end got it, as at any later time.
+        if interrupted { Ok(()) } else { result }
     }
 }
 
@@ -233,6 +238,7 @@ impl Pair {
         loop {
             match self.wait(None) {
                 Some(Happened::Signal(signal)) if events::ends(signal) => {
+                    self.interrupted = true;
                     return Err(Error::environment("mounting", "interrupted"));
                 }
                 Some(Happened::Signal(signal)) => self.keep_for_later(Some(Event::Signal(signal))),
@@ -454,6 +460,7 @@ mod tests {
                 log: None,
                 filler: None,
                 early: Vec::new(),
+                interrupted: false,
             };
             done.send(act(&mut pair)).unwrap();
         });
