@@ -15,7 +15,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -182,9 +182,7 @@ fn reopened(given: OwnedFd) -> std::io::Result<File> {
     if !FileType::from_raw_mode(calls::fstat(&given)?.st_mode).is_file() {
         return Ok(File::from(given));
     }
-    let path = format!("/proc/self/fd/{}", given.as_raw_fd());
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
-    let again = calls::open(Path::new(&path), flags);
+    let again = calls::open_again(&given, OFlags::WRONLY | OFlags::APPEND);
     Ok(File::from(again.unwrap_or(given)))
 }
 
@@ -192,6 +190,7 @@ fn reopened(given: OwnedFd) -> std::io::Result<File> {
 mod tests {
     use std::fs;
     use std::io::Read as _;
+    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::{MetadataExt as _, symlink};
 
     use super::*;
