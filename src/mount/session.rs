@@ -46,7 +46,7 @@ pub(super) fn start(
     thread::Builder::new()
         .name("session".into())
         .spawn(move || {
-            let result = session.run().map_err(session_error);
+            let result = how_it_ended(session.run());
             // Whoever starts it may wait no more.
             let _ = told.send(result.clone());
             ended(result);
@@ -80,15 +80,19 @@ fn wait_until_it_answers(
     }
 }
 
-fn session_error(error: io::Error) -> Error {
-    if error.kind() == io::ErrorKind::WouldBlock {
-        return Error::environment(
+/// A connection that ends while a loop takes the next request out of it (the last file is closed, and
+/// with it the mount ends) answers `ECONNABORTED` instead of `ENODEV`: fs/fuse/dev.c,
+/// `fuse_dev_do_read`. It is an end like any other.
+fn how_it_ended(run: io::Result<()>) -> Result<()> {
+    match run {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Error::environment(
             "event loops",
             "the system allows no more threads; raise the limit of processes, or ask for fewer \
              with -o threads=N",
-        );
+        )),
+        run => run.map_err(Error::io("serve", "the FUSE connection")),
     }
-    Error::io("serve", "the FUSE connection")(error)
 }
 
 /// Those of this process's threads that are event loops.
@@ -109,4 +113,18 @@ fn event_loops() -> HashSet<OsString> {
 /// True for the names of fuser's event loops.
 pub fn is_event_loop(thread: &str) -> bool {
     thread.starts_with("fuser-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r5_a_connection_that_ends_while_a_request_is_taken_out_of_it_has_ended() {
+        let end = |errno| how_it_ended(Err(io::Error::from_raw_os_error(errno)));
+        assert!(how_it_ended(Ok(())).is_ok());
+        assert!(end(libc::ECONNABORTED).is_ok());
+        assert!(end(libc::EAGAIN).is_err());
+        assert!(end(libc::EIO).is_err());
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -276,6 +276,8 @@ impl Drop for Mounted {
 pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) mount: Mounted,
+    /// What it said, once it has ended.
+    pub(crate) said: String,
 }
 
 impl Server {
@@ -292,6 +294,7 @@ impl Server {
         Server {
             child,
             mount: Mounted(mountpoint),
+            said: String::new(),
         }
     }
 
@@ -312,16 +315,30 @@ impl Server {
                 None => false,
             }
         });
-        (code, start.elapsed())
+        let took = start.elapsed();
+        self.hear_out();
+        let said = &self.said;
+        eprintln!("the mount has ended with {code:?} after {took:?}, and said:\n{said}");
+        (code, took)
+    }
+
+    /// What it has said, which is shown when the test fails.
+    fn hear_out(&mut self) {
+        if let Some(mut stderr) = self.child.stderr.take() {
+            let _ = stderr.read_to_string(&mut self.said);
+        }
     }
 
     /// The next line on stderr that contains `text`.
     pub(crate) fn stderr_line(&mut self, text: &str) -> String {
-        let lines = BufReader::new(self.child.stderr.take().unwrap()).lines();
-        lines
-            .map(|l| l.unwrap())
-            .find(|l| l.contains(text))
-            .unwrap()
+        let found = match self.child.stderr.take() {
+            Some(stderr) => {
+                let lines = BufReader::new(stderr).lines();
+                lines.map(|l| l.unwrap()).find(|l| l.contains(text))
+            }
+            None => self.said.lines().find(|l| l.contains(text)).map(Into::into),
+        };
+        found.unwrap()
     }
 }
 
@@ -329,6 +346,11 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() && self.child.stderr.is_some() {
+            // Both processes are gone, or will be soon: nobody else holds the pipe.
+            self.hear_out();
+            eprintln!("the mount was killed, and had said:\n{}", self.said);
+        }
     }
 }
 

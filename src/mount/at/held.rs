@@ -22,6 +22,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
+use super::mountinfo;
 use crate::files::beneath;
 
 /// It is held without a permission to read it, and without asking it.
@@ -123,8 +124,8 @@ impl Held {
     }
 
     /// Unmounts the mount whose root this is, also when it is in use. When somebody else has
-    /// unmounted it meanwhile it is refused with EINVAL, and what was below it stays. (Only what
-    /// is mounted over the held root in this very moment would go in its place: root's own doing.)
+    /// unmounted it meanwhile it is refused with EINVAL, and what was below it stays. (What is mounted
+    /// over the held root in this very moment goes with it: root's own doing.)
     pub(in crate::mount) fn unmount_lazily(&self) -> rustix::io::Result<()> {
         unmount_lazily(self.0.as_fd())
     }
@@ -178,20 +179,29 @@ fn flags(lazily: bool) -> UnmountFlags {
 
 /// The same for any descriptor of a mount's root.
 pub(in crate::mount) fn unmount_lazily(root: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    // A descriptor can be named only by a link; it is the kernel's, and no user can exchange it.
+    // A descriptor can be named only by a link; it is the kernel's, and no user can exchange it. What
+    // stands on the mount for a moment, another process's attempt to mount there, is hit in its place,
+    // or was found in its place and is gone by then.
     let path = proc_path(root);
-    let mut outcome = rustix::mount::unmount(&path, UnmountFlags::DETACH);
-    // What stood on it for a moment, another process's attempt to mount there, went in its place.
+    let mut outcome = Err(Errno::INVAL);
     for _ in 0..MAX_STACKED {
-        if outcome.is_err() {
-            break;
-        }
         match rustix::mount::unmount(&path, UnmountFlags::DETACH) {
-            Err(Errno::INVAL) => break, // now it is mounted no more
-            again => outcome = again,
+            Ok(()) => outcome = Ok(()),
+            Err(Errno::INVAL) if is_mounted(root) => {}
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(error),
         }
     }
     outcome
+}
+
+/// False when it is known that the mount has been detached. As long as it is held its number is its
+/// own.
+fn is_mounted(root: BorrowedFd<'_>) -> bool {
+    let (Ok(found), Ok(mounts)) = (found_by(root), mountinfo::read()) else {
+        return true;
+    };
+    mountinfo::by_id(&mounts, found.mount).is_some()
 }
 
 /// Mount and device of what is held.
@@ -303,8 +313,8 @@ mod tests {
 
     #[test]
     fn mounts_and_devices_are_spelt_as_in_the_mount_table() {
-        let mounts = super::super::mountinfo::read().unwrap();
-        let proc = super::super::mountinfo::topmost(&mounts, Path::new("/proc")).unwrap();
+        let mounts = mountinfo::read().unwrap();
+        let proc = mountinfo::topmost(&mounts, Path::new("/proc")).unwrap();
         let expected = Found {
             mount: proc.id,
             device: proc.device.clone(),

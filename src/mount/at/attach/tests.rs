@@ -331,3 +331,34 @@ fn m12_a_kernel_that_takes_no_labels_is_named() {
     }
     assert_eq!(mounts_below(&dir), [0; 0]);
 }
+
+/// Two that mount on one directory: the second finds that it stands on the first, and goes, while the
+/// third is about to go from the second.
+#[test]
+fn m8_a_mount_goes_whatever_comes_and_goes_on_top_of_it() {
+    let Some((dir, options, place)) = scene() else {
+        return;
+    };
+    for _ in 0..200 {
+        let (_below, first) = connected(prepare(&options).unwrap(), &options).unwrap();
+        let over = || {
+            let Some((_connection, mount)) = float("/archive.tar", &options).unwrap() else {
+                panic!("a floating mount");
+            };
+            let to = MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+            let flags = to | MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            // Where it comes to stand: on the first, or on the directory after that.
+            move_mount(&mount, c"", &place.dir, c"", flags).unwrap();
+            let _ = held::unmount_lazily(mount.as_fd());
+        };
+        let held = first.place.dir.top().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| (0..3).for_each(|_| over()));
+            }
+            scope.spawn(|| held.unmount_lazily().unwrap());
+        });
+        drop(first);
+        assert_eq!(mounts_below(&dir), [0; 0]);
+    }
+}
