@@ -214,9 +214,19 @@ fn verifies(layout: Layout) -> bool {
         .is_ok_and(|model| model.verify(model.find("w.bin").unwrap().inode).is_ok())
 }
 
+/// All at once: each is minutes of one processor.
+fn in_every_form(test: impl Fn(Form, Algorithm) + Sync) {
+    let test = &test;
+    std::thread::scope(|scope| {
+        for (form, algorithm) in FORMS {
+            scope.spawn(move || test(form, algorithm));
+        }
+    });
+}
+
 #[test]
 fn d3_every_flipped_bit_gives_the_same_bytes_or_an_error() {
-    for (form, algorithm) in FORMS {
+    in_every_form(|form, algorithm| {
         let Sample {
             layout,
             content,
@@ -234,7 +244,7 @@ fn d3_every_flipped_bit_gives_the_same_bytes_or_an_error() {
                 assert!(!verifies(layout), "{what} went unnoticed");
             }
         }
-    }
+    });
 }
 
 #[test]

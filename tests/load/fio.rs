@@ -26,12 +26,12 @@ fn targets() -> [Target; 2] {
     [
         Target {
             names: "one".into(),
-            file_bytes: size(12 << 20, 256 << 20),
+            file_bytes: size(8 << 20, 256 << 20),
             files: 1,
         },
         Target {
             names: names.join(":"),
-            file_bytes: size(192 << 10, 1 << 20),
+            file_bytes: size(128 << 10, 1 << 20),
             files: FILES,
         },
     ]
@@ -155,7 +155,7 @@ fn fio_notices_one_other_byte() {
     for packaging in PACKAGINGS {
         let mut scene = Scene::empty(packaging);
         write_model(&scene);
-        for (name, at) in [("one", 5_000_000), ("many/63", 190_000)] {
+        for (name, at) in [("one", 5_000_000), ("many/63", 130_000)] {
             let mut options = OpenOptions::new();
             let file = options.read(true).write(true);
             let file = file.open(scene.path("model").join(name)).unwrap();

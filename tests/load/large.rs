@@ -14,19 +14,13 @@ const ISLAND: usize = 100_003;
 /// Where a sparse file has content: its ends, around every power of two that a counter may end at,
 /// chunk boundaries, and places without a reason.
 fn islands(len: u64) -> Vec<u64> {
-    let mut starts = vec![
-        0,
-        len / 2 + (1 << 20),
-        len - ISLAND as u64,
-        5 * GIB + 12_345,
-        3 * GIB / 2,
-    ];
-    for boundary in [GIB, 2 * GIB, 4 * GIB, 8 * GIB, 16 * GIB, 32 * GIB] {
-        if boundary + (ISLAND as u64) < len {
-            starts.push(boundary - ISLAND as u64 / 2);
-        }
-    }
-    starts
+    let ends = [0, len / 2 + (1 << 20), len - ISLAND as u64];
+    let boundaries = [GIB, 2 * GIB, 4 * GIB, 8 * GIB, 16 * GIB, 32 * GIB];
+    let around = boundaries.map(|boundary| boundary - ISLAND as u64 / 2);
+    let others = [5 * GIB + 12_345, 3 * GIB / 2];
+    let inside = around.into_iter().chain(others);
+    let inside = inside.filter(|start| start + (ISLAND as u64) < len);
+    ends.into_iter().chain(inside).collect()
 }
 
 fn island(start: u64) -> Vec<u8> {
@@ -51,7 +45,8 @@ fn compare(path: &Path, len: u64) {
             "before {start}"
         );
     }
-    for hole in [1 << 20, len / 3, 4 * GIB + (10 << 20), len - (3 << 20)] {
+    let holes = [1 << 20, len / 3, 4 * GIB + (10 << 20), len - (3 << 20)];
+    for hole in holes.into_iter().filter(|hole| *hole < len) {
         file.read_exact_at(&mut buf, hole).unwrap();
         assert!(buf.iter().all(|byte| *byte == 0), "at {hole}");
     }
@@ -60,10 +55,11 @@ fn compare(path: &Path, len: u64) {
     assert_eq!(file.read_at(&mut buf, len + 8 * GIB).unwrap(), 0);
 }
 
-/// More than 8 GiB: the size of the file is no longer octal digits in its tar header.
+/// More than 31 bits; in long runs more than 8 GiB, whose number is no longer octal digits in a tar
+/// header.
 #[test]
 fn l8_a_sparse_file_of_many_gigabytes() {
-    let len = size(17 * GIB / 2, 64 * GIB) + 77;
+    let len = size(9 * GIB / 4, 64 * GIB) + 77;
     let mut scene = Scene::empty(Packaging::Packed("auto"));
     fs::create_dir(scene.path("model")).unwrap();
     let original = scene.path("model/sparse.bin");

@@ -268,7 +268,7 @@ fn r16_commands_on_many_cores_keep_within_a_small_group() {
 
 /// The same in every packaging, with a small cache.
 fn reads_in_little_memory(packaging: Packaging, chunk_size: &str, options: &[&str]) {
-    let bytes = content(size(100 << 20, 400 << 20));
+    let bytes = content(size(96 << 20, 400 << 20));
     let mut scene = Scene::empty(packaging);
     fs::create_dir(scene.path("model")).unwrap();
     fs::write(scene.path("model/weights.bin"), &bytes).unwrap();
@@ -281,10 +281,9 @@ fn reads_in_little_memory(packaging: Packaging, chunk_size: &str, options: &[&st
     drop(bytes);
     // What is mapped in pieces smaller than the kernel reads around a fault is read several times.
     // Of large chunks that is wanted: many are under way at once.
-    let piece = if chunk_size == "16MiB" {
-        512 << 10
-    } else {
-        4 * MIB
+    let piece = match chunk_size {
+        "16MiB" => size(2 * MIB, 512 << 10),
+        _ => 4 * MIB,
     };
     read_in_little_memory(&scene, CACHE, piece, options);
 }
@@ -346,7 +345,7 @@ fn read_in_little_memory(scene: &Scene, cache: u64, piece: u64, options: &[&str]
     assert_eq!((group.killed(), little.killed()), (0, 0));
     // With `--prefetch`, half of what the group may have.
     assert!(mount.count("prefetched_bytes") <= (cache + 64 * MIB) / 2);
-    if let (Packaging::Packed(_), true) = (scene.packaging, piece > MIB) {
+    if let (Packaging::Packed(_), true) = (scene.packaging, piece > 2 * MIB) {
         // As many as there ever are, so that the pretence is one.
         assert_eq!(threads_called(mount.server(), "decode-"), 16);
     }
