@@ -275,6 +275,6 @@ fn m11_the_library_serves_a_connection_and_does_not_take_one_by_its_number() {
         assert!(output.unwrap().stdout == *bytes, "{name}");
     }
     assert_eq!(mounted.mountpoint(), given.path);
-    rustix::mount::unmount(&given.path, UnmountFlags::empty()).unwrap();
+    given.unmount();
     mounted.wait().unwrap();
 }
