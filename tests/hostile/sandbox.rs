@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::machine;
 pub(crate) use crate::machine::{is_root, needs_root};
 pub(crate) use crate::run::Run;
 use crate::workspace::Workspace;
@@ -35,7 +34,6 @@ impl Deref for Sandbox {
 
 impl Sandbox {
     pub(crate) fn new() -> Sandbox {
-        machine::set_up();
         Sandbox(Workspace::new())
     }
 

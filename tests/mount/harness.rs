@@ -99,7 +99,6 @@ impl Scene {
 
     /// No archive yet.
     pub(crate) fn empty(packaging: Packaging) -> Scene {
-        support::machine::set_up();
         let workspace = Workspace::new();
         for name in ["mnt", "tmp"] {
             fs::create_dir(workspace.path(name)).unwrap();

@@ -19,14 +19,19 @@ pub fn needs_root(what: &str) -> bool {
     is_root()
 }
 
-/// Files of the tests can be read by other users whatever the umask; and every user may open the
-/// FUSE device, as udev arranges it where fuse3 was installed while it ran. In a fresh container
-/// the device may be root's alone. Only root can change that, and only root's tests start commands
-/// of other users.
+/// Files of the tests can be read by other users whatever the umask. Programs hear what a terminal
+/// sends, also where the tests were started in the background or with nohup, which ignores it. And
+/// every user may open the FUSE device, as udev arranges it where fuse3 was installed while it ran. In
+/// a fresh container the device may be root's alone. Only root can change that, and only root's tests
+/// start commands of other users.
 pub fn set_up() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         rustix::process::umask(Mode::from_raw_mode(0o022));
+        for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
+            // SAFETY: the default action runs no code of this process.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
         const DEVICE: &str = "/dev/fuse";
         let closed = fs::metadata(DEVICE).is_ok_and(|meta| meta.mode() & 0o666 != 0o666);
         if closed && is_root() {

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use crate::machine;
 use crate::run::Run;
 
 /// A temporary directory. What the program keeps for its user is beside it, and ends with it.
@@ -38,6 +39,7 @@ impl Drop for Workspace {
 
 impl Workspace {
     pub fn new() -> Workspace {
+        machine::set_up();
         let dir = tempfile::tempdir().unwrap();
         // An ordinary user must get in, too.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
