@@ -58,12 +58,10 @@ def cached(bench, report, stored, model):
     report.note("stored (fp32), archive in the page cache:")
     report.timings(timings, lambda _: bench.medium)
     for way in ways:
-        report.target(f"stored, {way} beside the yardstick",
-                      timings.ratio(f"{way}, yardstick", f"{way}, mount"), ">=", 0.8)
-        for beside in ("yardstick", "mount"):
-            ratio = timings.ratio(f"{way}, {beside}", f"{way}, verifying yardstick")
-            report.row(f"{way}: verifying yardstick beside the {beside}",
-                       ratio and f"{ratio:.2f} x")
+        report.target(f"stored, {way} beside the yardstick that verifies",
+                      timings.ratio(f"{way}, verifying yardstick", f"{way}, mount"), ">=", 0.95)
+        ratio = timings.ratio(f"{way}, yardstick", f"{way}, mount")
+        report.row(f"{way}: mount beside the one that does not", ratio and f"{ratio:.2f} x")
 
 
 def decoded(bench, report, packed, model):
