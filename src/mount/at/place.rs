@@ -229,6 +229,12 @@ fn root_of<'a>(mounts: &'a [Mount], found: &Found, path: &Path) -> Option<&'a Mo
     mountinfo::by_id(mounts, found.mount).filter(|mount| mount.mount_point == path)
 }
 
+/// True when a look-up of the path reaches that mount, so that it is not gone.
+fn leads_to(path: &Path, mount: &Found) -> bool {
+    let there = Held::open(path).and_then(|held| held.found());
+    there.is_ok_and(|there| there == *mount)
+}
+
 fn model<'a>(mounts: &'a [Mount], mount: Option<&'a Mount>, path: &Path) -> Result<&'a Mount> {
     match mount {
         Some(mount) if mount.fs_type == FS_TYPE => Ok(mount),
@@ -308,6 +314,11 @@ fn look(named: &Path, open: impl Fn() -> std::io::Result<Held>) -> Result<Place>
         let top = top.map_err(fail)?;
         let on_top = top.found().map_err(fail)?;
         let Some(mount) = mountinfo::by_id(&mounts, on_top.mount) else {
+            // Below a root that chroot(2) has made of an ordinary directory, the mount that it lies on is
+            // in no table.
+            if !is_fuse && on_top == found && leads_to(&path, &found) {
+                return Ok(Place { dir, found, path });
+            }
             // Another process's attempt to mount here, which is gone again; or a descriptor of a mount
             // that is gone.
             is_gone = true;
@@ -329,15 +340,7 @@ fn look(named: &Path, open: impl Fn() -> std::io::Result<Held>) -> Result<Place>
                     mount_point(&path)
                 );
             }
-            true => {
-                return Err(Error::environment(
-                    mount_point(&path),
-                    format!(
-                        "holds a dead mount of type {}; unmount it first",
-                        mount.fs_type
-                    ),
-                ));
-            }
+            true => return Err(dead(&path, mount)),
             false if ours && dying > 0 => {
                 dying -= 1;
                 std::thread::sleep(PAUSE);
@@ -353,6 +356,13 @@ fn look(named: &Path, open: impl Fn() -> std::io::Result<Held>) -> Result<Place>
             false => "holds too many dead mounts, or others mount and unmount there all the time",
         },
     ))
+}
+
+/// m2: of another program, which may have its reasons.
+fn dead(path: &Path, mount: &Mount) -> Error {
+    let kind = &mount.fs_type;
+    let problem = format!("holds a dead mount of type {kind}; unmount it first");
+    Error::environment(mount_point(path), problem)
 }
 
 /// m8: somebody else was first.
