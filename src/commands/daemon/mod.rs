@@ -3,6 +3,7 @@
 //! ```text
 //! background  the process that a mount leaves behind
 //! keeper      the process that mounts, unmounts and hears signals
+//! pair        what it waits for, and does for its server meanwhile
 //! server      the process that serves, and has no rights but to that
 //! serve       one process that does both
 //! prefetcher  the process that has the kernel read ahead
@@ -41,6 +42,7 @@ mod local_log;
 pub(crate) mod log_queue;
 mod notify;
 pub(crate) mod options;
+mod pair;
 mod panics;
 pub(crate) mod prefetcher;
 #[expect(
