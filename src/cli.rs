@@ -340,6 +340,9 @@ pub(crate) struct MountArgs {
     /// With --foreground: write the line READY=1 to this descriptor when the mount answers
     #[arg(long, value_name = "N")]
     pub(crate) ready_fd: Option<i32>,
+    /// How the background process is started: before that line, others say how far opening is.
+    #[arg(long, hide = true)]
+    pub(crate) ready_progress: bool,
     /// How the background process is started: an inherited descriptor of the mount point.
     #[arg(long, hide = true)]
     pub(crate) mountpoint_fd: Option<i32>,
@@ -526,6 +529,7 @@ impl From<MountHelper> for Cli {
                 no_index: false,
                 no_sandbox: false,
                 ready_fd: None,
+                ready_progress: false,
                 mountpoint_fd: None,
                 fake: helper.fake,
                 sloppy: helper.sloppy,

@@ -17,6 +17,7 @@ use super::daemon::log_queue::LogQueue;
 use super::daemon::options::Options;
 use super::daemon::system_log::SystemLog;
 use super::daemon::{background, serve};
+use super::progress::Progress;
 use super::{logging, mount_list, output};
 use crate::cli::{MountArgs, Verbosity};
 
@@ -39,7 +40,10 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
                  --log-file names a file for them"
             ));
         }
-        background::start(&options).map_err(|error| advise(error, &args.archive))?;
+        let bar = Progress::without_end("opening", verbosity);
+        let started = background::start(&options, |bytes| bar.update(bytes, 0));
+        drop(bar);
+        started.map_err(|error| advise(error, &args.archive))?;
         remark(&args, &options, verbosity);
         return Ok(ExitCode::SUCCESS);
     }
@@ -56,9 +60,16 @@ pub(crate) fn run(args: MountArgs, verbosity: Verbosity) -> anyhow::Result<ExitC
     }
     match keeper::part(&options).map_err(|error| advise(error, &args.archive))? {
         Side::Keeper(mut keeper) => {
-            let log = log_sink(&options)
-                .and_then(|sink| start_log(&options, verbosity, sink))
-                .inspect_err(|error| keeper.failed(error))?;
+            let asked = options.clone();
+            let opened = keeper
+                .aside(move || log_sink(&asked))
+                .and_then(Option::transpose);
+            let Some(sink) = opened.inspect_err(|error| keeper.failed(error))? else {
+                return Ok(ExitCode::SUCCESS);
+            };
+            let log = start_log(&options, verbosity, sink);
+            let log = log.inspect_err(|error| keeper.failed(error))?;
+            keeper.show(verbosity);
             let result = keeper.keep(&options, log.writer());
             end(&args, &options, &log, result)
         }
@@ -137,6 +148,7 @@ fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<Options> {
     options.log_file = args.log_file.clone();
     options.system_log = args.system_log;
     options.ready_fd = args.ready_fd;
+    options.ready_progress = args.ready_progress;
     options.no_sandbox = args.no_sandbox;
     options.mountpoint_fd = args.mountpoint_fd;
     options.mount.index_dir = match (&args.index_dir, args.no_index) {

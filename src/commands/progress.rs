@@ -12,15 +12,31 @@ pub(crate) struct Progress(ProgressBar);
 impl Progress {
     /// A bar that says what is done: "packing".
     pub(crate) fn new(what: &'static str, verbosity: Verbosity) -> Progress {
-        let target = if stderr().is_terminal() && !verbosity.quiet {
-            ProgressDrawTarget::stderr_with_hz(10)
-        } else {
-            ProgressDrawTarget::hidden()
+        Progress::styled(
+            what,
+            verbosity,
+            "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+        )
+    }
+
+    /// The same for work whose end is not known.
+    pub(crate) fn without_end(what: &'static str, verbosity: Verbosity) -> Progress {
+        let style = "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec}";
+        Progress::styled(what, verbosity, style)
+    }
+
+    /// True when somebody can see it.
+    pub(crate) fn is_seen(verbosity: Verbosity) -> bool {
+        stderr().is_terminal() && !verbosity.quiet
+    }
+
+    fn styled(what: &'static str, verbosity: Verbosity, style: &str) -> Progress {
+        let target = match Progress::is_seen(verbosity) {
+            true => ProgressDrawTarget::stderr_with_hz(10),
+            false => ProgressDrawTarget::hidden(),
         };
         let bar = ProgressBar::with_draw_target(Some(0), target).with_message(what);
-        if let Ok(style) = ProgressStyle::with_template(
-            "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
-        ) {
+        if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style.progress_chars("=> "));
         }
         Progress(bar)

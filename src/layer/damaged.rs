@@ -7,6 +7,7 @@
 //! being opened is not asked: its file cannot be read in either case.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -55,7 +56,10 @@ pub(super) fn open(
             format!("its first bytes cannot be understood: {error}"),
         )
     } else {
-        let found = hash(&**blob, digest.algorithm())?;
+        let found = hash(&**blob, digest.algorithm(), |bytes| {
+            context.advanced.fetch_add(bytes, Ordering::Relaxed);
+            context.check_cancelled()
+        })?;
         if found == digest {
             return Err(error);
         }
@@ -70,7 +74,12 @@ pub(super) fn open(
     })
 }
 
-fn hash(blob: &dyn ReadAt, algorithm: Algorithm) -> Result<Digest> {
+/// `advanced` takes bytes that were hashed; its error ends that.
+fn hash(
+    blob: &dyn ReadAt,
+    algorithm: Algorithm,
+    advanced: impl Fn(u64) -> Result<()>,
+) -> Result<Digest> {
     let mut hasher = Hasher::new(algorithm);
     let mut buffer = vec![0; PIECE];
     let mut offset = 0;
@@ -80,6 +89,7 @@ fn hash(blob: &dyn ReadAt, algorithm: Algorithm) -> Result<Digest> {
         blob.read_exact_at(piece, offset)?;
         hasher.update(piece);
         offset += len as u64;
+        advanced(len as u64)?;
     }
     Ok(hasher.finish())
 }
@@ -99,7 +109,7 @@ impl FileReader for DamagedFile {
 
     fn verify_with(&self, _also: &[Algorithm], _helpers: &Helpers) -> Result<FileDigests> {
         if !self.proven {
-            let found = hash(&*self.blob, self.digest.algorithm())?;
+            let found = hash(&*self.blob, self.digest.algorithm(), |_| Ok(()))?;
             if found != self.digest {
                 return Err(self.error.clone().within(format!("the layer is {found}")));
             }

@@ -53,7 +53,7 @@ pub struct Context {
     /// Bytes that came out of streams in passes over all of them.
     pub(crate) decoded: AtomicU64,
     /// Bytes that were read of foreign layers, or came out of their decoders.
-    pub(crate) advanced: AtomicU64,
+    pub(crate) advanced: Arc<AtomicU64>,
 }
 
 impl Context {
@@ -102,8 +102,14 @@ impl Context {
             cancel: None,
             layers: AtomicU32::new(0),
             decoded: AtomicU64::new(0),
-            advanced: AtomicU64::new(0),
+            advanced: Arc::default(),
         }
+    }
+
+    /// Has what is read and decoded counted there from now on.
+    pub(crate) fn count_with(&mut self, advance: Arc<AtomicU64>) {
+        self.advanced = Arc::clone(&advance);
+        self.opening.count_with(advance);
     }
 
     /// Fails once all work is to end.

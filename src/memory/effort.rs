@@ -5,6 +5,7 @@
 //! the archive's author had to write: its manifest. Bytes are counted, not seconds: whether an archive
 //! is refused does not depend on the machine.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
@@ -14,6 +15,8 @@ use crate::error::{Error, Result};
 pub struct Effort {
     allowed: AtomicU64,
     left: AtomicU64,
+    /// What was spent in all.
+    spent: Arc<AtomicU64>,
 }
 
 impl Default for Effort {
@@ -28,7 +31,13 @@ impl Effort {
         Effort {
             allowed: AtomicU64::new(bytes),
             left: AtomicU64::new(bytes),
+            spent: Arc::default(),
         }
+    }
+
+    /// Has what is spent counted there, too.
+    pub(crate) fn count_with(&mut self, spent: Arc<AtomicU64>) {
+        self.spent = spent;
     }
 
     /// Allows so many bytes from here on.
@@ -42,6 +51,7 @@ impl Effort {
     /// # Errors
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when there are too many.
     pub fn spend(&self, bytes: u64) -> Result<()> {
+        self.spent.fetch_add(bytes, Ordering::Relaxed);
         let spent = self
             .left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {

@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,6 +67,9 @@ pub struct OpenOptions {
     pub memory: Memory,
     /// Ends opening and reading once it is true, with [`ErrorKind::Environment`].
     pub cancel: Option<&'static AtomicBool>,
+    /// Counts bytes that are read and decoded of layers without a chunk table, from opening on: who
+    /// looks at it sees whether that gets on.
+    pub advance: Option<Arc<AtomicU64>>,
 }
 
 /// How much memory an open model may take.
@@ -122,6 +125,9 @@ impl OpenOptions {
             },
         );
         context.cancel = self.cancel;
+        if let Some(advance) = &self.advance {
+            context.count_with(Arc::clone(advance));
+        }
         context
     }
 
@@ -145,6 +151,7 @@ impl Default for OpenOptions {
             readahead: true,
             memory: Memory::Usual,
             cancel: None,
+            advance: None,
         }
     }
 }

@@ -96,6 +96,7 @@ impl MountOptions {
                 threads: self.threads,
             },
             cancel: None,
+            advance: None,
         }
     }
 }

@@ -18,6 +18,7 @@ mod given;
 mod harness;
 mod in_process;
 mod lifecycle;
+mod opening;
 mod places;
 mod reading;
 mod sandbox;

@@ -437,7 +437,7 @@ fn e18_the_process_that_prefetches_can_only_read_the_mount() {
     mount.unmount();
 }
 
-fn children_of(parent: i32) -> Vec<i32> {
+pub(crate) fn children_of(parent: i32) -> Vec<i32> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let mut children: Vec<_> = numbers

@@ -13,8 +13,9 @@ use modeloci::{Error, Result};
 use super::options::{Inherited, Options};
 use super::{process, ready};
 
-/// Starts a process that serves in its foreground, and waits until it reports.
-pub(crate) fn start(options: &Options) -> Result<()> {
+/// Starts a process that serves in its foreground, and waits until it reports. `progress` takes the
+/// bytes that it has read to open the model.
+pub(crate) fn start(options: &Options, progress: impl Fn(u64)) -> Result<()> {
     let mut options = options.clone();
     options.mount.archive = absolute(&options.mount.archive)?;
     let inherited = options.inherited()?;
@@ -46,7 +47,7 @@ pub(crate) fn start(options: &Options) -> Result<()> {
         .spawn()
         .map_err(Error::io("start", "the background process"))?;
     drop((writer, inherited));
-    if let Some(report) = ready::receive(std::fs::File::from(reader)) {
+    if let Some(report) = ready::receive(std::fs::File::from(reader), progress) {
         return report;
     }
     let end = child.wait().map(|status| status.to_string());
@@ -88,7 +89,9 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 /// process runs in `/`.
 fn to_args(options: &Options, ready_fd: i32, mountpoint_fd: Option<i32>) -> Vec<OsString> {
     let mount = &options.mount;
-    let mut args: Vec<OsString> = vec!["mount".into(), "--foreground".into()];
+    let mut args: Vec<OsString> = ["mount", "--foreground", "--ready-progress"]
+        .map(OsString::from)
+        .into();
     let mut option = |name: &str, value: &OsStr| {
         args.push(name.into());
         args.push(value.into());

@@ -12,12 +12,17 @@
 //! They part by fork(2) before the first thread, and talk over a [`Wire`]. Whichever dies, the other
 //! ends: the kernel kills the server with its keeper, and the keeper unmounts when its server is gone.
 
-use modeloci::mount::parts;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use modeloci::mount::parts::{self, MadeIndexDir, Target};
 use modeloci::{Error, Result};
 
 use super::events::{self, SIGNALS};
 use super::log_queue::LogWriter;
 use super::notify::Notifier;
+use super::opening::Opening;
 use super::options::{Inherited, Options};
 use super::pair::Pair;
 use super::prefetcher::{self, Ends};
@@ -27,6 +32,10 @@ use super::server::Server;
 use super::signals::SignalSet;
 use super::wire::{Order, Prefetcher, Report, Wire};
 use super::{allocator, sandbox};
+use crate::cli::Verbosity;
+
+/// How long it may take to remove what was made for a mount that has failed.
+const UNDO: Duration = Duration::from_secs(1);
 
 /// Which of the two processes this is.
 pub(crate) enum Side {
@@ -71,11 +80,14 @@ pub(crate) fn part(options: &Options) -> Result<Side> {
     let (inherited, signals, ours, theirs, waiting, us, forked) =
         start().inspect_err(|error| reporter.failed(error))?;
     Ok(match forked {
-        Forked::Parent(pid) => Side::Keeper(Keeper {
-            reporter,
-            inherited: Some(inherited),
-            pair: Pair::new(ours, waiting, pid),
-        }),
+        Forked::Parent(pid) => {
+            let opening = Opening::new(reporter.starter(), options.ready_progress);
+            Side::Keeper(Keeper {
+                reporter,
+                inherited: Some(inherited),
+                pair: Pair::new(ours, waiting, pid, Some(opening)),
+            })
+        }
         // What is the keeper's is closed here, as all of it is dropped.
         Forked::Child => Side::Server(Server::new(theirs, signals, us, inherited.named)),
     })
@@ -85,6 +97,25 @@ impl Keeper {
     /// Tells whoever waits for the mount why there will be none.
     pub(crate) fn failed(&mut self, error: &Error) {
         self.reporter.failed(error);
+    }
+
+    /// Has something done that may take for ever; `None` when a signal has ended the mount meanwhile.
+    ///
+    /// # Errors
+    /// When the server is gone, or whoever waits for the mount.
+    pub(crate) fn aside<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Option<T>> {
+        match self.pair.aside(work) {
+            Err(_) if self.pair.interrupted => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    /// Shows how far opening the model is, where somebody can see it.
+    pub(crate) fn show(&mut self, verbosity: Verbosity) {
+        self.pair.show(verbosity);
     }
 
     /// Mounts what the server serves; returns when it was unmounted or a signal has ended it. `log`
@@ -116,26 +147,22 @@ fn keep(
     pair: &mut Pair,
 ) -> Result<()> {
     let notifier = Notifier::from_environment();
-    // By now the log is open.
-    let (target, named) = options.target(inherited)?;
-    drop(named);
+    let asked = options.clone();
+    let (target, made) = pair.aside(move || look(&asked, inherited))??;
     let mountpoint = target.path().to_path_buf();
-    // The server can make no directory.
-    let index_dir = options.mount.index_dir.as_deref();
-    let made = index_dir.and_then(parts::make_index_dir);
     let opened = pair
         .order(&Order::Begin(mountpoint.clone()))
-        .and_then(|()| pair.until(|report| matches!(report, Report::Opened)))
+        .and_then(|()| pair.until_told(|report| matches!(report, Report::Opened)))
         .and_then(|()| parts::connect(target, &options.mount));
     let (fd, mountable) = opened.inspect_err(|_| {
         if let Some(made) = made {
-            made.undo();
+            undo(made);
         }
     })?;
     let connection = fd.try_clone();
     let connection = connection.map_err(Error::io("use", "the FUSE connection"))?;
     pair.order(&Order::Connection(fd))?;
-    pair.until(|report| matches!(report, Report::Serving))?;
+    pair.until_told(|report| matches!(report, Report::Serving))?;
     mountable.raise_readahead(&options.mount)?;
     let mut attached = mountable.attach(connection)?;
     let prefetcher = match options.prefetch {
@@ -153,6 +180,28 @@ fn keep(
     };
     let prefetch = Ends(pair.filler.clone());
     pair.order(&Order::Attached(prefetcher))?;
+    pair.is_over();
     events::tell_ready(reporter, &notifier, &mountpoint)?;
     events::run(pair, &mut attached, &notifier, &mountpoint, prefetch)
+}
+
+/// Finds the mount point, and makes where indexes are kept: the server can make no directory. By now the
+/// log is open, so what options name is let go. Any of these paths may lead to a storage that is dead.
+fn look(options: &Options, inherited: Inherited) -> Result<(Target, Option<MadeIndexDir>)> {
+    let (target, named) = options.target(inherited)?;
+    drop(named);
+    let index_dir = options.mount.index_dir.as_deref();
+    Ok((target, index_dir.and_then(parts::make_index_dir)))
+}
+
+/// Removes what was made for nothing, unless the storage has died meanwhile.
+fn undo(made: MadeIndexDir) {
+    let (done, waits) = channel::<()>();
+    let remove = move || {
+        made.undo();
+        drop(done);
+    };
+    if thread::Builder::new().spawn(remove).is_ok() {
+        let _ = waits.recv_timeout(UNDO);
+    }
 }

@@ -11,6 +11,7 @@
 //! sandbox     what a process gives up
 //! system_calls  what it may ask the kernel for
 //! escape      what an attacker would try in it, for the tests
+//! opening     telling whoever waits how far opening is
 //! wire        what keeper and server say to each other
 //! ready       how a process tells its starter that the mount answers
 //! notify      how it tells a service manager
@@ -41,6 +42,7 @@ pub(crate) mod keeper;
 mod local_log;
 pub(crate) mod log_queue;
 mod notify;
+mod opening;
 pub(crate) mod options;
 mod pair;
 mod panics;

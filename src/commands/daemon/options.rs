@@ -40,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) prefetch: bool,
     /// An inherited descriptor that gets `READY=1` and a newline when the mount answers.
     pub(crate) ready_fd: Option<i32>,
+    /// It gets lines before that, which say how far opening is.
+    pub(crate) ready_progress: bool,
     /// An inherited descriptor of the mount point, by which a background process mounts where its starter
     /// has looked: the path only says what it is called.
     pub(crate) mountpoint_fd: Option<i32>,
@@ -61,6 +63,7 @@ impl Options {
             foreground: false,
             prefetch: false,
             ready_fd: None,
+            ready_progress: false,
             mountpoint_fd: None,
             no_sandbox: false,
             extra_args: Vec::new(),

@@ -1,16 +1,20 @@
 //! How a serving process tells its starter that the mount answers, or why it does not.
 //!
 //! One line on an inherited descriptor: `READY=1`, or `ERROR=<kind> <message>`. A starter that
-//! reads neither before the end knows that the process died.
+//! reads neither before the end knows that the process died. Before it, who has asked for them gets
+//! lines `PROGRESS=<bytes>`.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
+use std::os::fd::OwnedFd;
 
 use modeloci::{Error, ErrorKind, Result};
 
 use super::process;
 
-/// Longest report that is read, in bytes.
+/// What a line begins with that says how far opening is.
+pub(super) const PROGRESS: &str = "PROGRESS=";
+/// Longest line that is read, in bytes.
 const MAX_REPORT_BYTES: u64 = 64 << 10;
 
 /// The serving process's end.
@@ -32,6 +36,11 @@ impl Reporter {
         Ok(Reporter(Some(File::from(file))))
     }
 
+    /// One more descriptor of the same.
+    pub(crate) fn starter(&self) -> Option<OwnedFd> {
+        self.0.as_ref()?.try_clone().ok().map(OwnedFd::from)
+    }
+
     /// The mount answers. Fails when the starter is gone.
     pub(crate) fn ready(&mut self) -> io::Result<()> {
         match self.0.take() {
@@ -50,17 +59,23 @@ impl Reporter {
     }
 }
 
-/// Waits for the report: `None` when the process ended without one.
-pub(crate) fn receive(pipe: impl Read) -> Option<Result<()>> {
-    let mut line = String::new();
-    BufReader::new(pipe.take(MAX_REPORT_BYTES))
-        .read_line(&mut line)
-        .ok()?;
-    let line = line.strip_suffix('\n')?;
-    if line == "READY=1" {
-        return Some(Ok(()));
+/// Waits for the report: `None` when the process ended without one. `progress` takes the bytes that
+/// were read until then.
+pub(crate) fn receive(pipe: impl Read, progress: impl Fn(u64)) -> Option<Result<()>> {
+    let mut pipe = BufReader::new(pipe);
+    loop {
+        let mut line = String::new();
+        let mut part = pipe.by_ref().take(MAX_REPORT_BYTES);
+        part.read_line(&mut line).ok()?;
+        let line = line.strip_suffix('\n')?;
+        if line == "READY=1" {
+            return Some(Ok(()));
+        }
+        match line.strip_prefix(PROGRESS) {
+            Some(bytes) => progress(bytes.parse().ok()?),
+            None => return read(line.strip_prefix("ERROR=")?).map(Err),
+        }
     }
-    read(line.strip_prefix("ERROR=")?).map(Err)
 }
 
 /// An error as another process can read it: its kind, and its text.
@@ -86,7 +101,7 @@ mod tests {
         let mut reporter = Reporter(Some(File::from(std::os::fd::OwnedFd::from(writer))));
         act(&mut reporter);
         drop(reporter);
-        receive(reader)
+        receive(reader, |_| ())
     }
 
     #[test]
@@ -117,8 +132,20 @@ mod tests {
     fn silence_and_noise_are_no_report() {
         assert!(report(|_| ()).is_none());
         for noise in ["READY=1", "READY=2\n", "ERROR=odd x\n", "ERROR=usage\n"] {
-            assert!(receive(noise.as_bytes()).is_none(), "{noise}");
+            assert!(receive(noise.as_bytes(), |_| ()).is_none(), "{noise}");
         }
+    }
+
+    #[test]
+    fn progress_comes_before_the_report() {
+        let told = std::cell::RefCell::new(Vec::new());
+        let receive = |text: &str| receive(text.as_bytes(), |bytes| told.borrow_mut().push(bytes));
+        let text = "PROGRESS=1\nPROGRESS=20\nREADY=1\n";
+        assert!(matches!(receive(text), Some(Ok(()))));
+        for noise in ["PROGRESS=3\n", "PROGRESS=4", "PROGRESS=\nREADY=1\n"] {
+            assert!(receive(noise).is_none(), "{noise}");
+        }
+        assert_eq!(told.into_inner(), [1, 20, 3]);
     }
 
     #[test]

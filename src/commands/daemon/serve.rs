@@ -1,20 +1,24 @@
 //! A mount that one process keeps and serves, with all rights that it has: for debugging.
 
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use modeloci::mount::parts::{self, Attached, Prefetch, Process, Served};
+use modeloci::mount::parts::{self, Attached, Prefetch, Process, Served, Target};
 use modeloci::{Error, Model, Result};
 
 use super::allocator::{self, AT_START};
 use super::events::{self, Event, Events, SIGNALS};
 use super::notify::Notifier;
-use super::options::Options;
+use super::options::{Inherited, Options};
 use super::panics;
 use super::prefetcher::{self, Ends};
 use super::process;
 use super::ready::Reporter;
 use super::signals::SignalSet;
+
+/// How often it is looked whether a signal has come while the model is opened.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Events of this process, which serves by itself.
 struct Inbox<'a> {
@@ -64,10 +68,10 @@ fn serve(options: &Options, reporter: &mut Reporter) -> Result<()> {
     panics::report_dead_loops(options.mount.threads, sender.clone());
 
     let notifier = Notifier::from_environment();
-    let (target, named) = options.target(inherited)?;
+    let Some((target, model)) = open(options, inherited, &inbox)? else {
+        return Ok(());
+    };
     let mountpoint = target.path().to_path_buf();
-    let model = Model::open(&options.mount.archive, &options.mount.open_options())?;
-    drop(named);
     // What is not there yet is counted from what was found out while opening.
     allocator::trim();
     let process = Process::default();
@@ -103,6 +107,38 @@ fn serve(options: &Options, reporter: &mut Reporter) -> Result<()> {
     let result = events::run(&mut inbox, &mut attached, &notifier, &mountpoint, prefetch);
     events::log_end(&served);
     result
+}
+
+/// Opens the model on a thread of its own, whatever storage it is on, and hears signals meanwhile; `None`
+/// when one has ended the mount.
+fn open(
+    options: &Options,
+    inherited: Inherited,
+    inbox: &Receiver<Event>,
+) -> Result<Option<(Target, Model)>> {
+    let (done, opened) = channel();
+    let asked = options.clone();
+    let open = move || {
+        let (target, named) = asked.target(inherited)?;
+        let model = Model::open(&asked.mount.archive, &asked.mount.open_options())?;
+        drop(named);
+        Ok((target, model))
+    };
+    let opening = thread::Builder::new().name("opening".into());
+    let opening = opening.spawn(move || drop(done.send(open())));
+    opening.map_err(Error::io("start", "a thread"))?;
+    loop {
+        match opened.recv_timeout(LOOK) {
+            Ok(result) => return result.map(Some),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::environment("mounting", "a bug has ended a thread"));
+            }
+        }
+        if matches!(inbox.try_recv(), Ok(Event::Signal(signal)) if events::ends(signal)) {
+            return Ok(None);
+        }
+    }
 }
 
 /// Checks everything that can be checked of a mount, and mounts nothing.

@@ -6,11 +6,14 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use modeloci::model::OpenOptions;
 use modeloci::mount::parts::{self, Filler, Process, Served};
 use modeloci::source::Unread;
 use modeloci::{Error, Model, Result};
@@ -19,6 +22,7 @@ use rustix::process::{Pid, Signal};
 use super::allocator::{self, AT_START};
 use super::events::{self, Event};
 use super::log_queue::LogQueue;
+use super::opening::LOOK;
 use super::options::Options;
 use super::panics;
 use super::process;
@@ -124,7 +128,13 @@ impl Server {
         events::watch_signals(self.signals, sender.clone())?;
         panics::report_dead_loops(options.mount.threads, sender.clone());
         let (next, orders) = self.listen()?;
-        let model = Model::from_source(archive.read()?, &options.mount.open_options())?;
+        let (advance, opening) = self.tell_progress();
+        let open = OpenOptions {
+            advance: Some(advance),
+            ..options.mount.open_options()
+        };
+        let model = Model::from_source(archive.read()?, &open)?;
+        drop(opening);
         // What is not there yet is counted from what was found out while opening.
         allocator::trim();
         let process = Process {
@@ -160,6 +170,27 @@ impl Server {
     fn tell(&self, report: &Report) -> Result<()> {
         let told = self.wire.report(report);
         told.map_err(Error::io("report to", "the process that keeps the mount"))
+    }
+
+    /// Tells the keeper how far opening the model is, as long as what is returned besides the count is
+    /// kept.
+    fn tell_progress(&self) -> (Arc<AtomicU64>, Sender<()>) {
+        let advance = Arc::<AtomicU64>::default();
+        let (opening, opened) = channel();
+        let (wire, count) = (Arc::clone(&self.wire), Arc::clone(&advance));
+        let tell = move || {
+            let mut before = 0;
+            while let Err(RecvTimeoutError::Timeout) = opened.recv_timeout(LOOK) {
+                let bytes = count.load(Ordering::Relaxed);
+                if bytes > before && wire.report(&Report::Progress(bytes)).is_err() {
+                    return;
+                }
+                before = bytes;
+            }
+        };
+        // A mount whose opening nobody hears of is still a mount.
+        let _ = thread::Builder::new().name("progress".into()).spawn(tell);
+        (advance, opening)
     }
 
     /// Starts to listen to the keeper, and has it asked for temporary files. The channel ends when the

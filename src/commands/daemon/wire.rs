@@ -4,6 +4,7 @@
 //! ```text
 //! keeper                                   server
 //!   Begin mountpoint            ->
+//!                               <-         Progress bytes, as long as it takes
 //!                               <-         Opened, or Failed kind text
 //!   Connection (descriptor)     ->
 //!                               <-         Serving
@@ -71,6 +72,8 @@ pub(crate) struct Prefetcher {
 pub(crate) enum Report {
     /// The model is open.
     Opened,
+    /// So many bytes were read and decoded to open it.
+    Progress(u64),
     /// All event loops run.
     Serving,
     /// It was asked to end, by a signal.
@@ -244,6 +247,7 @@ impl Wire {
     pub(crate) fn report(&self, report: &Report) -> io::Result<()> {
         match report {
             Report::Opened => self.tell(b'O', b""),
+            Report::Progress(bytes) => self.tell(b'G', bytes.to_string().as_bytes()),
             Report::Serving => self.tell(b'V', b""),
             Report::Asked => self.tell(b'Q', b""),
             Report::Prefetched => self.tell(b'P', b""),
@@ -278,6 +282,7 @@ impl Wire {
 fn report(kind: u8, text: &[u8]) -> Option<Report> {
     Some(match (kind, text) {
         (b'O', b"") => Report::Opened,
+        (b'G', text) => Report::Progress(std::str::from_utf8(text).ok()?.parse().ok()?),
         (b'V', b"") => Report::Serving,
         (b'Q', b"") => Report::Asked,
         (b'P', b"") => Report::Prefetched,
@@ -377,8 +382,11 @@ mod tests {
     fn e18_nobody_waits_for_what_a_server_says_next() {
         let (keeper, server) = Wire::pair().unwrap();
         assert!(matches!(keeper.hear(), Heard::Nothing));
-        let odd: [(u8, &[u8]); 6] = [
+        let odd: [(u8, &[u8]); 9] = [
             (b'?', b"noise"),
+            (b'G', b""),
+            (b'G', b"-1"),
+            (b'G', b"18446744073709551616"),
             (b'Z', b""),
             (b'F', b"odd kind"),
             (b'F', b""),
