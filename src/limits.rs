@@ -103,6 +103,9 @@ pub const MAX_SPOOL_RATIO: u64 = 1_100;
 pub const SPOOL_ALLOWANCE: u64 = 1 << 30;
 /// Most bytes of a layer read, and of its content decoded, to find its first file's header.
 pub const MAX_HEAD_BYTES: u64 = 1 << 20;
+/// Most bytes of the names that a model's layers have for their files where the manifest has none; its own
+/// are bounded by its length.
+pub const MAX_FOUND_NAMES_BYTES: usize = 16 << 20;
 /// Bytes that opening a model may read and decode to find what its layers hold, and how many more for
 /// each byte of the manifest. A layer of an ordinary tool takes some 5,000, its descriptor 400.
 pub const OPENING_BYTES: u64 = 64 << 20;

@@ -94,6 +94,13 @@ fn hash(
     Ok(hasher.finish())
 }
 
+impl DamagedFile {
+    /// Why it cannot be read.
+    pub(super) fn error(&self) -> Error {
+        self.error.clone()
+    }
+}
+
 impl FileReader for DamagedFile {
     fn shown_size(&self) -> u64 {
         FileAttr::of_damaged(self.blob.len()).size

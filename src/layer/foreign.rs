@@ -121,6 +121,14 @@ impl ForeignFile {
         Ok(Ok(file))
     }
 
+    /// Has all of the layer proven, now.
+    ///
+    /// # Errors
+    /// When it is not what its first bytes said, or cannot be read.
+    pub(super) fn settle(&self) -> Result<()> {
+        self.stream.settle()
+    }
+
     /// What the layer is, where its media type says that it is something else.
     pub(super) fn disagreement(&self) -> Option<&'static str> {
         let spec = &self.taken_for.spec;

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use super::reader::{FileAttr, LayerSpec, LinkTarget, Reading};
+use crate::entry_path::EntryPath;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::memory::effort::Effort;
@@ -130,6 +131,53 @@ fn prove_link(
     link(&bytes, packaging, spec, subject, effort)
 }
 
+/// What the one member of a directory is called, if the first bytes of its layer are right; `None` where
+/// they are those of no archive.
+///
+/// # Errors
+/// As [`look`], and when it lies elsewhere.
+pub(super) fn name(
+    blob: &dyn ReadAt,
+    spec: &LayerSpec,
+    subject: &str,
+    effort: &Effort,
+) -> Result<Option<EntryPath>> {
+    let Some((_, mut members)) = front(blob, spec, subject, effort)? else {
+        return Ok(None);
+    };
+    while let Some(entry) = members.next_member()? {
+        let name = printable_bytes(&entry.path);
+        let refuse = |rule: &str| {
+            let problem = format!("member \"{name}\" of the layer's tar {rule}");
+            Err(Error::malformed(subject, problem))
+        };
+        match entry.kind {
+            EntryKind::Directory => {}
+            EntryKind::File => {
+                let path = std::str::from_utf8(plain(&entry.path));
+                let below = path.ok().filter(|path| {
+                    let rest = path.strip_prefix(spec.path.as_str());
+                    rest.is_some_and(|rest| rest.starts_with('/'))
+                });
+                let Some(path) = below else {
+                    return refuse(&format!("is not below \"{}\"", spec.path));
+                };
+                return EntryPath::new(path)
+                    .map(Some)
+                    .map_err(|e| e.within(subject));
+            }
+            EntryKind::Symlink | EntryKind::HardLink => return refuse("is a link, not a file"),
+            EntryKind::Special => return refuse("is neither a file nor a directory"),
+        }
+    }
+    Err(no_file(subject))
+}
+
+/// A member's path without what some tools begin it with.
+fn plain(path: &[u8]) -> &[u8] {
+    path.strip_prefix(b"./").unwrap_or(path)
+}
+
 /// Finds out what a layer is, from its first bytes. What is read and decoded for it counts as effort.
 ///
 /// # Errors
@@ -137,8 +185,39 @@ fn prove_link(
 /// right name, [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when a stream that must be a tar
 /// cannot be decoded.
 fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str, effort: &Effort) -> Result<Look> {
-    if spec.reading == Reading::File {
+    let Some((packaging, mut members)) = front(blob, spec, subject, effort)? else {
         return Ok(raw(blob, spec));
+    };
+    let member = loop {
+        let Some(entry) = members.next_member()? else {
+            return Err(no_file(subject));
+        };
+        if matches!(entry.kind, EntryKind::Symlink | EntryKind::HardLink) {
+            return Ok(Look::Link(packaging));
+        }
+        if let Some(member) = accept(&entry, spec, subject)? {
+            break member;
+        }
+    };
+    check_size(member.attr.size, packaging, blob.len(), subject)?;
+    Ok(Look::File(Content { packaging, member }))
+}
+
+/// How a layer is packed, and its members from the first on.
+type First<'a> = (Packaging, Members<Box<dyn Read + 'a>>);
+
+/// The first members of a layer, and how it is packed; `None` where it is the file itself.
+///
+/// # Errors
+/// As [`look`].
+fn front<'a>(
+    blob: &'a dyn ReadAt,
+    spec: &LayerSpec,
+    subject: &'a str,
+    effort: &'a Effort,
+) -> Result<Option<First<'a>>> {
+    if spec.reading == Reading::File {
+        return Ok(None);
     }
     let mut first = [0; SNIFF];
     let len = SNIFF.min(usize::try_from(blob.len()).unwrap_or(SNIFF));
@@ -152,7 +231,7 @@ fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str, effort: &Effort) -> 
         Packing::Plain => Packaging::Raw,
     };
     if packaging == Packaging::Raw {
-        return Ok(raw(blob, spec));
+        return Ok(None);
     }
     let stream = unpack(
         Front::new(blob, effort),
@@ -169,9 +248,7 @@ fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str, effort: &Effort) -> 
         Ok(_) if is_tar(&start) => {}
         Err(error) if error.kind() == ErrorKind::Environment => return Err(error),
         // A compressed file that is no layer of ours, pushed as it is (`data.csv.gz`).
-        _ if !claims_compressed_tar(&spec.stated.media_type) => {
-            return Ok(raw(blob, spec));
-        }
+        _ if !claims_compressed_tar(&spec.stated.media_type) => return Ok(None),
         Err(error) => return Err(error),
         Ok(_) => {
             return Err(Error::malformed(
@@ -183,20 +260,8 @@ fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str, effort: &Effort) -> 
             ));
         }
     }
-    let mut members = Members::new(start.chain(stream), subject);
-    let member = loop {
-        let Some(entry) = members.next_member()? else {
-            return Err(no_file(subject));
-        };
-        if matches!(entry.kind, EntryKind::Symlink | EntryKind::HardLink) {
-            return Ok(Look::Link(packaging));
-        }
-        if let Some(member) = accept(&entry, spec, subject)? {
-            break member;
-        }
-    };
-    check_size(member.attr.size, packaging, blob.len(), subject)?;
-    Ok(Look::File(Content { packaging, member }))
+    let stream: Box<dyn Read + 'a> = Box::new(io::Cursor::new(start).chain(stream));
+    Ok(Some((packaging, Members::new(stream, subject))))
 }
 
 /// Checks that a layer of `blob` bytes can hold a file of `size`.
@@ -310,10 +375,17 @@ fn accept(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Result<
     }))
 }
 
-/// The base name of a member must be that of the path in the manifest (`docs/systems.md`).
+/// The base name of a member must be that of the path in the manifest (`docs/systems.md`); in a directory all
+/// of it must be what was taken for its name.
 fn check_name(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Result<()> {
-    let base = entry.path.rsplit(|byte| *byte == b'/').next();
-    if base == Some(spec.path.file_name().as_bytes()) {
+    let is_right = match spec.reading {
+        Reading::Directory => plain(&entry.path) == spec.path.as_str().as_bytes(),
+        Reading::File | Reading::Archive => {
+            let base = entry.path.rsplit(|byte| *byte == b'/').next();
+            base == Some(spec.path.file_name().as_bytes())
+        }
+    };
+    if is_right {
         return Ok(());
     }
     Err(Error::malformed(

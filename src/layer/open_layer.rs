@@ -10,8 +10,10 @@ use super::chunked::claim::Claim;
 use super::chunked::file::{ChunkedFile, Pinned};
 use super::damaged::{self, DamagedFile};
 use super::foreign::{self, ForeignFile};
+use super::members;
 use super::reader::{Attributes, FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
 use crate::digest::Digest;
+use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::memory::context::Context;
 use crate::source::ReadAt;
@@ -116,6 +118,39 @@ impl OpenLayer {
             content,
             damaged,
         })
+    }
+
+    /// What the one file of a [directory](Reading::Directory) is called, if the first bytes of its layer
+    /// are right; its own path, where these are those of no archive.
+    ///
+    /// # Errors
+    /// As [`open`](OpenLayer::open).
+    pub fn find_name(
+        blob: &Arc<dyn ReadAt>,
+        spec: &LayerSpec,
+        context: &Context,
+    ) -> Result<EntryPath> {
+        let subject = format!("{} ({})", spec.path, spec.stated.digest);
+        match members::name(&**blob, spec, &subject, &context.opening) {
+            Ok(name) => Ok(name.unwrap_or_else(|| spec.path.clone())),
+            Err(error) => {
+                context.opening.check()?;
+                // Where the layer is damaged, that is what is wrong.
+                Err(damaged::open(blob, spec, error, context)?.error())
+            }
+        }
+    }
+
+    /// Has all of the layer proven, whatever its size: who opens a model does not know earlier what the
+    /// file of a [directory](Reading::Directory) is called, nor that it is the only one.
+    ///
+    /// # Errors
+    /// When it is not what its first bytes said, or cannot be read.
+    pub fn settle(&self) -> Result<()> {
+        match &self.content {
+            Content::Foreign(file) => file.settle(),
+            Content::Chunked(_) | Content::Link(_) | Content::Damaged => Ok(()),
+        }
     }
 
     /// What the layer holds under a descriptor of the same [`LayerKey`].

@@ -35,6 +35,9 @@ pub enum Reading {
     /// It is an archive that holds the file; its bytes say how it is packed. Where they are those of
     /// no archive, the blob is the file.
     Archive,
+    /// The same, of a directory that has the stated path: the file is called as the archive calls it. So
+    /// it has no name before all of the layer is proven: see [`OpenLayer::find_name`](super::OpenLayer::find_name).
+    Directory,
 }
 
 /// One file, readable at any offset.

@@ -19,12 +19,12 @@ use crate::oci::stated::StatedTable;
 use crate::printable::shown;
 use crate::systems::{Entry, Layer, System, name_of_layer};
 
-/// The files of a manifest's layers, sorted by path, as the system that wrote it means them.
+/// The files of a manifest's layers, as the system that wrote it means them.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the layer.
 pub(super) fn entries(layers: Vec<Layer>, system: &dyn System) -> Result<Vec<Entry>> {
-    let mut entries = system.entries(layers)?;
+    let entries = system.entries(layers)?;
     let mut statements: HashMap<Digest, Statement> = HashMap::new();
     for part in entries.iter().flat_map(|entry| entry.parts.iter()) {
         let statement = statements.entry(part.stated.digest).or_default();
@@ -32,8 +32,12 @@ pub(super) fn entries(layers: Vec<Layer>, system: &dyn System) -> Result<Vec<Ent
             .add(&part.stated)
             .map_err(|e| e.within(name_of_layer(part.number, None, &part.stated.digest)))?;
     }
-    entries.sort_by(|a, b| by_path(&a.path, &b.path));
     Ok(entries)
+}
+
+/// Sorts them by path.
+pub(super) fn sort(entries: &mut [Entry]) {
+    entries.sort_by(|a, b| by_path(&a.path, &b.path));
 }
 
 /// What descriptors state of one blob, all of them together. One of two that contradict each other

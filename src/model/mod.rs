@@ -200,7 +200,7 @@ impl Model {
         };
         let mut resolved = resolve::resolve(&*source, wanted).map_err(within)?;
         let layers = std::mem::take(&mut resolved.layers);
-        let entries = builder::entries(layers, resolved.system).map_err(within)?;
+        let mut entries = builder::entries(layers, resolved.system).map_err(within)?;
         let limiter = options.limiter();
         let taken = opening::memory_of(&entries);
         if options.memory != Memory::Usual {
@@ -211,6 +211,8 @@ impl Model {
         }
         let context = Arc::new(options.context(limiter));
         let mut opening = Opening::new(&*source, &context, resolved.manifest_bytes);
+        opening.name(&mut entries).map_err(within)?;
+        builder::sort(&mut entries);
         let opened = entries.iter().map(|entry| opening.open(entry));
         let opened = opened.collect::<Result<Vec<_>>>().map_err(within)?;
         if let Some(note) = opening.into_note() {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use super::file::File;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::layer::{LayerKey, LayerSpec, OpenLayer, Opened};
+use crate::layer::{LayerKey, LayerSpec, OpenLayer, Opened, Reading};
 use crate::limits;
 use crate::memory::context::Context;
 use crate::oci::Stated;
 use crate::oci::stated::TablePlace;
 use crate::printable::shown;
-use crate::source::BlobSource;
+use crate::source::{BlobSource, ReadAt};
 use crate::systems::{Entry, Part};
 
 /// Layers opened so far.
@@ -94,6 +94,41 @@ impl<'a> Opening<'a> {
         }
     }
 
+    /// Gives the files of directories their names, which the layers have, and proves these; the order of
+    /// the entries is another then.
+    ///
+    /// # Errors
+    /// When a layer is not what the manifest names, or what it holds is no directory of one file.
+    pub(super) fn name(&mut self, entries: &mut [Entry]) -> Result<()> {
+        let mut bytes = 0usize;
+        for entry in entries.iter_mut() {
+            let Some(part) = entry.parts.only() else {
+                continue;
+            };
+            if part.reading != Reading::Directory {
+                continue;
+            }
+            let blob = blob(self.source, entry, part)?;
+            let mut spec = spec(entry, part, None);
+            spec.path = OpenLayer::find_name(&blob, &spec, self.context)?;
+            bytes = bytes.saturating_add(spec.path.as_str().len());
+            if bytes > limits::MAX_FOUND_NAMES_BYTES {
+                let (found, limit) = (spec.path, limits::MAX_FOUND_NAMES_BYTES);
+                let rule =
+                    format!("is one of so many names in layers that they exceed {limit} bytes");
+                return Err(Error::malformed(found, rule));
+            }
+            if let hash_map::Entry::Vacant(slot) = self.layers.entry(LayerKey::of(&spec)) {
+                let open = OpenLayer::open(blob, &spec, self.context)?;
+                open.settle()?;
+                note(&mut self.disagreements, &spec, &open);
+                slot.insert(open);
+            }
+            entry.path = spec.path;
+        }
+        Ok(())
+    }
+
     fn open_part(&mut self, entry: &Entry, part: &Part) -> Result<OpenedFile> {
         // A plain layer's table is a blob of its own; without it the layer is foreign.
         let table = match &part.stated.chunks {
@@ -102,21 +137,11 @@ impl<'a> Opening<'a> {
             }
             _ => None,
         };
-        let spec = LayerSpec {
-            stated: Arc::clone(&part.stated),
-            path: entry.path.clone(),
-            reading: part.reading,
-            table,
-        };
+        let spec = spec(entry, part, table);
         let open = match self.layers.entry(LayerKey::of(&spec)) {
             hash_map::Entry::Occupied(open) => open.into_mut(),
             hash_map::Entry::Vacant(slot) => {
-                let digest = &part.stated.digest;
-                let size = Some(part.stated.size);
-                let blob = self.source.blob(digest, size)?.ok_or_else(|| {
-                    let subject = format!("layer {} ({digest})", entry.path);
-                    Error::malformed(subject, "is not in the archive")
-                })?;
+                let blob = blob(self.source, entry, part)?;
                 let open = OpenLayer::open(blob, &spec, self.context)?;
                 note(&mut self.disagreements, &spec, &open);
                 slot.insert(open)
@@ -127,6 +152,25 @@ impl<'a> Opening<'a> {
             unconfirmed: !open.is_opened_for(&spec),
         })
     }
+}
+
+/// How the manifest has the layer of a file.
+fn spec(entry: &Entry, part: &Part, table: Option<Arc<dyn ReadAt>>) -> LayerSpec {
+    LayerSpec {
+        stated: Arc::clone(&part.stated),
+        path: entry.path.clone(),
+        reading: part.reading,
+        table,
+    }
+}
+
+fn blob(source: &dyn BlobSource, entry: &Entry, part: &Part) -> Result<Arc<dyn ReadAt>> {
+    let digest = &part.stated.digest;
+    let blob = source.blob(digest, Some(part.stated.size))?;
+    blob.ok_or_else(|| {
+        let subject = format!("layer {} ({digest})", entry.path);
+        Error::malformed(subject, "is not in the archive")
+    })
 }
 
 /// Takes note of a layer that is not what its media type says: however many there are, that is one
@@ -153,7 +197,6 @@ mod tests {
     use super::*;
     use crate::entry_path::EntryPath;
     use crate::error::ErrorKind;
-    use crate::layer::Reading;
     use crate::memory::cache::LruChunkCache;
     use crate::oci::Descriptor;
     use crate::oci::stated::MediaTypes;

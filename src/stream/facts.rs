@@ -13,8 +13,9 @@
 //!
 //! What would decide the tree itself is never a guess. A layer that holds a link, or a file of no
 //! bytes (which no kernel ever asks for), is proven before the model is open. Names are those of the
-//! manifest: a layer whose file has none there is refused
-//! ([`System::entry`](crate::systems::System::entry)).
+//! manifest, and a layer whose file has none there is refused
+//! ([`System::entry`](crate::systems::System::entry)); but for a layer that is a directory, which is proven
+//! before the model is open, too ([`Reading::Directory`](crate::layer::Reading::Directory)).
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -218,6 +218,18 @@ impl Stream {
         passed.map(drop)
     }
 
+    /// Has the blob proven, and all that it holds compared with what it was taken for, unless an earlier
+    /// run has done both and kept what it found.
+    ///
+    /// # Errors
+    /// As [`read_at`](Stream::read_at).
+    pub(crate) fn settle(&self) -> Result<()> {
+        match self.recall()? {
+            true => self.touch(),
+            false => self.verify(&mut ()),
+        }
+    }
+
     /// What is known of the layer; reads and hashes the whole of it when that is nothing yet.
     pub(super) fn known(&self) -> Result<Arc<Known>> {
         if let Some(known) = self.known_by_now() {

@@ -19,6 +19,7 @@ impl System for Artifact {
         true
     }
 
+    /// What ORAS has packed of a directory is called below it, also where that is one file.
     fn reading(&self, stated: &Stated, path: &str) -> Reading {
         let opened = match &*stated.media_type {
             // ORAS' word for a directory; the one archive of an AIKit artifact; a layer of ours.
@@ -28,6 +29,7 @@ impl System for Artifact {
             other => media_type::names_tar(other),
         };
         match opened {
+            true if stated.unpack && !is_ours(stated) => Reading::Directory,
             true => Reading::Archive,
             false => Reading::File,
         }

@@ -128,7 +128,13 @@ fn l13_the_plain_tar_that_clients_call_everything_is_opened_only_where_it_is_one
     let no = [(annotations::ORAS_UNPACK, "false")];
     assert_eq!(reading(&artifact, tar, "data", &no), Reading::File);
     let unpack = [(annotations::ORAS_UNPACK, "true")];
-    assert_eq!(reading(&artifact, tar, "data", &unpack), Reading::Archive);
+    assert_eq!(reading(&artifact, tar, "data", &unpack), Reading::Directory);
+    let gzip = media_type::LAYER_TAR_GZIP;
+    assert_eq!(
+        reading(&artifact, gzip, "data", &unpack),
+        Reading::Directory
+    );
+    assert_eq!(reading(&own, gzip, "data", &unpack), Reading::Archive);
     let ours = [(annotations::FILE_SIZE, "4")];
     assert_eq!(reading(&artifact, tar, "data", &ours), Reading::Archive);
     let all = "allfiles.tar.gz";
