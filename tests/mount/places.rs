@@ -245,6 +245,30 @@ fn m6_without_fuse_it_says_what_to_install() {
     .refused(5, "install the package fuse3");
 }
 
+/// What the mount point lies on is then in no table that the program sees.
+#[test]
+fn m15_a_root_directory_that_is_no_mount_of_its_own_is_mounted_in() {
+    if !needs_root("change the root directory") {
+        return;
+    }
+    let scene = Scene::new();
+    let done = hidden(
+        "cd \"$1\" && mkdir -p root/mnt root/proc root/dev root/tmp && cp m.tar root && \
+         for dir in bin lib lib64 usr; do \
+           if [ -L /$dir ]; then cp -a /$dir root; \
+           else mkdir root/$dir && mount --bind /$dir root/$dir; fi || exit 1; \
+         done && \
+         : >root/modeloci && mount --bind \"$2\" root/modeloci && \
+         mount -t proc none root/proc && mount --rbind /dev root/dev && \
+         chroot root /modeloci mount m.tar mnt --no-index && \
+         cat root/mnt/config.json && chroot root /modeloci status mnt >&2 && \
+         chroot root /modeloci umount mnt && ls root/mnt",
+        &scene,
+    );
+    let said = done.ok();
+    assert_eq!(said.stdout, scene.bytes("config.json"), "{}", said.stderr);
+}
+
 #[test]
 fn options_are_checked() {
     let scene = Scene::new();

@@ -229,6 +229,12 @@ fn root_of<'a>(mounts: &'a [Mount], found: &Found, path: &Path) -> Option<&'a Mo
     mountinfo::by_id(mounts, found.mount).filter(|mount| mount.mount_point == path)
 }
 
+/// True when a look-up of the path reaches that mount, so that it is not gone.
+fn leads_to(path: &Path, mount: &Found) -> bool {
+    let there = Held::open(path).and_then(|held| held.found());
+    there.is_ok_and(|there| there == *mount)
+}
+
 fn model<'a>(mounts: &'a [Mount], mount: Option<&'a Mount>, path: &Path) -> Result<&'a Mount> {
     match mount {
         Some(mount) if mount.fs_type == FS_TYPE => Ok(mount),
@@ -308,6 +314,11 @@ fn look(named: &Path, open: impl Fn() -> std::io::Result<Held>) -> Result<Place>
         let top = top.map_err(fail)?;
         let on_top = top.found().map_err(fail)?;
         let Some(mount) = mountinfo::by_id(&mounts, on_top.mount) else {
+            // Below a root that chroot(2) has made of an ordinary directory, the mount that it lies on is
+            // in no table.
+            if !is_fuse && on_top == found && leads_to(&path, &found) {
+                return Ok(Place { dir, found, path });
+            }
             // Another process's attempt to mount here, which is gone again; or a descriptor of a mount
             // that is gone.
             is_gone = true;
