@@ -157,7 +157,8 @@ pub(super) fn name(
                 let path = std::str::from_utf8(plain(&entry.path));
                 let below = path.ok().filter(|path| {
                     let rest = path.strip_prefix(spec.path.as_str());
-                    rest.is_some_and(|rest| rest.starts_with('/'))
+                    // A file that was pushed as a directory is what the title says.
+                    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
                 });
                 let Some(path) = below else {
                     return refuse(&format!("is not below \"{}\"", spec.path));
