@@ -62,11 +62,6 @@ need_file_systems() {
     mkfs.exfat=exfatprogs mount.exfat-fuse=exfat-fuse bindfs=bindfs
 }
 
-# What packages are checked with, and installed into.
-need_packaging() {
-  need lintian=lintian debootstrap=debootstrap man=man-db
-}
-
 # What reads a mount under load and verifies what it reads.
 need_load() {
   need fio=fio
@@ -104,18 +99,4 @@ python_with() {
 torch_python() {
   /usr/bin/python3 -c 'import torch' 2>/dev/null || need no-torch=python3-torch
   base=/usr/bin/python3 venv_options=--system-site-packages python_with safetensors
-}
-
-# cargo_tool NAME VERSION: puts a program of the package index, built once, into PATH.
-cargo_tool() {
-  local root=$dev_cache/cargo-$1-$2
-  mkdir -p "$dev_cache"
-  (
-    flock 9
-    if [ ! -x "$root/bin/$1" ]; then
-      say "building $1 $2"
-      cargo install --quiet --locked --root "$root" "$1@$2"
-    fi
-  ) 9>"$root.lock" >&2
-  PATH=$root/bin:$PATH
 }
