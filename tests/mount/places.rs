@@ -255,6 +255,7 @@ fn m15_a_root_directory_that_is_no_mount_of_its_own_is_mounted_in() {
     let done = hidden(
         "cd \"$1\" && mkdir -p root/mnt root/proc root/dev root/tmp && cp m.tar root && \
          for dir in bin lib lib64 usr; do \
+           [ -e /$dir ] || continue; \
            if [ -L /$dir ]; then cp -a /$dir root; \
            else mkdir root/$dir && mount --bind /$dir root/$dir; fi || exit 1; \
          done && \

@@ -332,8 +332,8 @@ fn m12_a_kernel_that_takes_no_labels_is_named() {
     assert_eq!(mounts_below(&dir), [0; 0]);
 }
 
-/// Two that mount on one directory: the second finds that it stands on the first, and goes, while the
-/// third is about to go from the second.
+/// Of several that mount on one directory, each that stands on another goes at the same time as those
+/// that stand on it, and as the first.
 #[test]
 fn m8_a_mount_goes_whatever_comes_and_goes_on_top_of_it() {
     let Some((dir, options, place)) = scene() else {
