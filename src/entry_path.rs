@@ -33,6 +33,17 @@ impl EntryPath {
         EntryPath::checked(path, |c| c == '\0')
     }
 
+    /// As [`new`](EntryPath::new), for who says which path it is: the error is the rule that it breaks.
+    ///
+    /// # Errors
+    /// A clause.
+    pub(crate) fn checked_as_clause(path: &str) -> std::result::Result<EntryPath, String> {
+        match broken_rule(path, char::is_control) {
+            None => Ok(EntryPath(path.into())),
+            Some(rule) => Err(rule),
+        }
+    }
+
     fn checked(path: &str, refused: impl Fn(char) -> bool) -> Result<EntryPath> {
         match broken_rule(path, refused) {
             None => Ok(EntryPath(path.into())),
@@ -51,6 +62,13 @@ impl EntryPath {
     /// The components, outermost first; never empty.
     pub fn components(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.0.split('/')
+    }
+
+    /// The paths of the directories that it is in, outermost first, but for the root.
+    pub fn directories(&self) -> impl Iterator<Item = &str> {
+        let path = self.as_str();
+        let ends = path.match_indices('/');
+        ends.filter_map(|(end, _)| path.get(..end))
     }
 
     /// The last component.

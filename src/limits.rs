@@ -61,6 +61,14 @@ pub const MAX_TAR_OVERHEAD_BYTES: u64 = 1 << 20;
 /// chunk table takes 34,000 of them.
 pub const MAX_EMPTY_MEMBERS: u32 = 1 << 16;
 
+/// Most bytes that the stream of a layer of any number of files has for each byte of the layer, beyond
+/// [`ARCHIVE_ALLOWANCE`]. Such a layer is gone over before anything of the model is seen.
+pub const MAX_ARCHIVE_RATIO: u64 = 64;
+/// Bytes that any such layer may expand to.
+pub const ARCHIVE_ALLOWANCE: u64 = 1 << 30;
+/// Most bytes of the list of one layer's files.
+pub const MAX_LISTING_BYTES: usize = 64 << 20;
+
 /// Largest layer that holds a link, in bytes: it is read as a whole when the model is opened.
 pub const MAX_LINK_LAYER_BYTES: u64 = 64 << 10;
 /// Most remarks about an archive; the others are counted.

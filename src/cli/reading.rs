@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use modeloci::Digest;
-use modeloci::model::OpenOptions;
+use modeloci::model::{OpenOptions, Subtree};
 
 use super::values::{either, parse_digest, parse_jobs};
 
@@ -118,14 +118,30 @@ pub(crate) struct Which {
     /// The model that the archive's index calls so
     #[arg(long = "ref", value_name = "NAME")]
     pub(crate) reference: Option<String>,
+    /// Show this directory of the model, and not what is usual
+    #[arg(long, value_name = "DIR", conflicts_with = "root")]
+    pub(crate) prefix: Option<String>,
+    /// Show all of an image, and not only its /models
+    #[arg(long)]
+    pub(crate) root: bool,
 }
 
 impl Which {
+    /// Which part of it.
+    pub(crate) fn subtree(&self) -> Subtree {
+        match (&self.prefix, self.root) {
+            (_, true) => Subtree::All,
+            (Some(path), false) => Subtree::below(path),
+            (None, false) => Subtree::Usual,
+        }
+    }
+
     /// How to open it.
     pub(crate) fn options(&self) -> OpenOptions {
         OpenOptions {
             pin: self.digest,
             reference: self.reference.clone(),
+            subtree: self.subtree(),
             ..OpenOptions::default()
         }
     }

@@ -25,10 +25,19 @@ pub(crate) fn versioned(fields: Value) -> Value {
 
 /// What every document about an archive begins with.
 pub(crate) fn model(archive: &Path, model: &Model) -> Value {
+    let about = model.about();
     versioned(json!({
         "archive": archive.to_string_lossy(),
         "manifest_digest": model.manifest_digest(),
         "model": model.config(),
+        "system": model.system(),
+        "about": {
+            "name": about.name,
+            "version": about.version,
+            "framework": about.framework,
+            "architecture": about.architecture,
+            "license": about.license,
+        },
     }))
 }
 
@@ -95,7 +104,8 @@ pub(crate) fn layers(manifest: &OciManifest) -> Vec<(usize, &Descriptor)> {
 
 /// One file and the layer that holds it.
 fn entry(model: &Model, file: &FileInfo, layer: Option<&Descriptor>) -> Value {
-    let stated = &file.parts.first().stated;
+    let part = file.parts.first();
+    let (stated, alone) = (&part.stated, part.of_file().is_some());
     json!({
         "path": file.path.as_str(),
         "size": file.shown_size,
@@ -104,7 +114,7 @@ fn entry(model: &Model, file: &FileInfo, layer: Option<&Descriptor>) -> Value {
         "layer": layer,
         "compression": compression(&stated.media_type),
         "seekable": stated.chunks.is_some(),
-        "ratio": ratio(stated.size, file.shown_size),
+        "ratio": alone.then(|| ratio(stated.size, file.shown_size)),
     })
 }
 

@@ -51,16 +51,17 @@ pub(crate) fn run(args: &InspectArgs, verbosity: Verbosity) -> anyhow::Result<Ex
 /// The original tool's lines on what the model is.
 pub(crate) fn config(model: &Model) -> String {
     let mut text = String::new();
-    let Some(config) = model.config() else {
-        return format!("{:<9}: -\n", "Model");
-    };
+    let about = model.about();
+    let name = about.name.clone().or_else(|| Some("-".into()));
     for (label, value) in [
-        ("Model", &config.model_name),
-        ("Version", &config.version),
-        ("Framework", &config.framework),
-        ("Arch", &config.architecture),
+        ("Model", &name),
+        ("Version", &about.version),
+        ("Framework", &about.framework),
+        ("Arch", &about.architecture),
     ] {
-        let _ = writeln!(text, "{label:<9}: {}", printable(value));
+        if let Some(value) = value {
+            let _ = writeln!(text, "{label:<9}: {}", printable(value));
+        }
     }
     text
 }
@@ -72,9 +73,12 @@ pub(crate) fn identity(model: &Model) -> String {
             let metadata = Value::Object(config.metadata.clone()).to_string();
             output::line("Metadata", &metadata)
         }
-        None => output::line("Type", model.artifact()),
+        None => output::line("System", model.system()) + &output::line("Type", model.artifact()),
     };
-    what + &output::line("Digest", &model.manifest_digest().to_string())
+    let license = model.about().license.as_ref();
+    let license = license.map(|license| output::line("Licence", license));
+    what + &license.unwrap_or_default()
+        + &output::line("Digest", &model.manifest_digest().to_string())
 }
 
 /// One line per file: path, size of the file, digest of its layer. Where these are not as many as

@@ -125,6 +125,7 @@ fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<Options> {
     let mut options = Options::new(&args.archive, &args.mountpoint);
     options.mount.digest = args.which.digest;
     options.mount.reference = args.which.reference.clone();
+    options.mount.subtree = args.which.subtree();
     if let Some(bytes) = args.cache_size {
         options.mount.cache_bytes = bytes;
         options.cache_stated = true;

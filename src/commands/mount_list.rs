@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use modeloci::byte_size::parse_size;
+use modeloci::model::Subtree;
 use modeloci::mount::Labels;
 use modeloci::{Error, Result};
 
 use super::daemon::options::Options;
 
 /// The options of ours without a value, and those with one.
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 11] = [
     "ro",
+    "root",
     "nosuid",
     "nodev",
     "exec",
@@ -22,7 +24,8 @@ const FLAGS: [&str; 10] = [
     "no_index",
     "default_permissions",
 ];
-const VALUED: [&str; 10] = [
+const VALUED: [&str; 11] = [
+    "prefix",
     "uid",
     "gid",
     "digest",
@@ -87,6 +90,8 @@ fn apply_one(options: &mut Options, option: &str, sloppy: bool) -> Result<()> {
         ("digest", Some(value)) => {
             options.mount.digest = Some(value.parse().map_err(|e| bad_value(option, e))?);
         }
+        ("root", None) => options.mount.subtree = Subtree::All,
+        ("prefix", Some(value)) => options.mount.subtree = Subtree::below(value),
         ("ref", Some(value)) => options.mount.reference = Some(value.to_string()),
         ("cache_size", Some(value)) => {
             options.mount.cache_bytes = size(option, value)?;

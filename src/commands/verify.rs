@@ -1,5 +1,6 @@
 //! `modeloci verify`, and what `inspect` says of verification.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -119,9 +120,10 @@ pub(crate) fn warn(model: &Model) {
 
 /// The original tool's section on what was verified: a line for each layer.
 pub(crate) fn section(reports: &[LayerReport], columns: Option<usize>) -> String {
+    let reports = by_layer(reports);
     let count = output::count(reports.len() as u64, "layer");
     let mut text = format!("Layer verification ({count}):\n");
-    for report in reports {
+    for report in &reports {
         let word = match &report.outcome {
             Ok(_) => "OK",
             Err(error) if error.kind() == ErrorKind::Environment => "UNREADABLE",
@@ -131,10 +133,33 @@ pub(crate) fn section(reports: &[LayerReport], columns: Option<usize>) -> String
         let digest = table::digest(&report.parts.digests(), room);
         let _ = writeln!(text, "  {word}  {digest}");
     }
-    if reports.iter().all(LayerReport::verified) {
+    if reports.iter().all(|report| report.verified()) {
         text.push_str("All layers verified.\n");
     }
     text
+}
+
+/// One report for each layer of any number of files, that of a file which failed before others; one for
+/// each of all other files.
+fn by_layer(reports: &[LayerReport]) -> Vec<&LayerReport> {
+    let mut places: HashMap<usize, usize> = HashMap::new();
+    let mut layers: Vec<&LayerReport> = Vec::new();
+    for report in reports {
+        let part = report.parts.first();
+        let known = match part.of_file() {
+            Some(_) => None,
+            None => places.get(&part.number).copied(),
+        };
+        match known.and_then(|place| layers.get_mut(place)) {
+            Some(layer) if layer.verified() => *layer = report,
+            Some(_) => {}
+            None => {
+                places.insert(part.number, layers.len());
+                layers.push(report);
+            }
+        }
+    }
+    layers
 }
 
 /// The exit code of what was verified and printed.
@@ -156,7 +181,8 @@ pub(crate) fn conclude(
 /// before that of storage that cannot be read. `None` when none failed.
 fn failed(reports: &[LayerReport]) -> Option<ExitCode> {
     let mut codes = Vec::new();
-    for report in reports {
+    let reports = by_layer(reports);
+    for report in &reports {
         if let Err(error) = &report.outcome {
             codes.push(output::code_of(error.kind()));
             let (path, text) = (report.path.to_string(), error.to_string());

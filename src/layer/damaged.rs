@@ -97,7 +97,7 @@ impl FileReader for DamagedFile {
         Err(self.error.clone())
     }
 
-    fn verify_with(&self, _also: &[Algorithm], _helpers: &Helpers) -> Result<FileDigests> {
+    fn verify_with(&self, _also: &[Algorithm], _helpers: &Helpers) -> Result<Vec<FileDigests>> {
         if !self.proven {
             let found = hash(&*self.blob, self.digest.algorithm())?;
             if found != self.digest {

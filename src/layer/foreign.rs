@@ -25,8 +25,18 @@ use crate::oci::media_type;
 use crate::source::ReadAt;
 use crate::stream::{Guess, Listener, Proven, Stream, Taken, Tuning, Wait, Within};
 
+/// What a layer without a chunk table holds.
+pub(crate) enum Looked {
+    /// A file, as far as its first kilobytes tell.
+    File(Arc<ForeignFile>),
+    /// A link; the layer was verified.
+    Link(LinkTarget),
+    /// Several files, or others than the one that the manifest names.
+    Members,
+}
+
 /// Looks at a layer without a chunk table: reads at most its first kilobytes, and the whole of a
-/// layer that holds a link, which is the inner error.
+/// layer that holds a link.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when the layer's tar begins with anything but the one file,
@@ -35,7 +45,7 @@ pub(super) fn look(
     blob: Arc<dyn ReadAt>,
     spec: LayerSpec,
     context: Arc<Context>,
-) -> Result<Result<ForeignFile, LinkTarget>> {
+) -> Result<Looked> {
     ForeignFile::look(blob, spec, context, Tuning::DEFAULT)
 }
 
@@ -54,11 +64,12 @@ pub fn open_in_miniature(
 ) -> Result<Opened> {
     let looked = ForeignFile::look(blob, spec.clone(), context, Tuning::MINIATURE)?;
     Ok(match looked {
-        Ok(file) => {
+        Looked::File(file) => {
             let attr = Attributes::Guessed(file.attr_of(&spec)?);
-            Opened::File(Arc::new(file), attr)
+            Opened::File(file, attr)
         }
-        Err(target) => Opened::Link(target),
+        Looked::Link(target) => Opened::Link(target),
+        Looked::Members => Opened::Members,
     })
 }
 
@@ -78,13 +89,13 @@ pub(super) fn kind(executable: bool) -> &'static str {
 }
 
 impl ForeignFile {
-    /// The file of a layer, or the link that it holds instead.
+    /// The file of a layer, or what it holds instead.
     pub(crate) fn look(
         blob: Arc<dyn ReadAt>,
         spec: LayerSpec,
         context: Arc<Context>,
         tuning: Tuning,
-    ) -> Result<Result<ForeignFile, LinkTarget>> {
+    ) -> Result<Looked> {
         let subject: Arc<str> = format!("{} ({})", spec.path, spec.stated.digest).into();
         if blob.len() != spec.stated.size {
             return Err(Error::malformed(
@@ -98,7 +109,8 @@ impl ForeignFile {
         }
         let content = match members::open(&*blob, &spec, &subject, &context.opening)? {
             Opening::File(content) => content,
-            Opening::Link(target) => return Ok(Err(target)),
+            Opening::Link(target) => return Ok(Looked::Link(target)),
+            Opening::Members => return Ok(Looked::Members),
         };
         let digest = spec.stated.digest;
         let content = Guess::of(content);
@@ -111,6 +123,7 @@ impl ForeignFile {
             digest,
             subject: Arc::clone(&subject),
             plan: content.map(|content| content.plan()),
+            measured: false,
             expected: Arc::<OneFile>::clone(&taken_for),
         };
         let file = ForeignFile {
@@ -118,7 +131,7 @@ impl ForeignFile {
             stream: Stream::open(blob, taken, Arc::clone(&context), tuning)?,
         };
         file.prove_if_empty(&context)?;
-        Ok(Ok(file))
+        Ok(Looked::File(Arc::new(file)))
     }
 
     /// What the layer is, where its media type says that it is something else.
@@ -268,13 +281,14 @@ impl FileReader for ForeignFile {
         ))
     }
 
-    fn verify_with(&self, also: &[Algorithm], _helpers: &Helpers) -> Result<FileDigests> {
+    fn verify_with(&self, also: &[Algorithm], _helpers: &Helpers) -> Result<Vec<FileDigests>> {
         let mut digests = Digesting {
             start: FileHasher::new(also),
             hasher: None,
         };
         self.stream.verify(&mut digests)?;
         let file = digests.hasher.map(FileHasher::finish);
+        let file = file.map(|digests| vec![digests]);
         file.ok_or_else(|| Error::corrupt(self.stream.subject(), "its file was not hashed"))
     }
 }

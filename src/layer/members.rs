@@ -13,7 +13,7 @@ use crate::memory::effort::Effort;
 use crate::printable::printable_bytes;
 use crate::source::ReadAt;
 use crate::stream::{Expected, Guess, Packing, Plan, changed, lift, prove, read_out, unpack};
-use crate::tar::{EntryKind, Members};
+use crate::tar::{BLOCK, EntryKind, Members};
 
 /// How a layer's file is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,10 +72,16 @@ pub(super) enum Look {
     File(Content),
     /// It holds a link.
     Link(Packaging),
+    /// It holds something else than the file that the manifest names.
+    Members,
 }
 
 /// Bytes in which a tar can be told from other content.
 const SNIFF: usize = 512;
+/// Fewest bytes of a gzip member: header, end of block, checksum and size.
+const GZIP_LEAST: u64 = 20;
+/// More zeros than this stand behind the last file of hardly any tar: two records of 20 blocks.
+const TAR_RECORD: u32 = 20_481;
 /// Largest expansion of deflate, rounded up: a header that declares more lies.
 const MAX_DEFLATE_RATIO: u64 = 1_040;
 
@@ -85,6 +91,8 @@ pub(super) enum Opening {
     File(Content),
     /// A link; proven.
     Link(LinkTarget),
+    /// Several files, if what the first bytes say is right.
+    Members,
 }
 
 /// Looks at a layer: reads its first kilobytes, or all of a small one that holds a link.
@@ -98,8 +106,38 @@ pub(super) fn open(
     effort: &Effort,
 ) -> Result<Opening> {
     match look(blob, spec, subject, effort)? {
+        Look::File(content)
+            if spec.reading == Reading::Either && goes_on(blob, &content, effort)? =>
+        {
+            Ok(Opening::Members)
+        }
         Look::File(content) => Ok(Opening::File(content)),
         Look::Link(_) => prove_link(blob, spec, subject, effort).map(Opening::Link),
+        Look::Members => Ok(Opening::Members),
+    }
+}
+
+/// True when more members seem to follow the file of a layer. Where it is not seen, who reads the file
+/// finds them, and gets an error.
+fn goes_on(blob: &dyn ReadAt, content: &Content, effort: &Effort) -> Result<bool> {
+    let end = content.plan().end.next_multiple_of(BLOCK);
+    match content.packaging {
+        Packaging::Tar if end.saturating_add(BLOCK) <= blob.len() => {
+            let mut block = [0; BLOCK as usize];
+            effort.spend(BLOCK)?;
+            blob.read_exact_at(&mut block, end)?;
+            Ok(block.iter().any(|byte| *byte != 0))
+        }
+        // A gzip member ends with the size of what it holds, in four bytes (RFC 1952).
+        Packaging::Gzip if blob.len() > GZIP_LEAST => {
+            let mut size = [0; 4];
+            effort.spend(4)?;
+            blob.read_exact_at(&mut size, blob.len() - 4)?;
+            let behind = u32::from_le_bytes(size).wrapping_sub(end as u32);
+            // Of several members the last may hold anything: less than the file, too.
+            Ok((TAR_RECORD..=u32::MAX / 2).contains(&behind))
+        }
+        _ => Ok(false),
     }
 }
 
@@ -121,7 +159,7 @@ fn prove_link(
             packaging = Some(found);
             Ok(())
         }
-        Look::File(_) => Err(changed(subject)),
+        Look::File(_) | Look::Members => Err(changed(subject)),
     };
     prove(blob, spec.stated.digest, subject, confirm, |buffer| {
         bytes.extend_from_slice(buffer);
@@ -184,19 +222,40 @@ fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str, effort: &Effort) -> 
         }
     }
     let mut members = Members::new(start.chain(stream), subject);
-    let member = loop {
-        let Some(entry) = members.next_member()? else {
+    match first_member(&mut members, packaging, spec, subject)? {
+        Ok(member) => {
+            check_size(member.attr.size, packaging, blob.len(), subject)?;
+            Ok(Look::File(Content { packaging, member }))
+        }
+        Err(other) => Ok(other),
+    }
+}
+
+/// The file that a tar begins with, after directories; or what it holds instead.
+fn first_member<R: Read>(
+    members: &mut Members<R>,
+    packaging: Packaging,
+    spec: &LayerSpec,
+    subject: &str,
+) -> Result<Result<Member, Look>> {
+    loop {
+        let entry = members.next_member()?;
+        if spec.reading == Reading::Either && !is_the_file(entry.as_ref(), spec) {
+            match entry {
+                Some(entry) if entry.kind == EntryKind::Directory => continue,
+                _ => return Ok(Err(Look::Members)),
+            }
+        }
+        let Some(entry) = entry else {
             return Err(no_file(subject));
         };
         if matches!(entry.kind, EntryKind::Symlink | EntryKind::HardLink) {
-            return Ok(Look::Link(packaging));
+            return Ok(Err(Look::Link(packaging)));
         }
         if let Some(member) = accept(&entry, spec, subject)? {
-            break member;
+            return Ok(Ok(member));
         }
-    };
-    check_size(member.attr.size, packaging, blob.len(), subject)?;
-    Ok(Look::File(Content { packaging, member }))
+    }
 }
 
 /// Checks that a layer of `blob` bytes can hold a file of `size`.
@@ -310,10 +369,23 @@ fn accept(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Result<
     }))
 }
 
+/// True for a file, or a link, that has the name of the manifest's.
+fn is_the_file(entry: Option<&crate::tar::Entry>, spec: &LayerSpec) -> bool {
+    entry.is_some_and(|entry| {
+        !matches!(entry.kind, EntryKind::Directory | EntryKind::Special)
+            && has_name(entry, spec.path.file_name())
+    })
+}
+
+/// True when this is the base name of a member.
+fn has_name(entry: &crate::tar::Entry, name: &str) -> bool {
+    let base = entry.path.rsplit(|byte| *byte == b'/').next();
+    base == Some(name.as_bytes())
+}
+
 /// The base name of a member must be that of the path in the manifest (`docs/systems.md`).
 fn check_name(entry: &crate::tar::Entry, spec: &LayerSpec, subject: &str) -> Result<()> {
-    let base = entry.path.rsplit(|byte| *byte == b'/').next();
-    if base == Some(spec.path.file_name().as_bytes()) {
+    if has_name(entry, spec.path.file_name()) {
         return Ok(());
     }
     Err(Error::malformed(
@@ -342,11 +414,12 @@ impl Expected for OneFile {
         }
     }
 
-    fn check(&self, stream: &mut dyn Read) -> Result<()> {
+    fn check(&self, stream: &mut dyn Read) -> Result<Vec<u8>> {
         let subject = &*self.subject;
         let taken_for = self.content.unproven();
         if taken_for.packaging == Packaging::Raw {
-            return read_out(stream, subject);
+            read_out(stream, subject)?;
+            return Ok(Vec::new());
         }
         let mut buffer = vec![0; 256 << 10];
         let mut members = Members::new(stream, subject);
@@ -362,7 +435,7 @@ impl Expected for OneFile {
         }
         members.finish()?;
         match found {
-            Some(member) if member == taken_for.member => Ok(()),
+            Some(member) if member == taken_for.member => Ok(Vec::new()),
             Some(_) => Err(changed(subject)),
             None => Err(no_file(subject)),
         }

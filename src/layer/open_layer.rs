@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use super::chunked::claim::Claim;
 use super::chunked::file::{ChunkedFile, Pinned};
 use super::damaged::{self, DamagedFile};
-use super::foreign::{self, ForeignFile};
+use super::foreign::{self, ForeignFile, Looked};
 use super::reader::{Attributes, FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -68,6 +68,7 @@ enum Content {
     Chunked(Arc<ChunkedFile>),
     Foreign(Arc<ForeignFile>),
     Link(LinkTarget),
+    Members,
     Damaged,
 }
 
@@ -98,8 +99,9 @@ impl OpenLayer {
                 Content::Chunked(Arc::new(file))
             }
             None => match foreign::look(Arc::clone(&blob), spec.clone(), Arc::clone(context)) {
-                Ok(Ok(file)) => Content::Foreign(Arc::new(file)),
-                Ok(Err(target)) => Content::Link(target),
+                Ok(Looked::File(file)) => Content::Foreign(file),
+                Ok(Looked::Link(target)) => Content::Link(target),
+                Ok(Looked::Members) => Content::Members,
                 Err(error) => {
                     context.opening.check()?;
                     let file = damaged::open(&blob, spec, error, context)?;
@@ -139,6 +141,7 @@ impl OpenLayer {
                     format!("the layer holds a link of another name, \"{}\"", self.name),
                 )),
             },
+            Content::Members => Ok(Opened::Members),
             Content::Damaged => self.blame(spec, Error::corrupt(&spec.path, "is damaged")),
         }
     }
@@ -148,7 +151,7 @@ impl OpenLayer {
     pub fn disagreement(&self) -> Option<&'static str> {
         match &self.content {
             Content::Foreign(file) => file.disagreement(),
-            Content::Chunked(_) | Content::Link(_) | Content::Damaged => None,
+            Content::Chunked(_) | Content::Link(_) | Content::Members | Content::Damaged => None,
         }
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::file_digests::FileDigests;
 use crate::digest::Algorithm;
 use crate::entry_path::EntryPath;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::shared_work::Helpers;
 use crate::oci::Stated;
 use crate::source::ReadAt;
@@ -35,12 +35,33 @@ pub enum Reading {
     /// It is an archive that holds the file; its bytes say how it is packed. Where they are those of
     /// no archive, the blob is the file.
     Archive,
+    /// The same, if the first file of the archive has the name of the file; else as `Members`.
+    Either,
+    /// It is an archive of any number of files, with names of their own.
+    Members,
+}
+
+/// Which file of what is verified as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Whole {
+    /// The same number for all files of a layer, and another for every other layer that is open.
+    pub layer: usize,
+    /// The file's number in the layer.
+    pub file: u32,
 }
 
 /// One file, readable at any offset.
 pub trait FileReader: Send + Sync {
     /// Size of the file, in bytes, as it is shown: a guess until its layer is proven.
     fn shown_size(&self) -> u64;
+
+    /// Which file it is of what is verified as one.
+    fn whole(&self) -> Whole {
+        Whole {
+            layer: std::ptr::from_ref(self).cast::<()>().addr(),
+            file: 0,
+        }
+    }
 
     /// What has become of proving what the layer's first bytes said; `None` while nobody has tried.
     /// Asked of layers whose attributes are [`Attributes::Guessed`].
@@ -96,14 +117,20 @@ pub trait FileReader: Send + Sync {
     /// # Errors
     /// As [`read_at`](FileReader::read_at).
     fn verify(&self, also: &[Algorithm]) -> Result<FileDigests> {
-        self.verify_with(also, &Helpers::default())
+        let mut all = self.verify_with(also, &Helpers::default())?;
+        let number = self.whole().file as usize;
+        match number < all.len() {
+            true => Ok(all.swap_remove(number)),
+            false => Err(Error::corrupt("a file of the layer", "was not hashed")),
+        }
     }
 
-    /// The same, with the help of others; a foreign layer has a thread of its own besides.
+    /// The same with the help of others, of all files of the layer, by their numbers; a foreign layer has a
+    /// thread of its own besides.
     ///
     /// # Errors
     /// As [`read_at`](FileReader::read_at).
-    fn verify_with(&self, also: &[Algorithm], helpers: &Helpers) -> Result<FileDigests>;
+    fn verify_with(&self, also: &[Algorithm], helpers: &Helpers) -> Result<Vec<FileDigests>>;
 }
 
 /// What a layer holds.
@@ -112,6 +139,9 @@ pub enum Opened {
     File(Arc<dyn FileReader>, Attributes),
     /// A link, in a layer that was verified as a whole.
     Link(LinkTarget),
+    /// Several files, whose names are their own: the layer is to be opened as an
+    /// [`Archive`](super::Archive).
+    Members,
 }
 
 /// Where a link leads.

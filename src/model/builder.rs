@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::Built;
 use super::file::{File, FileInfo};
 use super::links::{Links, Node};
 use super::node::Inode;
@@ -17,23 +18,29 @@ use crate::memory::effort::Effort;
 use crate::oci::Stated;
 use crate::oci::stated::StatedTable;
 use crate::printable::shown;
-use crate::systems::{Entry, Layer, System, name_of_layer};
+use crate::systems::{Config, Contents, Entry, Layer, System, name_of_layer};
 
-/// The files of a manifest's layers, sorted by path, as the system that wrote it means them.
+/// What a manifest's layers hold, as the system that wrote it means them: the files that it names sorted by
+/// path.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the layer.
-pub(super) fn entries(layers: Vec<Layer>, system: &dyn System) -> Result<Vec<Entry>> {
-    let mut entries = system.entries(layers)?;
+pub(super) fn contents(
+    layers: Vec<Layer>,
+    system: &dyn System,
+    config: &Config<'_>,
+) -> Result<Contents> {
+    let mut contents = system.contents(layers, config)?;
     let mut statements: HashMap<Digest, Statement> = HashMap::new();
-    for part in entries.iter().flat_map(|entry| entry.parts.iter()) {
+    let named = contents.files.iter().flat_map(|entry| entry.parts.iter());
+    for part in named.chain(contents.archives.iter().map(|layer| &layer.part)) {
         let statement = statements.entry(part.stated.digest).or_default();
         statement
             .add(&part.stated)
             .map_err(|e| e.within(name_of_layer(part.number, None, &part.stated.digest)))?;
     }
-    entries.sort_by(|a, b| by_path(&a.path, &b.path));
-    Ok(entries)
+    contents.files.sort_by(|a, b| by_path(&a.path, &b.path));
+    Ok(contents)
 }
 
 /// What descriptors state of one blob, all of them together. One of two that contradict each other
@@ -86,15 +93,15 @@ pub(super) fn link(
     system: &dyn System,
     notes: &mut Notes,
     effort: &Effort,
-) -> Result<Vec<File>> {
+) -> Result<Built> {
     let nodes: HashMap<&str, Node<'_>> = entries
         .iter()
         .zip(&opened)
         .enumerate()
         .map(|(number, (entry, opened))| {
             let node = match &opened.opened {
-                Opened::File(..) => Node::File(number),
                 Opened::Link(target) => Node::Link(number, target),
+                Opened::File(..) | Opened::Members => Node::File(number),
             };
             (entry.path.as_str(), node)
         })
@@ -143,5 +150,9 @@ pub(super) fn link(
             damaged: AtomicBool::new(false),
         });
     }
-    Ok(files)
+    Ok(Built {
+        files,
+        empty: Box::default(),
+        memory: 0,
+    })
 }

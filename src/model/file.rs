@@ -10,6 +10,7 @@ use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::Result;
 use crate::layer::{Attributes, FileAttr, FileReader};
+use crate::oci::stated::FileMetadata;
 use crate::systems::Parts;
 
 /// One file of a model: what the manifest says about it.
@@ -85,9 +86,15 @@ impl File {
         }
     }
 
+    /// What its descriptor states of it, where it states it of this file.
+    fn metadata(&self) -> Option<&FileMetadata> {
+        let stated = self.info.parts.first().of_file()?;
+        stated.metadata.as_deref()
+    }
+
     /// The time that its descriptor states, or else its layer, which has these attributes.
     pub(super) fn time(&self, attr: &FileAttr) -> Option<Duration> {
-        let metadata = self.info.parts.first().stated.metadata.as_ref();
+        let metadata = self.metadata();
         let stated = metadata
             .and_then(|metadata| metadata.mtime)
             .map(NonZeroU64::get);
@@ -97,7 +104,7 @@ impl File {
 
     /// Whether it is executable by its descriptor, or else by its layer, which has these attributes.
     pub(super) fn executable(&self, attr: &FileAttr) -> bool {
-        let metadata = self.info.parts.first().stated.metadata.as_ref();
+        let metadata = self.metadata();
         let stated = metadata.and_then(|metadata| metadata.executable);
         stated.unwrap_or(attr.executable)
     }

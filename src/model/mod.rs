@@ -25,9 +25,12 @@ use crate::memory::shared_work::{Helpers, together};
 use crate::oci::OciConfig;
 use crate::source::BlobSource;
 use crate::stream::{Wait, Within};
+use crate::systems::{About, Contents, System};
 use crate::work::cores;
 
+mod archives;
 mod builder;
+mod compose;
 mod file;
 mod links;
 mod listed;
@@ -41,6 +44,7 @@ pub mod verify;
 use file::File;
 pub use file::{FileFacts, FileInfo};
 pub use node::{Attr, DirEntry, Inode, NodeKind};
+use notes::Notes;
 use opening::Opening;
 use resolve::{Documents, Resolved, Wanted};
 use tree::Tree;
@@ -55,6 +59,8 @@ pub struct OpenOptions {
     pub pin: Option<Digest>,
     /// The name that the index must give the manifest (`--ref`).
     pub reference: Option<String>,
+    /// Which part of it is shown (`--root`, `--prefix`).
+    pub subtree: Subtree,
     /// Bytes of decoded chunks to keep.
     pub cache_bytes: u64,
     /// Where seek tables of foreign layers are kept between runs (`--index-dir`); `None` to keep
@@ -140,11 +146,67 @@ impl Default for OpenOptions {
         OpenOptions {
             pin: None,
             reference: None,
+            subtree: Subtree::Usual,
             cache_bytes: limits::DEFAULT_CACHE_BYTES,
             index_dir: None,
             readahead: true,
             memory: Memory::Usual,
             cancel: None,
+        }
+    }
+}
+
+/// Which part of a model is shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Subtree {
+    /// What its system says is the model: of an image its `/models`, where it has one.
+    #[default]
+    Usual,
+    /// All of it.
+    All,
+    /// What is below this directory.
+    Below(String),
+}
+
+impl Subtree {
+    /// What is below a directory, which has a path from the model's root; that may begin with a slash.
+    pub fn below(path: &str) -> Subtree {
+        match path.trim_matches('/') {
+            "" => Subtree::All,
+            path => Subtree::Below(path.into()),
+        }
+    }
+}
+
+/// What the layers of a model were made into.
+struct Built {
+    /// In the order of their paths.
+    files: Vec<File>,
+    /// Directories with nothing in them.
+    empty: Box<[EntryPath]>,
+    /// Memory that was not foreseen, in bytes.
+    memory: u64,
+}
+
+impl Built {
+    /// Opens the layers of a manifest, and makes files of what they hold.
+    fn open(
+        mut contents: Contents,
+        system: &dyn System,
+        subtree: &Subtree,
+        mut opening: Opening<'_>,
+        notes: &mut Notes,
+    ) -> Result<Built> {
+        let opened = contents.files.iter().map(|entry| opening.open(entry));
+        let opened = opened.collect::<Result<Vec<_>>>()?;
+        let archives = archives::open(&mut contents, &opened, &mut opening)?;
+        let effort = opening.effort();
+        if let Some(note) = opening.into_note() {
+            notes.push(note);
+        }
+        match archives.is_empty() && *subtree == Subtree::Usual {
+            true => builder::link(contents.files, opened, system, notes, effort),
+            false => archives::compose(&contents.files, &opened, &archives, system, subtree, notes),
         }
     }
 }
@@ -162,6 +224,8 @@ pub struct Model {
     total_bytes: u64,
     /// Bytes of memory that all this takes, as counted.
     memory: u64,
+    /// Directories with nothing in them.
+    empty: Box<[EntryPath]>,
     /// The time of files whose layers state none.
     time: Duration,
     /// The newest file below each directory, where not all have that time.
@@ -193,9 +257,11 @@ impl Model {
         };
         let mut resolved = resolve::resolve(&*source, wanted).map_err(within)?;
         let layers = std::mem::take(&mut resolved.layers);
-        let entries = builder::entries(layers, resolved.system).map_err(within)?;
+        let config = || resolved.config_bytes(&*source);
+        let contents = builder::contents(layers, resolved.system, &config);
+        let contents = contents.map_err(within)?;
         let limiter = options.limiter();
-        let taken = opening::memory_of(&entries);
+        let taken = opening::memory_of(&contents.files);
         if options.memory != Memory::Usual {
             // What cannot fit is refused before it is taken.
             limiter
@@ -203,16 +269,17 @@ impl Model {
                 .map_err(within)?;
         }
         let context = Arc::new(options.context(limiter));
-        let mut opening = Opening::new(&*source, &context, resolved.manifest_bytes);
-        let opened = entries.iter().map(|entry| opening.open(entry));
-        let opened = opened.collect::<Result<Vec<_>>>().map_err(within)?;
-        if let Some(note) = opening.into_note() {
-            resolved.notes.push(note);
-        }
-        let told = &mut resolved.notes;
-        let files = builder::link(entries, opened, resolved.system, told, &context.opening);
-        let mut files = files.map_err(within)?;
-        let tree = Tree::build(files.iter().map(|file| &file.info.path)).map_err(within)?;
+        let opening = Opening::new(&*source, &context, resolved.manifest_bytes);
+        let (system, told) = (resolved.system, &mut resolved.notes);
+        let built = Built::open(contents, system, &options.subtree, opening, told);
+        let Built {
+            mut files,
+            empty,
+            memory,
+        } = built.map_err(within)?;
+        let taken = taken.saturating_add(memory);
+        let paths = files.iter().map(|file| &file.info.path);
+        let tree = Tree::build(paths, &empty).map_err(within)?;
         let mut total_bytes = 0u64;
         for (number, file) in files.iter_mut().enumerate() {
             file.info.inode = tree.file_inode(number);
@@ -234,6 +301,7 @@ impl Model {
             settled: AtomicUsize::new(0),
             context,
             total_bytes,
+            empty,
             time,
             newest,
         })
@@ -298,6 +366,16 @@ impl Model {
         self.resolved.config.as_ref()
     }
 
+    /// What the model is, as far as its system says it.
+    pub fn about(&self) -> &About {
+        &self.resolved.about
+    }
+
+    /// The system that wrote it, by its name in `docs/systems.md`.
+    pub fn system(&self) -> &'static str {
+        self.resolved.system.name()
+    }
+
     /// Things about the archive that are worth a remark, none of them fatal.
     pub fn notes(&self) -> &[String] {
         &self.resolved.notes
@@ -306,6 +384,11 @@ impl Model {
     /// All files, in the order of their paths' bytes.
     pub fn files(&self) -> impl ExactSizeIterator<Item = &FileInfo> {
         self.files.iter().map(|file| &file.info)
+    }
+
+    /// All directories that have nothing in them.
+    pub fn empty_directories(&self) -> &[EntryPath] {
+        &self.empty
     }
 
     /// The file of an inode; `None` for directories and unknown inodes.
@@ -521,20 +604,23 @@ impl Model {
     }
 
     /// Verifies the layer of a file: what is the same for all files that are read from it. Returns the
-    /// file's digests.
+    /// digests of all files in it.
     fn verify_layer(
         &self,
         inode: Inode,
         also: &[Algorithm],
         helpers: &Helpers,
-    ) -> Result<FileDigests> {
+    ) -> Result<Vec<FileDigests>> {
         self.regular(inode)?.reader.verify_with(also, helpers)
     }
 
     /// Compares what the manifest says about one file with what verifying its layer found.
-    fn verify_file(&self, inode: Inode, digests: &FileDigests) -> Result<Digest> {
+    fn verify_file(&self, inode: Inode, digests: &[FileDigests]) -> Result<Digest> {
         let file = self.regular(inode)?;
         file.confirmed()?;
+        let unhashed = || Error::corrupt(file.info.subject(), "was not hashed");
+        let digests = digests.get(file.reader.whole().file as usize);
+        let digests = digests.ok_or_else(unhashed)?;
         if let Some(stated) = &file.info.digest {
             digests.compare(stated, || file.info.subject())?;
         }
@@ -550,7 +636,7 @@ impl Model {
     /// The same number for all files that are read from one layer, links among them; another for
     /// every other file.
     pub(crate) fn content_key(&self, inode: Inode) -> Option<usize> {
-        Some(Arc::as_ptr(&self.node(inode)?.reader).addr())
+        Some(self.node(inode)?.reader.whole().layer)
     }
 
     /// True once bytes of the file were verified and decoded, and as long as no read of it has

@@ -7,20 +7,22 @@ use std::sync::Arc;
 use super::file::File;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::layer::{LayerKey, LayerSpec, OpenLayer, Opened};
+use crate::layer::{Archive, LayerKey, LayerSpec, OpenLayer, Opened, OpenedArchive};
 use crate::limits;
 use crate::memory::context::Context;
+use crate::memory::effort::Effort;
 use crate::oci::Stated;
 use crate::oci::stated::TablePlace;
 use crate::printable::shown;
 use crate::source::BlobSource;
-use crate::systems::{Entry, Part};
+use crate::systems::{ArchiveLayer, Entry, Part};
 
 /// Layers opened so far.
 pub(super) struct Opening<'a> {
     source: &'a dyn BlobSource,
     context: &'a Arc<Context>,
     layers: HashMap<LayerKey, OpenLayer>,
+    archives: HashMap<Digest, Arc<OpenedArchive>>,
     /// The first layer that is not what its media type says, and how many more there are.
     disagreements: Option<(String, usize)>,
 }
@@ -64,8 +66,14 @@ impl<'a> Opening<'a> {
             source,
             context,
             layers: HashMap::new(),
+            archives: HashMap::new(),
             disagreements: None,
         }
+    }
+
+    /// What opening may cost.
+    pub(super) fn effort(&self) -> &'a Effort {
+        &self.context.opening
     }
 
     /// What is worth a remark.
@@ -92,6 +100,24 @@ impl<'a> Opening<'a> {
                 Err(Error::malformed(subject, "is in several layers"))
             }
         }
+    }
+
+    /// Opens a layer of any number of files, unless it is open: reads and verifies all of it.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub(super) fn open_archive(&mut self, layer: &ArchiveLayer) -> Result<Arc<OpenedArchive>> {
+        let stated = &layer.part.stated;
+        if let Some(open) = self.archives.get(&stated.digest) {
+            return Ok(Arc::clone(open));
+        }
+        let blob = self.source.blob(&stated.digest, Some(stated.size))?;
+        let blob =
+            blob.ok_or_else(|| Error::malformed(layer.subject(), "is not in the archive"))?;
+        let open = Archive::open(blob, stated, layer.subject().into(), self.context)?;
+        let open = Arc::new(open);
+        self.archives.insert(stated.digest, Arc::clone(&open));
+        Ok(open)
     }
 
     fn open_part(&mut self, entry: &Entry, part: &Part) -> Result<OpenedFile> {

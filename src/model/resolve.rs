@@ -13,6 +13,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::listed::{Carried, Listed};
 use super::notes::Notes;
 use crate::digest::Digest;
@@ -24,7 +26,7 @@ use crate::oci::{
 };
 use crate::printable::{quoted, shown};
 use crate::source::{BlobSource, Root};
-use crate::systems::{self, Layer, System, name_of_layer};
+use crate::systems::{self, About, Layer, System, name_of_layer};
 
 /// The documents of a model, whole.
 #[derive(Debug, Clone)]
@@ -49,6 +51,10 @@ pub struct Resolved {
     pub artifact: String,
     /// The config, when it is one of this project or of the original tool.
     pub config: Option<OciConfig>,
+    /// What the model is.
+    pub about: About,
+    /// Where the config is read again, ours or another.
+    config_blob: Descriptor,
     /// When the model was made, since the epoch, where the manifest says so.
     pub(super) created: Option<Duration>,
     /// The system that wrote it.
@@ -95,35 +101,45 @@ pub fn resolve<'a>(source: &dyn BlobSource, wanted: impl Into<Wanted<'a>>) -> Re
     let place = resolver.locate()?;
     let mut layers = Vec::new();
     let mut media_types = MediaTypes::default();
+    let mut layer_type = None;
     let found = resolver.read_manifest(&place, &mut |number, layer| {
         if layer.is_empty() {
             return Ok(());
         }
+        layer_type.get_or_insert_with(|| layer.media_type.clone());
         let path = path_of(&layer).map(Box::from);
         let within = |e: Error| e.within(name_of_layer(number, path.as_deref(), &layer.digest));
         let stated = Stated::of(&layer, &mut media_types).map_err(within)?;
         layers.push(Layer {
             number,
             path,
+            name: layer.name.map(Box::from),
             stated: Arc::new(stated),
         });
         Ok(())
     })?;
     resolver.check_layers(&layers)?;
-    let config = resolver.config(&found.manifest.config)?;
+    let (config, value) = resolver.config(&found.manifest.config)?;
     let created = resolver.created(&found.manifest);
     let system = systems::of(&systems::Head {
         artifact_type: found.manifest.artifact_type.as_deref(),
         config_type: &found.manifest.config.media_type,
+        layer_type: layer_type.as_deref(),
         original_spelling: found.original_spelling,
     });
     let artifact = found.manifest.artifact_type;
+    let about = match &config {
+        Some(config) => About::from(config),
+        None => system.about(&value),
+    };
     Ok(Resolved {
         layers,
         manifest_digest: place.digest,
         manifest_bytes: found.bytes,
-        artifact: artifact.unwrap_or(found.manifest.config.media_type),
+        artifact: artifact.unwrap_or_else(|| found.manifest.config.media_type.clone()),
         config,
+        about: about.or(About::of_annotations(&found.manifest.annotations)),
+        config_blob: found.manifest.config,
         created,
         system,
         notes: resolver.notes,
@@ -132,6 +148,22 @@ pub fn resolve<'a>(source: &dyn BlobSource, wanted: impl Into<Wanted<'a>>) -> Re
 }
 
 impl Resolved {
+    /// Reads the config again; `None` for the empty one.
+    ///
+    /// # Errors
+    /// As [`resolve`].
+    pub(super) fn config_bytes(&self, source: &dyn BlobSource) -> Result<Option<Vec<u8>>> {
+        let resolver = Resolver {
+            source,
+            wanted: Wanted::default(),
+            notes: Notes::default(),
+        };
+        match self.config_blob.is_empty() {
+            true => Ok(None),
+            false => resolver.config_bytes(&self.config_blob).map(Some),
+        }
+    }
+
     /// Reads the documents again, as wholes.
     ///
     /// # Errors
@@ -540,6 +572,7 @@ impl Resolver<'_> {
             number,
             path,
             stated,
+            ..
         } in layers
         {
             if !checked.insert(stated.digest) {
@@ -557,19 +590,21 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// What the config says, when it is that of a model.
-    fn config(&mut self, descriptor: &Descriptor) -> Result<Option<OciConfig>> {
+    /// What the config says, when it is that of a model; and it as a document, where it is one.
+    fn config(&mut self, descriptor: &Descriptor) -> Result<(Option<OciConfig>, Value)> {
         let bytes = self.config_bytes(descriptor)?;
         let subject = format!("config {}", descriptor.digest);
         let config = match descriptor.media_type.as_str() {
             media_type::MODEL_CONFIG => Some(OciConfig::parse_named(&bytes, &subject)?),
             media_type::IMAGE_CONFIG => {
                 let value = json::parse(&bytes, &subject)?;
-                OciConfig::is_like(&value)
-                    .then(|| OciConfig::from_value(value, &subject))
-                    .transpose()?
+                if !OciConfig::is_like(&value) {
+                    return Ok((None, value));
+                }
+                Some(OciConfig::from_value(value, &subject)?)
             }
-            _ => None,
+            // What it says is for people; one that makes no sense says nothing.
+            _ => return Ok((None, json::parse(&bytes, &subject).unwrap_or_default())),
         };
         if config.is_some() {
             let root = self
@@ -580,7 +615,7 @@ impl Resolver<'_> {
                     .push("config.json differs from the config blob; ignored");
             }
         }
-        Ok(config)
+        Ok((config, Value::Null))
     }
 
     fn config_bytes(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {

@@ -37,12 +37,16 @@ struct Node {
 }
 
 impl Tree {
-    /// Builds the tree of `paths`, which are sorted by their bytes; file `n` is the `n`-th of them.
+    /// Builds the tree of `paths`, which are sorted by their bytes, file `n` is the `n`-th of them; and of
+    /// directories that none of them is in, sorted as if a `/` followed each.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the path, when a path is
     /// there twice, or is a file and a directory; or when there are too many.
-    pub(super) fn build<'a>(paths: impl Iterator<Item = &'a EntryPath> + Clone) -> Result<Tree> {
+    pub(super) fn build<'a>(
+        paths: impl Iterator<Item = &'a EntryPath> + Clone,
+        empty: &'a [EntryPath],
+    ) -> Result<Tree> {
         let mut tree = Tree {
             nodes: Vec::new(),
             directories: 0,
@@ -51,27 +55,17 @@ impl Tree {
         };
         tree.add(0, "", 2)?;
         let mut parents = Vec::with_capacity(paths.size_hint().0);
-        // In this order all that is below a directory stands together: the directories that lead to
-        // one path are those of the path before, as far as the two agree, and new ones.
-        let mut above: Vec<(&str, u32)> = Vec::new();
+        let mut above = Vec::new();
+        let mut empty = empty.iter().peekable();
         for path in paths.clone() {
-            let (directory, _) = split(path.as_str());
-            let mut names = directory.split('/').filter(|name| !name.is_empty());
-            let mut depth = 0;
-            let mut parent = 0;
-            for name in names.by_ref() {
-                match above.get(depth) {
-                    Some((known, node)) if *known == name => parent = *node,
-                    _ => {
-                        above.truncate(depth);
-                        parent = tree.add(parent, name, 2)?;
-                        above.push((name, parent));
-                    }
-                }
-                depth += 1;
+            while let Some(directory) = empty.next_if(|directory| is_before(directory, path)) {
+                tree.lead(&mut above, directory.as_str())?;
             }
-            above.truncate(depth);
-            parents.push(parent);
+            let (directory, _) = split(path.as_str());
+            parents.push(tree.lead(&mut above, directory)?);
+        }
+        for directory in empty {
+            tree.lead(&mut above, directory.as_str())?;
         }
         tree.directories = tree.nodes.len();
         for (path, parent) in paths.clone().zip(parents) {
@@ -82,6 +76,28 @@ impl Tree {
             None => Ok(tree),
             Some((first, second)) => Err(tree.conflict(first, second)),
         }
+    }
+
+    /// The number of a directory, which is added where it is new. All that is below a directory comes
+    /// together: the directories that lead to one are those of the one before, which are `above`, as far
+    /// as the two agree, and new ones.
+    fn lead<'a>(&mut self, above: &mut Vec<(&'a str, u32)>, directory: &'a str) -> Result<u32> {
+        let names = directory.split('/').filter(|name| !name.is_empty());
+        let mut depth = 0;
+        let mut parent = 0;
+        for name in names {
+            match above.get(depth) {
+                Some((known, node)) if *known == name => parent = *node,
+                _ => {
+                    above.truncate(depth);
+                    parent = self.add(parent, name, 2)?;
+                    above.push((name, parent));
+                }
+            }
+            depth += 1;
+        }
+        above.truncate(depth);
+        Ok(parent)
     }
 
     /// Memory that it takes, in bytes.
@@ -315,6 +331,18 @@ pub(super) fn by_path(a: &EntryPath, b: &EntryPath) -> Ordering {
     a.as_str().as_bytes().cmp(b.as_str().as_bytes())
 }
 
+/// Empty directories in the order in which a tree is built of them.
+pub(super) fn sort_empty(directories: &mut [EntryPath]) {
+    let key = |path: &EntryPath| format!("{}/", path.as_str());
+    directories.sort_by_cached_key(key);
+}
+
+/// True for a directory all of which comes before a file.
+fn is_before(directory: &EntryPath, file: &EntryPath) -> bool {
+    let directory = directory.as_str().bytes().chain([b'/']);
+    directory.lt(file.as_str().bytes())
+}
+
 fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
@@ -338,7 +366,7 @@ mod tests {
     fn tree(paths: &[&str]) -> Result<Tree> {
         let mut paths: Vec<EntryPath> = paths.iter().map(|p| EntryPath::new(p).unwrap()).collect();
         paths.sort_by(by_path);
-        Tree::build(paths.iter())
+        Tree::build(paths.iter(), &[])
     }
 
     fn names(tree: &Tree, inode: Inode, offset: u64) -> Vec<(String, u64)> {
@@ -396,6 +424,24 @@ mod tests {
             assert_eq!(time(path), expected, "{path}");
         }
         assert_eq!(tree.directory_number(tree.file_inode(0)), None);
+    }
+
+    #[test]
+    fn empty_directories_are_there() {
+        let paths = ["a-b", "a/x", "b"].map(|path| EntryPath::new(path).unwrap());
+        let mut empty = ["b0/c", "a/e/f", "a-", "a0"].map(|path| EntryPath::new(path).unwrap());
+        sort_empty(&mut empty);
+        let tree = Tree::build(paths.iter(), &empty).unwrap();
+        let names = |inode| -> Vec<String> {
+            let entries = tree.readdir(inode, 2).unwrap();
+            entries.map(|entry| entry.name.to_string()).collect()
+        };
+        assert_eq!(names(Inode::ROOT), ["a", "a-", "a-b", "a0", "b", "b0"]);
+        let a = tree.lookup(Inode::ROOT, "a").unwrap();
+        assert_eq!(names(a), ["e", "x"]);
+        let e = tree.lookup(a, "e").unwrap();
+        assert_eq!(names(e), ["f"]);
+        assert_eq!(tree.file_number(tree.lookup(a, "x").unwrap()), Some(1));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::labels::Labels;
 use crate::digest::Digest;
 use crate::limits;
-use crate::model::{Memory, OpenOptions};
+use crate::model::{Memory, OpenOptions, Subtree};
 
 /// How to mount. Everything has a default but the two paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct MountOptions {
     pub digest: Option<Digest>,
     /// The name that the archive's index must give the manifest.
     pub reference: Option<String>,
+    /// Which part of the model is shown.
+    pub subtree: Subtree,
     /// Bytes of decoded chunks to keep.
     pub cache_bytes: u64,
     /// Where seek tables of foreign layers are kept; `None` to keep none.
@@ -71,6 +73,7 @@ impl MountOptions {
             mountpoint: mountpoint.into(),
             digest: None,
             reference: None,
+            subtree: Subtree::Usual,
             cache_bytes: limits::DEFAULT_CACHE_BYTES,
             index_dir: None,
             allow_other: false,
@@ -90,6 +93,7 @@ impl MountOptions {
         OpenOptions {
             pin: self.digest,
             reference: self.reference.clone(),
+            subtree: self.subtree.clone(),
             cache_bytes: self.cache_bytes,
             index_dir: self.index_dir.clone(),
             // The kernel reads little ahead, for the sake of lone faults; and where it is not root's

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::advance::Advance;
 use super::expected::Expected;
-use super::facts::{Guess, Plan};
+use super::facts::{Fact, Guess, Plan, Proven};
 use super::packing::Packing;
 use super::spans::{Tuning, distance};
 use crate::digest::Digest;
@@ -34,6 +34,8 @@ pub(super) struct Blob {
     pub(super) subject: Arc<str>,
     /// What it is taken for. Only plans are made with it,
     pub(super) guess: Guess<Plan>,
+    /// (its content ends where the stream does, which only a pass finds out),
+    pub(super) measured: bool,
     /// and whether it is that is asked here.
     pub(super) expected: Arc<dyn Expected>,
     /// What its zstd decoders take.
@@ -44,6 +46,15 @@ impl Blob {
     /// True when a pass takes no time, and no memory, worth mentioning.
     pub(super) fn is_small(&self) -> bool {
         self.bytes.len().max(self.guess.unproven().content()) <= self.tuning.whole
+    }
+
+    /// What is so, now that the blob is proven: `end` is that of a content that had to be measured.
+    pub(super) fn fact(&self, end: u64, proven: Proven) -> Fact<Plan> {
+        let measured = |plan: Plan| match self.measured {
+            true => Plan { end, ..plan },
+            false => plan,
+        };
+        self.guess.map(measured).confirmed(proven)
     }
 
     /// Where the content probably ends in the stream.
@@ -62,7 +73,8 @@ impl Blob {
     /// spans that are not to be decoded before the digest was found right; a huge blob has blocks of
     /// which too few fit into memory.
     pub(super) fn has_frontier(&self) -> bool {
-        self.guess.unproven().packing == Packing::Gzip
+        !self.measured
+            && self.guess.unproven().packing == Packing::Gzip
             && self.guess.unproven().content() > self.tuning.whole
             && self.span() <= u64::from(limits::MAX_CHUNK_BYTES)
             && self.block() <= LARGEST_BLOCK

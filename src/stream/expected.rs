@@ -17,11 +17,22 @@ pub(crate) trait Expected: Send + Sync {
     /// When they are not those of what the blob was taken for.
     fn confirm(&self, first: &dyn ReadAt) -> Result<()>;
 
-    /// Reads all of the stream.
+    /// Reads all of the stream. Returns what is to be [learnt](Expected::learn) of it once the blob is
+    /// proven, in this run or a later one.
     ///
     /// # Errors
     /// When it holds something else than it was taken for, or anything beside it.
-    fn check(&self, stream: &mut dyn Read) -> Result<()>;
+    fn check(&self, stream: &mut dyn Read) -> Result<Vec<u8>>;
+
+    /// Takes note of what a pass over the blob has found, which is proven now: what
+    /// [`check`](Expected::check) returned, or an index has kept of it.
+    ///
+    /// # Errors
+    /// When it makes no sense, or differs from what was learnt before.
+    fn learn(&self, found: &[u8]) -> Result<()> {
+        let _ = found;
+        Ok(())
+    }
 
     /// Reads the stream from the end of its content on.
     ///

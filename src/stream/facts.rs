@@ -13,8 +13,8 @@
 //!
 //! What would decide the tree itself is never a guess. A layer that holds a link, or a file of no
 //! bytes (which no kernel ever asks for), is proven before the model is open. Names are those of the
-//! manifest: a layer whose file has none there is refused
-//! ([`System::entry`](crate::systems::System::entry)).
+//! manifest; a layer whose files have names of their own is proven as a whole before any of them is shown
+//! ([`Archive::open`](crate::layer::Archive::open)).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,6 +31,9 @@ pub(super) const BUFFER: usize = 1 << 20;
 // What the first bytes say is found in one buffer.
 const _: () = assert!(BUFFER as u64 >= limits::MAX_HEAD_BYTES);
 
+/// What a compressed blob may well expand to, for each of its bytes.
+const USUAL_RATIO: u64 = 4;
+
 /// How a blob is packed, and where in its stream is what readers ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -45,6 +48,20 @@ impl Plan {
     /// Bytes of the content.
     pub(super) fn content(&self) -> u64 {
         self.end.saturating_sub(self.start)
+    }
+
+    /// Of a blob of `size` bytes whose content is all of its stream. Where that ends only a pass finds out:
+    /// what is said here is what plans are made with.
+    pub(crate) fn of_all(packing: Packing, size: u64) -> Plan {
+        let end = match packing {
+            Packing::Plain => size,
+            Packing::Gzip | Packing::Zstd => size.saturating_mul(USUAL_RATIO),
+        };
+        Plan {
+            packing,
+            start: 0,
+            end,
+        }
     }
 }
 

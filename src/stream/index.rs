@@ -15,15 +15,16 @@
 //! ```text
 //!   0   8  magic "mociidx", version 3           then 32 for each block: its BLAKE3
 //!   8   1  0 not compressed, 1 gzip, 2 zstd     then 64 for each span:
-//!   9   1  zero                                    0  8  decompressed offset
+//!   9   1  1 where the stream has many files       0  8  decompressed offset
 //!  10   2  length of the digest's text             8  8  gzip: bit of the blob; zstd: byte
-//!  12   4  zero                                   16  8  checkpoint: offset in this file
+//!  12   4  bytes of the list of these files       16  8  checkpoint: offset in this file
 //!  16 136  the blob's digest as text, zeros       24  4  its length
 //! 152   8  size of the blob                       28  1  0 gzip's start, 1 gzip, 2 zstd frame
-//! 160   8  size of the file                       29  3  zero
+//! 160   8  size of the file (of the stream)       29  3  zero
 //! 168   8  its offset in the decompressed layer   32 32  BLAKE3 of the checkpoint
-//! 176   8  size of a block                      then the checkpoints
-//! 184   8  number of spans                      then the SHA-256 of all before it
+//! 176   8  size of a block                      then the list of files
+//! 184   8  number of spans                      then the checkpoints
+//!                                               then the SHA-256 of all before it
 //! ```
 
 use std::fs::File;
@@ -53,7 +54,19 @@ pub(super) struct Identity {
     pub(super) digest: Digest,
     pub(super) size: u64,
     pub(super) plan: Plan,
+    /// Its content is all of the stream; what the plan says of the end is not known before it is read.
+    pub(super) measured: bool,
     pub(super) tuning: Tuning,
+}
+
+/// What an index says.
+pub(super) struct Kept {
+    /// Where the content ends in the stream.
+    pub(super) end: u64,
+    /// What was found in it.
+    pub(super) found: Vec<u8>,
+    pub(super) blocks: Blocks,
+    pub(super) spans: Spans,
 }
 
 impl Identity {
@@ -61,12 +74,32 @@ impl Identity {
         self.tuning.block(self.plan.packing, self.size)
     }
 
-    fn header(&self, spans: usize) -> Vec<u8> {
+    /// Compares a header with what it must say. Returns what that is, with the end of the content where
+    /// only the index knows it; the number of spans; and the bytes of the list.
+    fn compared(&self, header: &[u8; HEADER]) -> Result<(Identity, u64, u32), Problem> {
+        let mut plan = self.plan;
+        let found = header.get(12..).and_then(|bytes| bytes.first_chunk());
+        let (Some(spans), Some(end), Some(found)) =
+            (read_u64(header, 184), read_u64(header, 160), found)
+        else {
+            return Err("it is truncated".into());
+        };
+        if self.measured {
+            plan.end = end;
+        }
+        let (identity, found) = (Identity { plan, ..*self }, u32::from_le_bytes(*found));
+        match header[..] == identity.header(spans as usize, found) {
+            true => Ok((identity, spans, found)),
+            false => Err("it is about another layer, or of another version".into()),
+        }
+    }
+
+    fn header(&self, spans: usize, found: u32) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         let digest = self.digest.to_string();
-        out.extend_from_slice(&[self.plan.packing as u8, 0]);
+        out.extend_from_slice(&[self.plan.packing as u8, u8::from(self.measured)]);
         out.extend_from_slice(&(digest.len() as u16).to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&found.to_le_bytes());
         out.extend_from_slice(digest.as_bytes());
         out.resize(16 + DIGEST_TEXT, 0);
         for number in [
@@ -86,7 +119,7 @@ impl Identity {
 ///
 /// # Errors
 /// Why the one that there is cannot be used.
-pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<(Blocks, Spans)>, Problem> {
+pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<Kept>, Problem> {
     let Some(dir) = IndexDir::open(dir, false)? else {
         return Ok(None);
     };
@@ -100,15 +133,14 @@ pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<(Blocks, Sp
     let mut header = [0; HEADER];
     calls::read_exact(&file, &mut header).map_err(text)?;
     hasher.update(&header);
-    let spans = read_u64(&header, 184).ok_or("it is truncated")?;
-    if header != *identity.header(spans as usize) {
-        return Err("it is about another layer, or of another version".into());
-    }
+    let (identity, spans, found) = &identity.compared(&header)?;
+    let (spans, found) = (*spans, *found);
     let block_size = identity.block_size();
     let blocks = identity.size.div_ceil(block_size);
     let tables = spans
         .checked_mul(SPAN_ROW as u64)
         .and_then(|bytes| bytes.checked_add(blocks.checked_mul(BLOCK_ROW as u64)?))
+        .and_then(|bytes| bytes.checked_add(u64::from(found)))
         .filter(|bytes| {
             bytes
                 .checked_add(HEADER as u64)
@@ -125,6 +157,9 @@ pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<(Blocks, Sp
         .split_at_checked(blocks as usize * BLOCK_ROW)
         .ok_or("it is truncated")?;
     let digests = digests.as_chunks::<BLOCK_ROW>().0.to_vec();
+    let (rows, found) = rows
+        .split_at_checked(spans as usize * SPAN_ROW)
+        .ok_or("it is truncated")?;
     let spans = rows
         .as_chunks::<SPAN_ROW>()
         .0
@@ -133,16 +168,18 @@ pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<(Blocks, Sp
         .collect::<Option<Vec<_>>>()
         .filter(|spans| is_sound(spans, identity))
         .ok_or("its spans make no sense")?;
-    Ok(Some((
-        Blocks {
+    Ok(Some(Kept {
+        end: identity.plan.end,
+        found: found.to_vec(),
+        blocks: Blocks {
             size: block_size,
             digests,
         },
-        Spans {
+        spans: Spans {
             spans,
             store: Some(Arc::new(Store::of(file, body))),
         },
-    )))
+    }))
 }
 
 /// Reads `left` bytes more, and compares the digest of all with the one that follows them.
@@ -173,10 +210,13 @@ fn check_rest(file: &File, mut hasher: Hasher, mut left: u64) -> Result<(), Prob
 pub(super) fn save(
     dir: &Path,
     identity: &Identity,
+    found: &[u8],
     blocks: &Blocks,
     spans: &mut Spans,
 ) -> Result<(), Problem> {
-    let tables = HEADER + blocks.digests.len() * BLOCK_ROW + spans.spans.len() * SPAN_ROW;
+    let rows = blocks.digests.len() * BLOCK_ROW + spans.spans.len() * SPAN_ROW;
+    let tables = HEADER + rows + found.len();
+    let found_bytes = u32::try_from(found.len()).map_err(text)?;
     let mut offset = tables as u64;
     let mut moved = spans.spans.clone();
     for span in &mut moved {
@@ -198,13 +238,14 @@ pub(super) fn save(
         buffer: Vec::with_capacity(BUFFER),
         hasher: Hasher::new(Algorithm::Sha256),
     };
-    out.write(&identity.header(moved.len()))?;
+    out.write(&identity.header(moved.len(), found_bytes))?;
     for digest in &blocks.digests {
         out.write(digest)?;
     }
     for span in &moved {
         out.write(&span_row(span))?;
     }
+    out.write(found)?;
     for number in 0..spans.spans.len() {
         if let Some(place) = spans.place(number)
             && let Entry::Gzip { checkpoint, .. } = &place.entry
@@ -307,7 +348,13 @@ fn parse_span(row: &[u8; SPAN_ROW]) -> Option<Span> {
 /// True when the spans begin at 0, ascend, lie in the blob, and none is larger than a pass makes it.
 fn is_sound(spans: &[Span], identity: &Identity) -> bool {
     let tuning = &identity.tuning;
-    let (size, end) = (identity.plan.content(), identity.plan.end);
+    let end = identity.plan.end;
+    // What has to be measured is planned for what it might be.
+    let usual = Plan::of_all(identity.plan.packing, identity.size).end;
+    let size = match identity.measured {
+        true => usual.max(identity.plan.content()),
+        false => identity.plan.content(),
+    };
     // A span ends with the first symbol, or the first frame, behind the distance.
     let largest = distance(tuning.span, size).saturating_add(tuning.frame as u64 + (1 << 20));
     let ends = spans.iter().skip(1).map(|span| span.out);

@@ -16,12 +16,15 @@ impl Blob {
     pub(super) fn load_index(&self) -> Option<(Fact<Plan>, Digests, Spans)> {
         let dir = self.context.index_dir.as_deref()?;
         let load = || {
-            let Some((blocks, spans)) = index::load(dir, &self.identity())? else {
+            let plan = *self.guess.unproven();
+            let Some(kept) = index::load(dir, &self.identity(plan))? else {
                 return Ok(None);
             };
-            let digests = Digests::complete(blocks);
+            let digests = Digests::complete(kept.blocks);
             let proven = self.look_again(&digests).map_err(|e| e.to_string())?;
-            Ok(Some((self.guess.confirmed(proven), digests, spans)))
+            let learnt = self.expected.learn(&kept.found);
+            learnt.map_err(|e| e.to_string())?;
+            Ok(Some((self.fact(kept.end, proven), digests, kept.spans)))
         };
         load().unwrap_or_else(|problem: String| {
             self.complain("used", &problem);
@@ -40,15 +43,16 @@ impl Blob {
         })
     }
 
-    /// Keeps what is known for later runs, where that is wanted and worth it.
-    pub(super) fn save_index(&self, blocks: &Blocks, spans: &mut Spans) {
+    /// Keeps what is known for later runs, where that is wanted and worth it: where the content is, what
+    /// was found in it, and how it is read.
+    pub(super) fn save_index(&self, plan: &Plan, found: &[u8], blocks: &Blocks, spans: &mut Spans) {
         let Some(dir) = self.context.index_dir.as_deref() else {
             return;
         };
         if self.bytes.len() < self.tuning.persist || !spans.outlive_the_store() {
             return;
         }
-        if let Err(problem) = index::save(dir, &self.identity(), blocks, spans) {
+        if let Err(problem) = index::save(dir, &self.identity(*plan), found, blocks, spans) {
             self.complain("kept", &problem);
         }
     }
@@ -64,11 +68,12 @@ impl Blob {
         }
     }
 
-    fn identity(&self) -> index::Identity {
+    fn identity(&self, plan: Plan) -> index::Identity {
         index::Identity {
             digest: self.digest,
             size: self.bytes.len(),
-            plan: *self.guess.unproven(),
+            plan,
+            measured: self.measured,
             tuning: self.tuning,
         }
     }

@@ -453,7 +453,7 @@ fn publish(
     let kept = match (&next, known.digests.all()) {
         (None, Some(blocks)) => {
             let mut spans = frontier.lock().spans.clone();
-            blob.save_index(blocks, &mut spans);
+            blob.save_index(blob.guess.unproven(), &[], blocks, &mut spans);
             Some(spans)
         }
         _ => None,

@@ -71,6 +71,8 @@ pub(crate) struct Taken {
     pub(crate) subject: Arc<str>,
     /// How it is packed, and where its content is.
     pub(crate) plan: Guess<Plan>,
+    /// True where the content is all of the stream: see [`Plan::of_all`].
+    pub(crate) measured: bool,
     /// How that is compared with its bytes.
     pub(crate) expected: Arc<dyn Expected>,
 }
@@ -111,6 +113,7 @@ impl Stream {
             tuning,
             subject: taken.subject,
             guess: taken.plan,
+            measured: taken.measured,
             expected: taken.expected,
             windows: Windows::default(),
         };
@@ -340,7 +343,9 @@ impl Stream {
         let mut passed = Pass(blob).run(listener)?;
         let stats = &blob.context.stats;
         Stats::add(&stats.chunks_verified, passed.blocks.digests.len() as u64);
-        blob.save_index(&passed.blocks, &mut passed.spans);
+        blob.expected.learn(&passed.found)?;
+        let plan = passed.fact.value();
+        blob.save_index(plan, &passed.found, &passed.blocks, &mut passed.spans);
         let number = blob.context.next_layer();
         let known = Arc::new(Known::complete(
             number,

@@ -8,6 +8,7 @@
 //! [`known`](super::known).
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -15,7 +16,7 @@ use std::{panic, thread};
 
 use super::advance::Advance;
 use super::blob::Blob;
-use super::facts::{self, BUFFER, Fact, Plan};
+use super::facts::{self, BUFFER, Fact, Plan, Proven};
 use super::packing::{self, Packing, lift};
 use super::reader::Digests;
 use super::spans::{BlockHasher, Blocks, Recorder, Spans};
@@ -62,6 +63,8 @@ pub(super) struct Passed {
     pub(super) spans: Spans,
     /// The content, when it is small.
     pub(super) whole: Option<Vec<u8>>,
+    /// What is to be learnt of it.
+    pub(super) found: Vec<u8>,
 }
 
 /// The right to hash a blob.
@@ -75,6 +78,10 @@ struct Decoded {
     blocks: Option<Blocks>,
     spans: Spans,
     whole: Option<Vec<u8>>,
+    /// Bytes of the stream,
+    end: u64,
+    /// and what was found in it.
+    found: Vec<u8>,
 }
 
 impl Pass<'_> {
@@ -157,15 +164,16 @@ impl Pass<'_> {
             None => self.alone(memory, listener),
         };
         // A wrong digest explains whatever the decoder met.
-        let (fact, blocks) = hashed?;
+        let (proven, blocks) = hashed?;
         let decoded = decoded?;
         Ok(Passed {
-            fact,
+            fact: self.0.fact(decoded.end, proven),
             blocks: blocks.or(decoded.blocks).ok_or_else(|| {
                 Error::corrupt(&self.0.subject, "no digests of its blocks were computed")
             })?,
             spans: decoded.spans,
             whole: decoded.whole,
+            found: decoded.found,
         })
     }
 
@@ -263,12 +271,12 @@ impl Pass<'_> {
     /// says, [`ErrorKind::Environment`](crate::ErrorKind::Environment) when it cannot be read.
     pub(super) fn hash_blocks(&self, digests: &Digests, _turn: Hashing<'_>) -> Result<Fact<Plan>> {
         let mut blocks = BlockHasher::new(digests.block_size());
-        let fact = self.prove(|buffer| {
+        let proven = self.prove(|buffer| {
             blocks.update(buffer);
             digests.publish(blocks.take());
         })?;
         digests.publish(blocks.finish().digests);
-        Ok(fact)
+        Ok(self.0.guess.confirmed(proven))
     }
 
     /// Reads and hashes the blob, and sends on what it read.
@@ -277,7 +285,7 @@ impl Pass<'_> {
         mut sender: Option<SyncSender<Arc<Vec<u8>>>>,
         mut blocks: Option<BlockHasher>,
     ) -> Result<HashedBlocks> {
-        let fact = self.prove(|buffer| {
+        let proven = self.prove(|buffer| {
             // The decoder may have given up; the digest still decides what to say of the layer.
             if let Some(open) = &sender
                 && open.send(Arc::clone(buffer)).is_err()
@@ -288,20 +296,19 @@ impl Pass<'_> {
                 blocks.update(buffer);
             }
         })?;
-        Ok((fact, blocks.map(BlockHasher::finish)))
+        Ok((proven, blocks.map(BlockHasher::finish)))
     }
 
     /// Reads the blob, hands it to `each`, checks its digest, and what it was taken for.
-    fn prove(&self, each: impl FnMut(&Arc<Vec<u8>>)) -> Result<Fact<Plan>> {
+    fn prove(&self, each: impl FnMut(&Arc<Vec<u8>>)) -> Result<Proven> {
         let confirm = |first: &dyn ReadAt| self.0.expected.confirm(first);
-        let proven = facts::prove(
+        facts::prove(
             &*self.0.bytes,
             self.0.digest,
             &self.0.subject,
             confirm,
             each,
-        )?;
-        Ok(self.0.guess.confirmed(proven))
+        )
     }
 
     /// Decodes what comes, and checks that it is what was expected.
@@ -327,19 +334,25 @@ impl Pass<'_> {
         let mut overheard = Overheard {
             stream,
             at: 0,
-            plan,
+            content: match self.0.measured {
+                true => 0..u64::MAX,
+                false => plan.start..plan.end,
+            },
             whole: whole.as_mut(),
+            most: usize::try_from(self.0.tuning.whole).unwrap_or(usize::MAX),
             listener,
         };
         let checked = self.0.expected.check(&mut overheard);
-        let decoded = &self.0.context.decoded;
-        decoded.fetch_add(overheard.at, Ordering::Relaxed);
+        let (end, fits) = (overheard.at, overheard.whole.is_some());
+        self.0.context.decoded.fetch_add(end, Ordering::Relaxed);
         drop(overheard);
-        checked?;
+        let found = checked?;
         Ok(Decoded {
             blocks: source.blocks.map(BlockHasher::finish),
             spans: recorder.finish().map_err(|error| lift(error, subject))?,
-            whole,
+            whole: whole.filter(|_| fits),
+            end,
+            found,
         })
     }
 }
@@ -349,8 +362,11 @@ struct Overheard<'a, R> {
     stream: R,
     /// Offset of the next byte.
     at: u64,
-    plan: Plan,
+    /// Where the content is.
+    content: Range<u64>,
+    /// Keeps it, unless it has more bytes than the most that are kept.
     whole: Option<&'a mut Vec<u8>>,
+    most: usize,
     listener: &'a mut dyn Listener,
 }
 
@@ -358,12 +374,15 @@ impl<R: Read> Read for Overheard<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.stream.read(buf)?;
         let end = self.at.saturating_add(n as u64);
-        let (from, to) = (self.plan.start.max(self.at), self.plan.end.min(end));
+        let (from, to) = (self.content.start.max(self.at), self.content.end.min(end));
         if from < to {
             let content = (from - self.at) as usize..(to - self.at) as usize;
             let content = buf.get(content).unwrap_or_default();
             if let Some(whole) = &mut self.whole {
-                whole.extend_from_slice(content);
+                match whole.len() + content.len() <= self.most {
+                    true => whole.extend_from_slice(content),
+                    false => self.whole = None,
+                }
             }
             self.listener.hear(content);
         }
@@ -373,7 +392,7 @@ impl<R: Read> Read for Overheard<'_, R> {
 }
 
 /// What hashing the blob has shown.
-type HashedBlocks = (Fact<Plan>, Option<Blocks>);
+type HashedBlocks = (Proven, Option<Blocks>);
 
 /// Where the blob comes from.
 enum Feed<'a> {

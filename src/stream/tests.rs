@@ -20,7 +20,7 @@ use crate::codec::inflate::tests::sample;
 use crate::digest::{Algorithm, Digest};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::foreign::ForeignFile;
+use crate::layer::foreign::{ForeignFile, Looked};
 use crate::layer::members::Packaging;
 use crate::layer::{FileReader as _, LayerSpec, LinkTarget, Reading};
 use crate::memory::cache::ChunkKey;
@@ -42,10 +42,11 @@ impl ForeignFile {
     ) -> Result<ForeignFile> {
         let subject = format!("{} ({})", spec.path, spec.stated.digest);
         let looked = ForeignFile::look(blob, spec.clone(), context, tuning)?;
-        let file =
-            looked.map_err(|target| Error::malformed(subject, format!("is a link: {target:?}")))?;
+        let Looked::File(file) = looked else {
+            return Err(Error::malformed(subject, "is no file"));
+        };
         file.attr_of(&spec)?;
-        Ok(file)
+        Ok(Arc::into_inner(file).unwrap())
     }
 
     /// Waits until all of the layer was decoded.

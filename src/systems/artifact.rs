@@ -19,17 +19,20 @@ impl System for Artifact {
         true
     }
 
-    fn reading(&self, stated: &Stated, path: &str) -> Reading {
-        let opened = match &*stated.media_type {
-            // ORAS' word for a directory; the one archive of an AIKit artifact; a layer of ours.
-            media_type::LAYER_TAR => {
-                stated.unpack || path.starts_with("allfiles.tar") || is_ours(stated)
-            }
-            other => media_type::names_tar(other),
-        };
-        match opened {
-            true => Reading::Archive,
-            false => Reading::File,
+    fn reading(&self, stated: &Stated, path: Option<&str>) -> Reading {
+        if !media_type::names_tar(&stated.media_type) {
+            return Reading::File;
+        }
+        // ORAS' word for a directory, which is what its members say even where it is one; the one archive
+        // of an AIKit artifact; a layer without a name.
+        let all_files = path.is_none_or(|path| path.starts_with("allfiles.tar"));
+        if stated.unpack || all_files {
+            return Reading::Members;
+        }
+        match &*stated.media_type {
+            _ if is_ours(stated) => Reading::Archive,
+            media_type::LAYER_TAR => Reading::File,
+            _ => Reading::Either,
         }
     }
 }

@@ -4,10 +4,12 @@
 //! names: here they have those under which Docker Model Runner itself lays them out, so that whatever
 //! loads its models finds them.
 
-use std::collections::HashMap;
+use serde_json::Value;
 
-use super::entry::{Entry, Layer};
-use super::system::{Head, System};
+use super::about::{About, text};
+use super::entry::{Contents, Layer};
+use super::numbered::{self, Name};
+use super::system::{Config, Head, System};
 use crate::error::Result;
 use crate::oci::Stated;
 use crate::printable::shown;
@@ -41,46 +43,29 @@ impl System for Docker {
         config.is_some_and(|kind| kind.starts_with("model.config."))
     }
 
-    fn entries(&self, mut layers: Vec<Layer>) -> Result<Vec<Entry>> {
-        let mut counts: HashMap<(&str, &str), usize> = HashMap::new();
-        for name in layers.iter().filter_map(name_of) {
-            *counts.entry(name).or_default() += 1;
+    fn about(&self, config: &Value) -> About {
+        About {
+            framework: text(config, "/config/format"),
+            architecture: text(config, "/config/architecture"),
+            ..About::default()
         }
-        let mut numbers: HashMap<(&str, &str), usize> = HashMap::new();
-        for layer in &mut layers {
-            let name = name_of(layer);
-            // A layer that states its path is one of the shards, too.
-            let number = name.map(|name| {
-                let number = numbers.entry(name).or_default();
-                *number += 1;
-                *number
-            });
-            if layer.path.is_some() {
-                continue;
-            }
-            let (Some((stem, extension)), Some(number)) = (name, number) else {
-                continue;
-            };
-            let path = match counts.get(&(stem, extension)) {
-                Some(count @ 2..) => format!("{stem}-{number:05}-of-{count:05}{extension}"),
-                _ => format!("{stem}{extension}"),
-            };
-            layer.path = Some(path.into());
-        }
-        layers.into_iter().map(|layer| self.entry(layer)).collect()
+    }
+
+    fn contents(&self, mut layers: Vec<Layer>, _: &Config<'_>) -> Result<Contents> {
+        numbered::name(&mut layers, name_of);
+        self.each(layers)
     }
 
     fn nameless(&self, stated: &Stated) -> String {
         let media_type: String = shown(&stated.media_type).chars().take(128).collect();
         format!(
-            "has no file name, and none is known for the type {media_type} of Docker Model Runner; \
-             archives of several files are not read yet"
+            "has no file name, and none is known for the type {media_type} of Docker Model Runner"
         )
     }
 }
 
 /// What the file of a layer is called by its media type.
-fn name_of(layer: &Layer) -> Option<(&'static str, &'static str)> {
+fn name_of(layer: &Layer) -> Option<Name> {
     let kind = layer.stated.media_type.strip_prefix(PREFIX)?;
     let (_, stem, extension) = NAMES.into_iter().find(|(known, ..)| *known == kind)?;
     Some((stem, extension))

@@ -14,8 +14,24 @@ pub struct Layer {
     pub number: usize,
     /// The name of its file, as stated.
     pub path: Option<Box<str>>,
+    /// The name of the descriptor itself, which only Ollama states.
+    pub name: Option<Box<str>>,
     /// Shared with who opens it: of many layers a list of these would be held twice while it grows.
     pub stated: Arc<Stated>,
+}
+
+impl Layer {
+    /// As one of any number of files, with names of their own.
+    pub fn into_archive(self, names: Names) -> ArchiveLayer {
+        ArchiveLayer {
+            part: Part {
+                number: self.number,
+                stated: self.stated,
+                reading: Reading::Members,
+            },
+            names,
+        }
+    }
 }
 
 /// Names a layer in messages.
@@ -44,6 +60,49 @@ pub struct Part {
     pub stated: Arc<Stated>,
     /// Which member of the layer it is: all of it, or what is packed in it under the file's name.
     pub reading: Reading,
+}
+
+impl Part {
+    /// What is stated about the file, and not about the layer of several that it is in.
+    pub fn of_file(&self) -> Option<&Stated> {
+        (self.reading != Reading::Members).then_some(&*self.stated)
+    }
+}
+
+/// What the layers of a manifest hold.
+#[derive(Debug, Clone, Default)]
+pub struct Contents {
+    /// Files that the manifest names.
+    pub files: Vec<Entry>,
+    /// Layers whose files have names of their own, in the order of the manifest.
+    pub archives: Vec<ArchiveLayer>,
+}
+
+/// A layer of any number of files.
+#[derive(Debug, Clone)]
+pub struct ArchiveLayer {
+    /// The layer.
+    pub part: Part,
+    /// What its names count from.
+    pub names: Names,
+}
+
+/// What the names in a layer of any number of files count from.
+#[derive(Debug, Clone)]
+pub enum Names {
+    /// The root of the model.
+    Root,
+    /// The root; but where the layer holds one file of this base name, it is the file of this path.
+    File(EntryPath),
+    /// This directory, or the one that this file is in, where they do not say so themselves.
+    Below(EntryPath),
+}
+
+impl ArchiveLayer {
+    /// Names the layer in messages.
+    pub fn subject(&self) -> String {
+        name_of_layer(self.part.number, None, &self.part.stated.digest)
+    }
 }
 
 /// The parts of a file, in order; one at least, and of nearly all files no more.

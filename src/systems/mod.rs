@@ -6,24 +6,31 @@
 //!
 //! The rules are those of `docs/systems.md`.
 
+mod about;
 mod artifact;
 mod docker;
 mod entry;
 mod image;
+mod kitops;
 mod modelpack;
+mod numbered;
+mod ollama;
 mod original;
 mod own;
 mod system;
 
-pub use entry::{Entry, Layer, Part, Parts, name_of_layer};
-pub use system::{Head, System};
+pub use about::About;
+pub use entry::{ArchiveLayer, Contents, Entry, Layer, Names, Part, Parts, name_of_layer};
+pub use system::{Config, Head, System};
 
 /// The first that recognises a manifest reads it.
-const SYSTEMS: [&dyn System; 6] = [
+const SYSTEMS: [&dyn System; 8] = [
     &original::Original,
     &own::Own,
     &modelpack::ModelPack,
     &docker::Docker,
+    &kitops::KitOps,
+    &ollama::Ollama,
     &image::Image,
     &artifact::Artifact,
 ];

@@ -3,6 +3,8 @@
 use super::system::{Head, System};
 use crate::entry_path::EntryPath;
 use crate::error::Result;
+use crate::layer::Reading;
+use crate::oci::{Stated, media_type};
 
 /// Archives of the original tool. It took any file name, and stored symbolic links as they were.
 pub(super) struct Original;
@@ -14,6 +16,13 @@ impl System for Original {
 
     fn recognises(&self, head: &Head<'_>) -> bool {
         head.original_spelling
+    }
+
+    fn reading(&self, stated: &Stated, _: Option<&str>) -> Reading {
+        match media_type::names_tar(&stated.media_type) {
+            true => Reading::Archive,
+            false => Reading::File,
+        }
     }
 
     fn path(&self, stated: &str) -> Result<EntryPath> {

@@ -15,6 +15,7 @@ fn head<'a>(artifact_type: Option<&'a str>, config_type: &'a str) -> Head<'a> {
     Head {
         artifact_type,
         config_type,
+        layer_type: None,
         original_spelling: false,
     }
 }
@@ -60,7 +61,7 @@ fn reading(head: &Head<'_>, media_type: &str, path: &str, stated: &[(&str, &str)
     let texts = stated.iter().map(|(k, v)| (k.to_string(), v.to_string()));
     descriptor.annotations.extend(texts);
     let stated = Stated::of(&descriptor, &mut MediaTypes::default()).unwrap();
-    of(head).reading(&stated, path)
+    of(head).reading(&stated, Some(path))
 }
 
 #[test]
@@ -76,17 +77,17 @@ fn l13_the_media_type_says_whether_a_layer_is_opened() {
         (
             &modelpack,
             "application/vnd.cncf.model.weight.v1.tar",
-            Reading::Archive,
+            Reading::Either,
         ),
         (
             &modelpack,
             "application/vnd.cncf.model.doc.v1.tar+gzip",
-            Reading::Archive,
+            Reading::Either,
         ),
         (
             &modelpack,
             "application/vnd.cnai.model.code.v1.tar+zstd",
-            Reading::Archive,
+            Reading::Either,
         ),
         (&artifact, "application/octet-stream", Reading::File),
         (&artifact, "application/gzip", Reading::File),
@@ -100,14 +101,14 @@ fn l13_the_media_type_says_whether_a_layer_is_opened() {
         (
             &artifact,
             "application/vnd.docker.ai.dir.tar",
-            Reading::Archive,
+            Reading::Either,
         ),
-        (&artifact, media_type::LAYER_TAR_GZIP, Reading::Archive),
-        (&artifact, media_type::LAYER_TAR_ZSTD, Reading::Archive),
+        (&artifact, media_type::LAYER_TAR_GZIP, Reading::Either),
+        (&artifact, media_type::LAYER_TAR_ZSTD, Reading::Either),
         (
             &artifact,
             "application/vnd.docker.image.rootfs.diff.tar.gzip",
-            Reading::Archive,
+            Reading::Either,
         ),
     ] {
         assert_eq!(
@@ -128,11 +129,11 @@ fn l13_the_plain_tar_that_clients_call_everything_is_opened_only_where_it_is_one
     let no = [(annotations::ORAS_UNPACK, "false")];
     assert_eq!(reading(&artifact, tar, "data", &no), Reading::File);
     let unpack = [(annotations::ORAS_UNPACK, "true")];
-    assert_eq!(reading(&artifact, tar, "data", &unpack), Reading::Archive);
+    assert_eq!(reading(&artifact, tar, "data", &unpack), Reading::Members);
     let ours = [(annotations::FILE_SIZE, "4")];
     assert_eq!(reading(&artifact, tar, "data", &ours), Reading::Archive);
     let all = "allfiles.tar.gz";
-    assert_eq!(reading(&artifact, tar, all, &[]), Reading::Archive);
+    assert_eq!(reading(&artifact, tar, all, &[]), Reading::Members);
     for system in [&image, &own] {
         assert_eq!(reading(system, tar, "f", &[]), Reading::Archive);
     }
@@ -145,10 +146,12 @@ fn paths(head: &Head<'_>, layers: &[(&str, Option<&str>)]) -> Result<Vec<String>
         Layer {
             number,
             path: path.map(Box::from),
+            name: None,
             stated: Arc::new(Stated::of(&descriptor, &mut MediaTypes::default()).unwrap()),
         }
     };
-    let entries = of(head).entries(layers.iter().enumerate().map(layer).collect())?;
+    let layers = layers.iter().enumerate().map(layer).collect();
+    let entries = of(head).contents(layers, &|| Ok(None))?.files;
     for (number, entry) in entries.iter().enumerate() {
         assert_eq!(entry.parts.only().unwrap().number, number);
     }
@@ -222,7 +225,7 @@ fn docker_models_with_paths_keep_them() {
 
 #[test]
 fn docker_layers_without_a_name_are_refused_with_their_type() {
-    for kind in ["vllm.config.tar", "dir.tar", "model.file", "gguf.v4"] {
+    for kind in ["model.file", "gguf.v4"] {
         let media_type = format!("application/vnd.docker.ai.{kind}");
         let layers = [
             ("application/vnd.docker.ai.gguf.v3", None),
@@ -238,32 +241,45 @@ fn docker_layers_without_a_name_are_refused_with_their_type() {
     }
 }
 
-/// Whatever names its members have: none is believed that no manifest states, and no system names a file
-/// by what is in a layer.
+/// Names in a layer are not a system's business: who opens the layer proves them first.
 #[test]
-fn l10_no_system_has_files_that_the_manifest_does_not_name() {
+fn l10_a_layer_without_a_name_is_one_file_only_where_its_type_says_so() {
     let named = ("application/octet-stream", Some("a"));
-    for media_type in [
-        "application/octet-stream",
-        media_type::LAYER_TAR,
-        media_type::LAYER_TAR_GZIP,
-        "application/vnd.cncf.model.weight.v1.tar+zstd",
+    for (media_type, is_tar) in [
+        ("application/octet-stream", false),
+        (media_type::LAYER_TAR, true),
+        (media_type::LAYER_TAR_GZIP, true),
+        ("application/vnd.cncf.model.weight.v1.tar+zstd", true),
     ] {
         for system in SYSTEMS {
             let layer = |(number, (media_type, path)): (usize, &(&str, Option<&str>))| Layer {
                 number,
                 path: path.map(Box::from),
+                name: None,
                 stated: stated_of(media_type),
             };
             let layers = [named, (media_type, None)];
-            let error = system
-                .entries(layers.iter().enumerate().map(layer).collect())
-                .unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Malformed);
-            let error = error.to_string();
-            let what = format!("{}: {error}", system.name());
-            assert!(error.starts_with("layer 1 (sha256:"), "{what}");
-            assert!(error.contains("has no file name"), "{what}");
+            let layers = layers.iter().enumerate().map(layer).collect();
+            let what = system.name();
+            // One has layers that lie over each other, one no archives, and ours hold one file each.
+            let archives = match what {
+                "image" => Some(2),
+                "aumai" | "modeloci" | "ollama" => None,
+                _ => is_tar.then_some(1),
+            };
+            match (system.contents(layers, &|| Ok(None)), archives) {
+                (Ok(contents), Some(archives)) => {
+                    assert_eq!(contents.archives.len(), archives, "{what}");
+                    assert_eq!(contents.files.len(), 2 - archives, "{what}");
+                }
+                (Err(error), None) => {
+                    assert_eq!(error.kind(), ErrorKind::Malformed);
+                    let error = error.to_string();
+                    assert!(error.starts_with("layer 1 (sha256:"), "{what}: {error}");
+                    assert!(error.contains("has no file name"), "{what}: {error}");
+                }
+                (found, _) => panic!("{what}, {media_type}: {found:?}"),
+            }
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Members<R> {
     padding: u64,
     /// Bytes of blocks since the last file.
     overhead: u64,
+    /// Since the last entry of any kind: who reads counts entries.
+    listing: bool,
     end: End,
     failure: Option<Error>,
 }
@@ -56,8 +58,17 @@ impl<R: Read> Members<R> {
             data: 0,
             padding: 0,
             overhead: 0,
+            listing: false,
             end: End::NotReached,
             failure: None,
+        }
+    }
+
+    /// As [`new`](Members::new), for one who asks for every entry, and bounds their number.
+    pub fn listing(input: R, subject: impl Into<String>) -> Members<R> {
+        Members {
+            listing: true,
+            ..Members::new(input, subject)
         }
     }
 
@@ -141,7 +152,7 @@ impl<R: Read> Members<R> {
                 Step::End => self.end = End::Archive,
                 Step::Entry(entry) => {
                     self.data = entry.size;
-                    if entry.kind == EntryKind::File {
+                    if self.listing || entry.kind == EntryKind::File {
                         self.overhead = 0;
                     }
                     self.padding = padded(entry.size).unwrap_or(entry.size) - entry.size;

@@ -44,11 +44,7 @@ impl Include {
 
     /// True when the file is to be restored: a glob matches it, or a directory that it is in.
     pub(super) fn matches(&self, path: &EntryPath) -> bool {
-        let path = path.as_str();
-        let directories = path
-            .match_indices('/')
-            .filter_map(|(end, _)| path.get(..end));
-        let mut paths = directories.chain([path]);
+        let mut paths = path.directories().chain([path.as_str()]);
         self.globs.is_empty()
             || paths.any(|path| {
                 let name = path.rsplit_once('/').map_or(path, |(_, name)| name);

@@ -35,8 +35,13 @@ pub fn unpack(
         .collect();
     include.check(files.len())?;
 
+    let empty = model.empty_directories().iter();
+    let empty = empty.filter(|path| include.matches(path));
+
     let staging = Staging::create(output, options.force)?;
-    let unpacked = Writer::new(model, &files, staging.dir(), output, options, progress)?.run()?;
+    let mut writer = Writer::new(model, &files, staging.dir(), output, options, progress)?;
+    writer.add_directories(empty);
+    let unpacked = writer.run()?;
     staging.publish()?;
     Ok(unpacked)
 }

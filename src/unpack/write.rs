@@ -16,6 +16,7 @@ use rustix::fs::{Timespec, Timestamps};
 
 use super::{UnpackOptions, Unpacked};
 use crate::digest::Hasher;
+use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::files::{beneath, calls, faults};
 use crate::model::{FileFacts, FileInfo, Model, verify};
@@ -49,7 +50,7 @@ pub(super) struct Writer<'a> {
     root: BorrowedFd<'a>,
     output: &'a Path,
     targets: Vec<Target<'a>>,
-    directories: Vec<&'a str>,
+    directories: BTreeSet<&'a str>,
     cursor: Mutex<Cursor>,
     threads: usize,
     total: u64,
@@ -74,11 +75,7 @@ impl<'a> Writer<'a> {
         let mut directories = BTreeSet::new();
         let mut total = 0u64;
         for info in files {
-            let path = info.path.as_str();
-            directories.extend(
-                path.match_indices('/')
-                    .filter_map(|(end, _)| path.get(..end)),
-            );
+            directories.extend(info.path.directories());
             total = total.saturating_add(info.shown_size);
             targets.push(Target {
                 info,
@@ -91,7 +88,7 @@ impl<'a> Writer<'a> {
             root,
             output,
             targets,
-            directories: directories.into_iter().collect(),
+            directories,
             cursor: Mutex::new(Cursor {
                 target: 0,
                 offset: 0,
@@ -104,6 +101,14 @@ impl<'a> Writer<'a> {
             stop: AtomicBool::new(false),
             failure: Mutex::new(None),
         })
+    }
+
+    /// Adds directories with nothing in them.
+    pub(super) fn add_directories(&mut self, empty: impl Iterator<Item = &'a EntryPath>) {
+        for path in empty {
+            self.directories.extend(path.directories());
+            self.directories.insert(path.as_str());
+        }
     }
 
     /// Writes everything, and syncs it.

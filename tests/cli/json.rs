@@ -53,6 +53,7 @@ fn pack_and_inspect_agree_and_are_documented() {
         .json();
     let document = fields(&["An archive", "`inspect` and `verify`"]);
     assert_documented(&inspected, &document);
+    assert_documented(&inspected["about"], &self::fields(&["`about`"]));
     let verified = fields(&["`layers`", "`layers` when they were verified"]);
     assert_parts(&inspected, &verified);
     let listed = sandbox
@@ -64,7 +65,7 @@ fn pack_and_inspect_agree_and_are_documented() {
 
     // Every name that both have means the same.
     let fields = common(&packed, &inspected);
-    assert_eq!(fields.len(), 13);
+    assert_eq!(fields.len(), 15);
     for (name, packed, inspected) in fields {
         if name != "layers" {
             assert_eq!(packed, inspected, "{name}");

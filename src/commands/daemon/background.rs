@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use modeloci::model::Subtree;
 use modeloci::mount::parts;
 use modeloci::{Error, Result};
 
@@ -117,6 +118,11 @@ fn to_args(options: &Options, ready_fd: i32, mountpoint_fd: Option<i32>) -> Vec<
     if let Some(name) = &mount.reference {
         // In one word, as it may begin like an option.
         args.push(format!("--ref={name}").into());
+    }
+    match &mount.subtree {
+        Subtree::Usual => {}
+        Subtree::All => args.push("--root".into()),
+        Subtree::Below(path) => args.push(format!("--prefix={path}").into()),
     }
     if options.log_file.is_none() {
         args.push("--system-log".into());

@@ -27,7 +27,7 @@ impl Claim {
     pub(crate) fn of(spec: &LayerSpec) -> Claim {
         match spec.reading {
             Reading::File => Claim::File,
-            Reading::Archive => {
+            Reading::Archive | Reading::Either | Reading::Members => {
                 Claim::Tar(match media_type::compression(&spec.stated.media_type) {
                     Some("gzip") => Framing::Gzip,
                     Some("zstd") => Framing::Zstd,

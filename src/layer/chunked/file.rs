@@ -11,7 +11,7 @@ use super::{verify, wrap};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::layer::file_digests::FileDigests;
-use crate::layer::foreign::{self, ForeignFile};
+use crate::layer::foreign::{self, ForeignFile, Looked};
 use crate::layer::readahead::Readahead;
 use crate::layer::reader::{FileAttr, FileReader, LayerSpec};
 use crate::limits;
@@ -488,13 +488,16 @@ impl ChunkedFile {
             Error::Malformed { subject, rule } => Error::corrupt(subject, rule),
             other => other,
         })?;
-        let Ok(file) = looked else {
-            return Err(Error::corrupt(&chunks.subject, "holds a link, not a file"));
+        let Looked::File(file) = looked else {
+            return Err(Error::corrupt(
+                &chunks.subject,
+                "does not hold the one file",
+            ));
         };
         // Compares the size that the manifest states, too.
         file.attr_of(&self.spec)?;
         file.confirm(self.spec.path.file_name(), executable(&self.spec))?;
-        Ok(Arc::new(file))
+        Ok(file)
     }
 }
 
@@ -580,10 +583,11 @@ impl FileReader for ChunkedFile {
         }
     }
 
-    fn verify_with(&self, also: &[Algorithm], helpers: &Helpers) -> Result<FileDigests> {
+    fn verify_with(&self, also: &[Algorithm], helpers: &Helpers) -> Result<Vec<FileDigests>> {
         match self.access()? {
             Access::Table(table) => {
                 verify::verify(&self.chunks, &table.chunks, &self.spec, also, helpers)
+                    .map(|digests| vec![digests])
             }
             Access::Foreign(file) => file.verify_with(also, helpers),
         }

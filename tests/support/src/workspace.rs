@@ -115,11 +115,16 @@ impl Workspace {
 
     /// Mounts an archive.
     pub fn mount(&self, archive: &Path) -> Mounted {
+        self.mount_with(archive, &[])
+    }
+
+    /// The same with options.
+    pub fn mount_with(&self, archive: &Path, options: &[&str]) -> Mounted {
         let name = archive.file_name().unwrap().to_str().unwrap();
         let mountpoint = self.path(format!("mnt-{name}"));
-        fs::create_dir(&mountpoint).unwrap();
+        fs::create_dir_all(&mountpoint).unwrap();
         let mut command = self.modeloci(&["mount"]);
-        output(command.arg(archive).arg(&mountpoint));
+        output(command.args(options).arg(archive).arg(&mountpoint));
         Mounted(mountpoint)
     }
 }

@@ -1,0 +1,211 @@
+//! Models with layers of any number of files: opens these layers, and makes files of what they hold
+//! together with those that the manifest names.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::compose::{Composed, FileNumber, Shown};
+use super::file::{File, FileInfo};
+use super::node::Inode;
+use super::notes::Notes;
+use super::opening::{OpenedFile, Opening};
+use super::tree::{by_path, sort_empty};
+use super::{Built, Subtree};
+use crate::entry_path::EntryPath;
+use crate::error::{Error, Result};
+use crate::layer::{Attributes, FileReader, MemberFile, Opened, OpenedArchive, Reading};
+use crate::printable::shown;
+use crate::systems::{ArchiveLayer, Contents, Entry, Names, Part, Parts, System};
+
+/// A layer of any number of files, opened.
+pub(super) struct OpenArchive {
+    layer: ArchiveLayer,
+    open: Arc<OpenedArchive>,
+}
+
+/// Memory that an open layer takes, in bytes, beside what is known of its files.
+const LAYER_BYTES: u64 = 1536;
+
+/// Opens the layers of any number of files: those that the manifest says are some, and those that are
+/// found to be in place of one file.
+///
+/// # Errors
+/// As [`Opening::open_archive`].
+pub(super) fn open(
+    contents: &mut Contents,
+    opened: &[OpenedFile],
+    opening: &mut Opening<'_>,
+) -> Result<Vec<OpenArchive>> {
+    let mut layers = std::mem::take(&mut contents.archives);
+    for (entry, opened) in contents.files.iter().zip(opened) {
+        if let (Opened::Members, Some(part)) = (&opened.opened, entry.parts.only()) {
+            layers.push(ArchiveLayer {
+                part: Part {
+                    reading: Reading::Members,
+                    ..part.clone()
+                },
+                names: Names::File(entry.path.clone()),
+            });
+        }
+    }
+    layers.sort_by_key(|layer| layer.part.number);
+    let open = |layer: ArchiveLayer| {
+        let open = opening.open_archive(&layer)?;
+        Ok(OpenArchive { layer, open })
+    };
+    layers.into_iter().map(open).collect()
+}
+
+/// Memory, in bytes, that these take, and so many files of them, whose paths have so many bytes.
+fn memory_of(archives: &[OpenArchive], files: &Shown) -> u64 {
+    let mut seen = HashSet::new();
+    let distinct = archives
+        .iter()
+        .filter(|archive| seen.insert(Arc::as_ptr(&archive.open)));
+    let layers = distinct.map(|archive| LAYER_BYTES + archive.open.archive.memory());
+    let file = size_of::<File>() + size_of::<MemberFile>() + 2 * size_of::<usize>();
+    let paths = files.files.iter().map(|(path, _)| path.as_str().len());
+    let paths: usize = paths
+        .chain(files.empty.iter().map(|path| path.as_str().len()))
+        .sum();
+    let files = files.files.len() * file + paths;
+    layers.sum::<u64>().saturating_add(files as u64)
+}
+
+/// Where a file is that has a number.
+enum Source<'a> {
+    /// A layer that holds it alone.
+    Named(&'a Entry, &'a OpenedFile),
+    /// One of any number of files.
+    Member(&'a OpenArchive, u32),
+}
+
+/// The files of a model, and its empty directories.
+///
+/// # Errors
+/// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) for two layers of one path, where they do not lie
+/// over each other, and when there is too much; [`ErrorKind::Usage`](crate::ErrorKind::Usage) when the
+/// directory that is wanted is not there.
+pub(super) fn compose(
+    entries: &[Entry],
+    opened: &[OpenedFile],
+    archives: &[OpenArchive],
+    system: &dyn System,
+    subtree: &Subtree,
+    notes: &mut Notes,
+) -> Result<Built> {
+    let mut sources = Vec::new();
+    let mut remarks = Notes::default();
+    let mut composed = Composed::new(system, &mut remarks);
+    for archive in archives {
+        let first = number(sources.len())?;
+        let members = &archive.open.members;
+        composed.add_layer(&archive.layer, members, first)?;
+        let files = (0..archive.open.archive.files()).map(|file| Source::Member(archive, file));
+        sources.extend(files);
+    }
+    for (entry, opened) in entries.iter().zip(opened) {
+        let layer = entry.parts.first().number;
+        match &opened.opened {
+            Opened::File(..) => {
+                composed.add_file(&entry.path, layer, number(sources.len())?)?;
+                sources.push(Source::Named(entry, opened));
+            }
+            Opened::Link(target) => composed.add_link(&entry.path, layer, target)?,
+            Opened::Members => {}
+        }
+    }
+    let directory = directory(&composed, system, subtree, notes)?;
+    let mut found = composed.shown(directory)?;
+    remarks.iter().for_each(|remark| notes.push(remark));
+    let memory = memory_of(archives, &found);
+    found.files.sort_by(|(a, _), (b, _)| by_path(a, b));
+    sort_empty(&mut found.empty);
+    let file = |(path, number): (EntryPath, FileNumber)| {
+        let source = sources.get(number as usize);
+        source.and_then(|source| source.file(path))
+    };
+    Ok(Built {
+        files: found.files.into_iter().filter_map(file).collect(),
+        empty: found.empty.into(),
+        memory,
+    })
+}
+
+/// Which directory is shown.
+fn directory(
+    composed: &Composed<'_>,
+    system: &dyn System,
+    subtree: &Subtree,
+    notes: &mut Notes,
+) -> Result<Option<u32>> {
+    match subtree {
+        Subtree::All => Ok(None),
+        Subtree::Below(path) => composed.directory(path).map(Some).ok_or_else(|| {
+            let path = shown(path);
+            Error::usage(format_args!(
+                "--prefix: the model has no directory {path}, or an empty one"
+            ))
+        }),
+        Subtree::Usual => {
+            let Some(home) = system.home() else {
+                return Ok(None);
+            };
+            let found = composed.directory(home);
+            notes.push(match found {
+                Some(_) => format!("its /{home} is shown; --root shows all of it"),
+                None => format!("has no /{home}: all of it is shown; --prefix chooses a directory"),
+            });
+            Ok(found)
+        }
+    }
+}
+
+fn number(count: usize) -> Result<FileNumber> {
+    let too_many = |_| Error::malformed("model", "has too many files");
+    FileNumber::try_from(count).map_err(too_many)
+}
+
+impl Source<'_> {
+    fn file(&self, path: EntryPath) -> Option<File> {
+        let (reader, attributes, parts, digest): (Arc<dyn FileReader>, _, _, _) = match self {
+            Source::Named(entry, found) => {
+                let Opened::File(reader, attributes) = &found.opened else {
+                    return None;
+                };
+                let digest = entry.parts.only().and_then(|part| part.stated.file_digest);
+                (Arc::clone(reader), *attributes, entry.parts.clone(), digest)
+            }
+            Source::Member(OpenArchive { layer, open }, number) => {
+                let (reader, attr) = open.archive.file(*number)?;
+                let mut part = layer.part.clone();
+                if matches!(&layer.names, Names::File(named) if *named == path) {
+                    // What the manifest states is about this one file.
+                    part.reading = Reading::Either;
+                }
+                let attributes = Attributes::Guessed(attr);
+                (Arc::new(reader), attributes, Parts::from(part), None)
+            }
+        };
+        let unconfirmed = match self {
+            Source::Named(entry, found) if found.unconfirmed => Some(entry.path.file_name().into()),
+            _ => None,
+        };
+        Some(File {
+            info: FileInfo {
+                inode: Inode::ROOT, // until the tree is built
+                path,
+                shown_size: attributes.shown().size,
+                parts,
+                digest,
+            },
+            attributes,
+            reader,
+            link_to: None,
+            unconfirmed,
+            verified: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
+        })
+    }
+}
