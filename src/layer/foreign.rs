@@ -31,12 +31,14 @@ pub(crate) enum Looked {
     File(Arc<ForeignFile>),
     /// A link; the layer was verified.
     Link(LinkTarget),
+    /// A directory with nothing in it; the layer was verified.
+    Directory,
     /// Several files, or others than the one that the manifest names.
     Members,
 }
 
 /// Looks at a layer without a chunk table: reads at most its first kilobytes, and the whole of a
-/// layer that holds a link.
+/// layer that holds a link or a directory.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when the layer's tar begins with anything but the one file,
@@ -69,6 +71,7 @@ pub fn open_in_miniature(
             Opened::File(file, attr)
         }
         Looked::Link(target) => Opened::Link(target),
+        Looked::Directory => Opened::Directory,
         Looked::Members => Opened::Members,
     })
 }
@@ -110,6 +113,7 @@ impl ForeignFile {
         let content = match members::open(&*blob, &spec, &subject, &context.opening)? {
             Opening::File(content) => content,
             Opening::Link(target) => return Ok(Looked::Link(target)),
+            Opening::Directory => return Ok(Looked::Directory),
             Opening::Members => return Ok(Looked::Members),
         };
         let digest = spec.stated.digest;

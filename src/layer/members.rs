@@ -70,8 +70,8 @@ impl Content {
 pub(super) enum Look {
     /// It holds a file.
     File(Content),
-    /// It holds a link.
-    Link(Packaging),
+    /// It holds a link, or nothing but a directory.
+    Small(Packaging),
     /// It holds something else than the file that the manifest names.
     Members,
 }
@@ -91,6 +91,8 @@ pub(super) enum Opening {
     File(Content),
     /// A link; proven.
     Link(LinkTarget),
+    /// A directory with nothing in it; proven.
+    Directory,
     /// Several files, if what the first bytes say is right.
     Members,
 }
@@ -112,7 +114,7 @@ pub(super) fn open(
             Ok(Opening::Members)
         }
         Look::File(content) => Ok(Opening::File(content)),
-        Look::Link(_) => prove_link(blob, spec, subject, effort).map(Opening::Link),
+        Look::Small(_) => prove_small(blob, spec, subject, effort),
         Look::Members => Ok(Opening::Members),
     }
 }
@@ -141,21 +143,21 @@ fn goes_on(blob: &dyn ReadAt, content: &Content, effort: &Effort) -> Result<bool
     }
 }
 
-/// Where the link that is the only member of a layer leads.
-fn prove_link(
+/// What a layer holds that is small enough to be proven when it is opened.
+fn prove_small(
     blob: &dyn ReadAt,
     spec: &LayerSpec,
     subject: &str,
     effort: &Effort,
-) -> Result<LinkTarget> {
+) -> Result<Opening> {
     if blob.len() > limits::MAX_LINK_LAYER_BYTES {
-        let rule = format!("holds a link, and has {} bytes", blob.len());
+        let rule = format!("holds no file, and has {} bytes", blob.len());
         return Err(Error::malformed(subject, rule));
     }
     effort.spend(blob.len())?;
     let (mut bytes, mut packaging) = (Vec::new(), None);
     let confirm = |first: &dyn ReadAt| match look(first, spec, subject, effort)? {
-        Look::Link(found) => {
+        Look::Small(found) => {
             packaging = Some(found);
             Ok(())
         }
@@ -165,7 +167,7 @@ fn prove_link(
         bytes.extend_from_slice(buffer);
     })?;
     let packaging = packaging.ok_or_else(|| changed(subject))?;
-    link(&bytes, packaging, spec, subject, effort)
+    small(&bytes, packaging, spec, subject, effort)
 }
 
 /// Finds out what a layer is, from its first bytes. What is read and decoded for it counts as effort.
@@ -247,10 +249,10 @@ fn first_member<R: Read>(
             }
         }
         let Some(entry) = entry else {
-            return Err(no_file(subject));
+            return Ok(Err(Look::Small(packaging)));
         };
         if matches!(entry.kind, EntryKind::Symlink | EntryKind::HardLink) {
-            return Ok(Err(Look::Link(packaging)));
+            return Ok(Err(Look::Small(packaging)));
         }
         if let Some(member) = accept(&entry, spec, subject)? {
             return Ok(Ok(member));
@@ -274,25 +276,30 @@ fn check_size(size: u64, packaging: Packaging, blob: u64, subject: &str) -> Resu
     }
 }
 
-/// The link that is the only member of the layer `bytes`, which were proven.
+/// The link, or the empty directory, that is the only member of the layer `bytes`, which were proven; a
+/// link may come behind directories.
 ///
 /// # Errors
 /// As [`OneFile::check`].
-fn link(
+fn small(
     bytes: &[u8],
     packaging: Packaging,
     spec: &LayerSpec,
     subject: &str,
     effort: &Effort,
-) -> Result<LinkTarget> {
+) -> Result<Opening> {
     let stream = unpack(bytes, packaging.packing(), None, Box::new(|_| Ok(())))
         .map_err(|e| lift(e, subject))?;
     let stream = Counted { stream, effort };
     let mut members = Members::new(stream.take(limits::MAX_HEAD_BYTES), subject);
-    let mut target = None;
+    let (mut target, mut directory) = (None, false);
     while let Some(entry) = members.next_member()? {
         let symbolic = match entry.kind {
-            EntryKind::Directory => continue,
+            EntryKind::Directory => {
+                let path = entry.path.strip_suffix(b"/").unwrap_or(&entry.path);
+                directory = path == spec.path.as_str().as_bytes();
+                continue;
+            }
             EntryKind::Symlink => true,
             EntryKind::HardLink => false,
             EntryKind::File | EntryKind::Special => return Err(several(subject)),
@@ -311,7 +318,11 @@ fn link(
         }
     }
     members.finish()?;
-    target.ok_or_else(|| no_file(subject))
+    match (target, directory) {
+        (Some(target), _) => Ok(Opening::Link(target)),
+        (None, true) => Ok(Opening::Directory),
+        (None, false) => Err(no_file(subject)),
+    }
 }
 
 fn is_tar(bytes: &[u8]) -> bool {

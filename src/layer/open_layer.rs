@@ -68,6 +68,7 @@ enum Content {
     Chunked(Arc<ChunkedFile>),
     Foreign(Arc<ForeignFile>),
     Link(LinkTarget),
+    Directory,
     Members,
     Damaged,
 }
@@ -101,6 +102,7 @@ impl OpenLayer {
             None => match foreign::look(Arc::clone(&blob), spec.clone(), Arc::clone(context)) {
                 Ok(Looked::File(file)) => Content::Foreign(file),
                 Ok(Looked::Link(target)) => Content::Link(target),
+                Ok(Looked::Directory) => Content::Directory,
                 Ok(Looked::Members) => Content::Members,
                 Err(error) => {
                     context.opening.check()?;
@@ -141,6 +143,7 @@ impl OpenLayer {
                     format!("the layer holds a link of another name, \"{}\"", self.name),
                 )),
             },
+            Content::Directory => Ok(Opened::Directory),
             Content::Members => Ok(Opened::Members),
             Content::Damaged => self.blame(spec, Error::corrupt(&spec.path, "is damaged")),
         }
@@ -151,7 +154,11 @@ impl OpenLayer {
     pub fn disagreement(&self) -> Option<&'static str> {
         match &self.content {
             Content::Foreign(file) => file.disagreement(),
-            Content::Chunked(_) | Content::Link(_) | Content::Members | Content::Damaged => None,
+            Content::Chunked(_)
+            | Content::Link(_)
+            | Content::Directory
+            | Content::Members
+            | Content::Damaged => None,
         }
     }
 

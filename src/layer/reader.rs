@@ -139,6 +139,8 @@ pub enum Opened {
     File(Arc<dyn FileReader>, Attributes),
     /// A link, in a layer that was verified as a whole.
     Link(LinkTarget),
+    /// A directory with nothing in it, in a layer that was verified as a whole.
+    Directory,
     /// Several files, whose names are their own: the layer is to be opened as an
     /// [`Archive`](super::Archive).
     Members,

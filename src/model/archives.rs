@@ -113,6 +113,7 @@ pub(super) fn compose(
                 sources.push(Source::Named(entry, opened));
             }
             Opened::Link(target) => composed.add_link(&entry.path, layer, target)?,
+            Opened::Directory => composed.add_directory(&entry.path, layer)?,
             Opened::Members => {}
         }
     }

@@ -10,7 +10,7 @@ use super::links::{Links, Node};
 use super::node::Inode;
 use super::notes::Notes;
 use super::opening::OpenedFile;
-use super::tree::by_path;
+use super::tree::{by_path, sort_empty};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::layer::Opened;
@@ -98,15 +98,17 @@ pub(super) fn link(
         .iter()
         .zip(&opened)
         .enumerate()
-        .map(|(number, (entry, opened))| {
+        .filter_map(|(number, (entry, opened))| {
             let node = match &opened.opened {
                 Opened::Link(target) => Node::Link(number, target),
-                Opened::File(..) | Opened::Members => Node::File(number),
+                Opened::File(..) => Node::File(number),
+                Opened::Directory | Opened::Members => return None,
             };
-            (entry.path.as_str(), node)
+            Some((entry.path.as_str(), node))
         })
         .collect();
     let mut links = Links::among(nodes, effort);
+    let mut empty = Vec::new();
     let mut files = Vec::with_capacity(entries.len());
     for (number, entry) in entries.iter().enumerate() {
         let source = match opened.get(number) {
@@ -130,29 +132,40 @@ pub(super) fn link(
         let (Some(found), Some(held)) = (opened.get(source), entries.get(source)) else {
             continue;
         };
-        let Opened::File(reader, attributes) = &found.opened else {
-            continue; // `follow` gives numbers of files
-        };
-        files.push(File {
-            info: FileInfo {
-                inode: Inode::ROOT, // until the tree is built
-                path: entry.path.clone(),
-                shown_size: attributes.shown().size,
-                parts: entry.parts.clone(),
-                // What a layer states of its file is about all of it.
-                digest: held.parts.only().and_then(|part| part.stated.file_digest),
-            },
-            attributes: *attributes,
-            reader: Arc::clone(reader),
-            link_to: (source != number).then(|| Box::new(held.path.clone())),
-            unconfirmed: found.unconfirmed.then(|| held.path.file_name().into()),
-            verified: AtomicBool::new(false),
-            damaged: AtomicBool::new(false),
-        });
+        match file(entry, found, held) {
+            Some(file) => files.push(file),
+            // `follow` gives numbers of files.
+            None => empty.push(entry.path.clone()),
+        }
     }
+    sort_empty(&mut empty);
     Ok(Built {
         files,
-        empty: Box::default(),
+        empty: empty.into(),
         memory: 0,
+    })
+}
+
+/// The file of an entry, which another one holds where it is a link; `None` for a directory.
+fn file(entry: &Entry, found: &OpenedFile, held: &Entry) -> Option<File> {
+    let Opened::File(reader, attributes) = &found.opened else {
+        return None;
+    };
+    let is_link = entry.path != held.path;
+    Some(File {
+        info: FileInfo {
+            inode: Inode::ROOT, // until the tree is built
+            path: entry.path.clone(),
+            shown_size: attributes.shown().size,
+            parts: entry.parts.clone(),
+            // What a layer states of its file is about all of it.
+            digest: held.parts.only().and_then(|part| part.stated.file_digest),
+        },
+        attributes: *attributes,
+        reader: Arc::clone(reader),
+        link_to: is_link.then(|| Box::new(held.path.clone())),
+        unconfirmed: found.unconfirmed.then(|| held.path.file_name().into()),
+        verified: AtomicBool::new(false),
+        damaged: AtomicBool::new(false),
     })
 }

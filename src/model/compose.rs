@@ -118,6 +118,14 @@ impl<'a> Composed<'a> {
         self.add_named(path, layer, What::Link(link))
     }
 
+    /// Adds a directory that is the only member of a layer which the manifest names.
+    ///
+    /// # Errors
+    /// As [`add_file`](Composed::add_file).
+    pub(super) fn add_directory(&mut self, path: &EntryPath, layer: usize) -> Result<()> {
+        self.add_named(path, layer, What::Directory(BTreeMap::new()))
+    }
+
     fn add_named(&mut self, path: &EntryPath, layer: usize, what: What) -> Result<()> {
         let names: Vec<&str> = path.components().collect();
         let placed = self.add(&names, layer, what)?;

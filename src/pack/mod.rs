@@ -37,6 +37,8 @@ mod plan;
 mod run;
 mod schema;
 mod select;
+mod share;
+mod small;
 mod tree;
 mod walk;
 mod weights;

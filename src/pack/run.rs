@@ -12,7 +12,7 @@ use super::plan::{self, Settings};
 use super::select::{LeftOut, Selection};
 use super::tree::Tree;
 use super::walk::{self, Input, Skip};
-use super::{content, documents, pipeline};
+use super::{content, documents, pipeline, share, small};
 use crate::error::{Error, Result};
 use crate::files::output::OutputPlace;
 use crate::oci::OciConfig;
@@ -118,7 +118,7 @@ fn find(
 
 /// Writes the whole archive: layers, then documents.
 pub(super) fn write(
-    tree: Tree,
+    mut tree: Tree,
     about: Description,
     mut archive: Archive,
     settings: &Settings,
@@ -129,8 +129,11 @@ pub(super) fn write(
         annotations,
         found,
     } = about;
-    let (files, file_bytes) = (tree.files.len() as u64, tree.bytes());
-    let layers = pipeline::write_layers(&tree, settings, &mut archive, progress)?;
+    share::share(&mut tree)?;
+    tree.others.sort_by(|a, b| a.path.cmp(&b.path));
+    let (files, file_bytes) = tree.shown();
+    let mut layers = pipeline::write_layers(&tree, settings, &mut archive, progress)?;
+    layers.extend(small::write_layers(&tree.others, settings, &mut archive)?);
     let manifest = documents::manifest(&config, layers, annotations, settings.mtime);
     let written = documents::write(
         &mut archive,

@@ -30,6 +30,7 @@ mod names;
 mod races;
 mod reproducible;
 mod select;
+mod share;
 
 fn config() -> OciConfig {
     OciConfig::new(

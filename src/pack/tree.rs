@@ -24,9 +24,11 @@ pub(super) struct Tree {
     pub root_path: PathBuf,
     /// Sorted by the bytes of their paths.
     pub files: Vec<InputFile>,
+    /// What has a layer, and is no file; sorted likewise.
+    pub others: Vec<Other>,
     /// Files of unfinished downloads in a directory that is left out.
     pub unfinished: Vec<String>,
-    /// Directories that are left out because they are empty, and the like.
+    /// What was left by an interrupted run, and the like.
     pub warnings: Vec<String>,
 }
 
@@ -42,6 +44,7 @@ impl Tree {
                 executable: stat.st_mode & 0o111 != 0,
                 identity: Identity::of(stat),
             }],
+            others: Vec::new(),
             unfinished: Vec::new(),
             warnings: Vec::new(),
         }
@@ -51,6 +54,19 @@ impl Tree {
     pub(super) fn bytes(&self) -> u64 {
         let sizes = self.files.iter().map(|file| file.identity.size);
         sizes.fold(0, u64::saturating_add)
+    }
+
+    /// Number of files, and of links to them, and the bytes that they have together.
+    pub(super) fn shown(&self) -> (u64, u64) {
+        let links = self.others.iter().filter_map(|other| match &other.kind {
+            OtherKind::Link { size, .. } => Some(*size),
+            OtherKind::Directory => None,
+        });
+        let (mut count, mut bytes) = (self.files.len() as u64, self.bytes());
+        for size in links {
+            (count, bytes) = (count + 1, bytes.saturating_add(size));
+        }
+        (count, bytes)
     }
 
     /// Opens a file where it is, without following a link or waiting for a FIFO that took its
@@ -99,6 +115,24 @@ impl Tree {
     pub(super) fn failed(&self, file: &InputFile, action: &'static str, error: io::Error) -> Error {
         Error::io(action, self.root_path.join(file.path.as_str()))(error)
     }
+}
+
+/// What is packed beside files.
+#[derive(Debug)]
+pub(super) struct Other {
+    /// Its path in the model.
+    pub path: EntryPath,
+    /// What it is.
+    pub kind: OtherKind,
+}
+
+/// See [`Other`].
+#[derive(Debug)]
+pub(super) enum OtherKind {
+    /// Another name of a file, which has so many bytes; `target` leads there from the directory that it is in.
+    Link { target: String, size: u64 },
+    /// A directory with nothing in it.
+    Directory,
 }
 
 /// A file to pack.

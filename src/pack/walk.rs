@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use super::content::is_unfinished;
 use super::hub;
 use super::select::{IGNORE_FILE, Selection};
-use super::tree::{InputFile, Tree};
+use super::tree::{InputFile, Other, OtherKind, Tree};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::files::identity::{Identity, node};
@@ -204,6 +204,7 @@ pub(super) fn walk(
         unfinished: Vec::new(),
         entries: 0,
         files: Vec::new(),
+        others: Vec::new(),
         refused: Vec::new(),
         warnings: Vec::new(),
         ancestors: Vec::new(),
@@ -216,6 +217,7 @@ pub(super) fn walk(
     walker.directory(&reach.model, &start)?;
     let Walker {
         mut files,
+        others,
         refused,
         selection,
         unfinished,
@@ -250,6 +252,7 @@ pub(super) fn walk(
         roots: reach.roots,
         root_path: model_dir.to_path_buf(),
         files,
+        others,
         unfinished,
         warnings,
     })
@@ -294,6 +297,7 @@ struct Walker<'a> {
     unfinished: Vec<String>,
     entries: usize,
     files: Vec<InputFile>,
+    others: Vec<Other>,
     refused: Vec<String>,
     warnings: Vec<String>,
     /// The directories that the walk is in, to detect links back to one of them.
@@ -306,10 +310,7 @@ impl Walker<'_> {
         let stat = calls::fstat(fd).map_err(|errno| self.failed("read", place, errno))?;
         let names = self.names(fd, place)?;
         if names.is_empty() && place.depth > 0 {
-            self.warnings.push(format!(
-                "directory \"{}\" is empty and was left out",
-                printable_bytes(&place.path)
-            ));
+            self.empty(place)?;
         }
         let here = node(&stat);
         self.ancestors.push(here);
@@ -440,6 +441,30 @@ impl Walker<'_> {
         Ok(())
     }
 
+    /// A directory with nothing in it: some servers want it.
+    fn empty(&mut self, place: &Place) -> Result<()> {
+        let text = String::from_utf8_lossy(&place.path);
+        if place.refused || !self.selection.includes(&text) {
+            return Ok(());
+        }
+        self.count_layers()?;
+        self.others.push(Other {
+            path: EntryPath::new(&text)?,
+            kind: OtherKind::Directory,
+        });
+        Ok(())
+    }
+
+    fn count_layers(&self) -> Result<()> {
+        if self.files.len() + self.others.len() < limits::MAX_LAYERS {
+            return Ok(());
+        }
+        Err(Error::refused(
+            printable_path(self.root_path),
+            format!("holds more than {} files", limits::MAX_LAYERS),
+        ))
+    }
+
     fn file(&mut self, stat: &Stat, place: Place) -> Result<()> {
         if place.refused {
             return Ok(());
@@ -455,12 +480,7 @@ impl Walker<'_> {
                 format!("has {size} bytes, the limit is {}", limits::MAX_FILE_BYTES),
             ));
         }
-        if self.files.len() >= limits::MAX_LAYERS {
-            return Err(Error::refused(
-                printable_path(self.root_path),
-                format!("holds more than {} files", limits::MAX_LAYERS),
-            ));
-        }
+        self.count_layers()?;
         self.files.push(InputFile {
             path: EntryPath::new(&text)?,
             location: place.location,

@@ -23,18 +23,50 @@ const PAX_NAME: &[u8] = b"././@PaxHeader";
 /// holds no NUL byte (an [`EntryPath`](crate::entry_path::EntryPath) never does); UTF-8 goes in as
 /// it is. The file's own header is always the last block, with its true size.
 pub fn file_header(path: &str, size: u64, mode: u32, mtime: u64) -> Vec<u8> {
-    let path = path.as_bytes();
-    if let Some((prefix, name)) = split(path) {
-        return sealed(header(prefix, name, EntryType::Regular, size, mode, mtime)).to_vec();
+    entry(path, "", |prefix, name| {
+        header(prefix, name, EntryType::Regular, size, mode, mtime)
+    })
+}
+
+/// The header blocks of a directory, whose path ends without a slash here and with one there.
+pub fn directory_header(path: &str, mtime: u64) -> Vec<u8> {
+    entry(&format!("{path}/"), "", |prefix, name| {
+        header(prefix, name, EntryType::Directory, 0, 0o755, mtime)
+    })
+}
+
+/// The header blocks of a symbolic link.
+pub fn symlink_header(path: &str, target: &str, mtime: u64) -> Vec<u8> {
+    entry(path, target, |prefix, name| {
+        header(prefix, name, EntryType::Symlink, 0, 0o777, mtime)
+    })
+}
+
+/// The blocks of an entry: its header, by a ustar prefix and name, and a pax header before it where the
+/// path, or the target of a link, does not fit.
+fn entry(path: &str, target: &str, header_of: impl Fn(&[u8], &[u8]) -> Header) -> Vec<u8> {
+    let (path, target) = (path.as_bytes(), target.as_bytes());
+    let place = split(path);
+    let mut records = Vec::new();
+    if place.is_none() {
+        records.extend(pax_record("path", path));
     }
-    let record = pax_record("path", path);
-    let record_size = record.len() as u64;
-    let pax = header(b"", PAX_NAME, EntryType::XHeader, record_size, 0o644, 0);
-    let mut out = sealed(pax).to_vec();
-    out.extend_from_slice(&record);
-    out.resize(out.len() + padding(record_size), 0);
-    let file = header(b"", truncated(path), EntryType::Regular, size, mode, mtime);
-    out.extend_from_slice(&sealed(file));
+    if target.len() > NAME_LEN {
+        records.extend(pax_record("linkpath", target));
+    }
+    let mut out = Vec::new();
+    if !records.is_empty() {
+        let size = records.len() as u64;
+        let pax = header(b"", PAX_NAME, EntryType::XHeader, size, 0o644, 0);
+        out.extend_from_slice(&sealed(pax));
+        out.extend_from_slice(&records);
+        out.resize(out.len() + padding(size), 0);
+    }
+    let (prefix, name) = place.unwrap_or((b"", truncated(path)));
+    let mut own = header_of(prefix, name);
+    let target = truncated(target);
+    own.as_old_mut().linkname[..target.len()].copy_from_slice(target);
+    out.extend_from_slice(&sealed(own));
     out
 }
 

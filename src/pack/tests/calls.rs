@@ -222,7 +222,7 @@ fn k8_k14_every_call_of_remove_layer_fails() {
         dir
     };
     let written = Written::read(&prepare().path().join("out.tar"));
-    let title = written.titles()[0].to_string();
+    let title = written.titles()[1].to_string();
     let remove = |dir: &Path| remove_layer(&dir.join("out.tar"), &title, &jobs());
     let hit = at_every_call(prepare, remove);
     for op in [Op::Exchange, Op::Lock, Op::Owner, Op::Mode, Op::Copy] {

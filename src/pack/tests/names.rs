@@ -7,6 +7,8 @@ use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use super::*;
+use crate::entry_path::EntryPath;
+use crate::model::{Model, OpenOptions};
 
 fn titles_in(dir: &tempfile::TempDir) -> Vec<String> {
     pack_in(dir.path(), &options()).unwrap();
@@ -232,18 +234,17 @@ fn k10_a_concurrent_output_is_not_replaced() {
 }
 
 #[test]
-fn k11_empty_directories_are_named() {
+fn k11_empty_directories_are_packed() {
     let dir = scratch(&[("a", b"1")]);
     fs::create_dir_all(model_of(&dir).join("x/empty")).unwrap();
     fs::create_dir_all(model_of(&dir).join("other")).unwrap();
     let packed = pack_in(dir.path(), &options()).unwrap();
-    assert_eq!(
-        packed.warnings,
-        [
-            "directory \"other\" is empty and was left out",
-            "directory \"x/empty\" is empty and was left out"
-        ]
-    );
+    assert_eq!(packed.warnings, [""; 0]);
+    assert_eq!((packed.files, packed.layers.len()), (1, 3));
+    let model = Model::open(dir.path().join("out.tar"), &OpenOptions::default()).unwrap();
+    let empty = model.empty_directories().iter().map(EntryPath::as_str);
+    assert_eq!(empty.collect::<Vec<_>>(), ["other", "x/empty"]);
+    assert_eq!(model.files().len(), 1);
 }
 
 #[test]

@@ -197,7 +197,7 @@ fn l7_links() {
             let looked = ForeignFile::look(Fickle::new(blob), spec, context(0, None), SMALL);
             looked.map(|looked| match looked {
                 Looked::Link(target) => Some(target),
-                Looked::File(_) | Looked::Members => None,
+                Looked::File(_) | Looked::Directory | Looked::Members => None,
             })
         };
         // Where it may lead is the model's business; that it is verified before is this layer's.
