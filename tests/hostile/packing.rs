@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::forge::noise;
-use crate::meanwhile::meanwhile;
+use crate::meanwhile::{meanwhile, rounds};
 use crate::sandbox::{PATIENCE, Run, Sandbox, assert_tree, available, finish, needs_root};
 
 pub(crate) const PACK: [&str; 8] = [
@@ -85,7 +85,7 @@ fn k1_a_file_that_changes_while_it_is_packed() {
         thread::sleep(Duration::from_millis(3));
     };
     meanwhile([change], || {
-        for _ in 0..8 {
+        for _ in 0..rounds(8) {
             let run = pack(&sandbox, &[]).sober();
             if run.code == Some(0) {
                 fs::remove_file(sandbox.path("m.tar")).unwrap();
@@ -308,7 +308,7 @@ fn k5_a_file_swapped_for_a_link_while_it_is_packed() {
         }
     };
     meanwhile([swap], || {
-        for _ in 0..25 {
+        for _ in 0..rounds(25) {
             let run = pack(&sandbox, &["--compression", "none"]).sober();
             if run.code == Some(0) {
                 let archive = fs::read(sandbox.path("m.tar")).unwrap();

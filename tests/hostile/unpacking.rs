@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::forge::{Layout, Random, noise, sample_files};
-use crate::meanwhile::meanwhile;
+use crate::meanwhile::{meanwhile, rounds};
 use crate::sandbox::{Sandbox, assert_tree, available, names, needs_root};
 
 const UNPACK: [&str; 3] = ["unpack", "m.tar", "out"];
@@ -57,7 +57,7 @@ fn u1_links_swapped_in_while_it_runs_lead_nowhere() {
         }
     };
     meanwhile([swap], || {
-        for _ in 0..10 {
+        for _ in 0..rounds(10) {
             let run = sandbox.run_bounded(&UNPACK).sober();
             assert_eq!(names(&outside), [""; 0], "written outside");
             if run.code == Some(0) {
@@ -241,14 +241,6 @@ fn u3_a_tree_of_a_thousand_levels_is_replaced() {
     }
 }
 
-/// Runs of a race: few in every run of the tests.
-fn rounds() -> usize {
-    match std::env::var_os("MODELOCI_TEST_LONG") {
-        Some(_) => 1_000,
-        None => 40,
-    }
-}
-
 /// Whether the secret is anywhere below the directory.
 fn holds_secret(dir: &std::path::Path) -> bool {
     fs::read_dir(dir).is_ok_and(|entries| {
@@ -271,7 +263,7 @@ fn u4_names_exchanged_while_a_tree_is_replaced() {
         renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).is_ok()
     };
     let (mut exchanged, mut done) = (0, 0);
-    for round in 0..rounds() {
+    for round in 0..rounds(40) {
         let _ = fs::remove_dir_all(&around);
         sandbox.write("around/out/old", "old");
         sandbox.write("around/victim/secret", "secret");

@@ -11,23 +11,15 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::inotify::{CreateFlags, WatchFlags};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::harness::{Mounted, Run, Scene, Server, kill, lives, mounts_at, needs_root, until};
-use crate::meanwhile::meanwhile;
-
-/// How often a race is run: a thousand times in long tests.
-fn rounds(few: usize) -> usize {
-    match std::env::var_os("MODELOCI_TEST_LONG") {
-        Some(_) => 1000,
-        None => few,
-    }
-}
+use crate::meanwhile::{exchange, meanwhile, rounds};
+use crate::support::opened::Opened;
 
 /// The mount points of models below a directory, as the mount table has them.
-fn models_below(dir: &Path) -> Vec<String> {
+pub(crate) fn models_below(dir: &Path) -> Vec<String> {
     let dir = dir.to_str().unwrap();
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let models = table
@@ -41,11 +33,7 @@ fn models_below(dir: &Path) -> Vec<String> {
 /// Mounts while two names are exchanged with each other again and again.
 fn mount_while_swapped(scene: &Scene, mountpoint: &str, swapped: [&str; 2]) -> Run {
     let [a, b] = swapped.map(|name| scene.path(name));
-    // Refused while something is mounted on it.
-    let swap = || {
-        let _ = rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE);
-    };
-    meanwhile([swap], || {
+    meanwhile([|| exchange(&a, &b)], || {
         scene.run(&["mount", "m.tar", mountpoint, "--no-index"])
     })
 }
@@ -209,8 +197,8 @@ fn m11_what_is_given_as_a_descriptor_is_mounted_on_while_its_path_is_exchanged()
     symlink(scene.path("system"), scene.path("user/link")).unwrap();
     let given = File::open(scene.path("user/a/mnt")).unwrap();
     let [a, link] = ["user/a", "user/link"].map(|name| scene.path(name));
-    let exchange = || {
-        let _ = rustix::fs::renameat_with(CWD, &a, CWD, &link, RenameFlags::EXCHANGE);
+    let meddle = || {
+        exchange(&a, &link);
         // It is one thing and then another within one start.
         for n in 0..3000 {
             std::hint::black_box(n);
@@ -228,7 +216,7 @@ fn m11_what_is_given_as_a_descriptor_is_mounted_on_while_its_path_is_exchanged()
                 command.arg(".").current_dir(given);
             }
         }
-        meanwhile([exchange], || Run::of(&mut command)).ok();
+        meanwhile([meddle], || Run::of(&mut command)).ok();
         let on_it = format!("/proc/self/fd/{}", given.as_raw_fd());
         let on_it = fs::read_link(on_it).unwrap();
         assert_eq!(models_below(&scene.path("")), [on_it.to_str().unwrap()]);
@@ -251,14 +239,8 @@ fn e18_nothing_else_is_read_ahead_while_parents_of_the_mount_point_are_exchanged
         fs::write(file, bytes).unwrap();
     }
     symlink("system", scene.path("link")).unwrap();
-    let opened = rustix::fs::inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
-    for (name, _) in &scene.files {
-        rustix::fs::inotify::add_watch(&opened, system.join(name), WatchFlags::OPEN).unwrap();
-    }
+    let opened = Opened::of(scene.files.iter().map(|(name, _)| system.join(name)));
     let [user, link] = ["user", "link"].map(|name| scene.path(name));
-    let exchange = || {
-        let _ = rustix::fs::renameat_with(CWD, &user, CWD, &link, RenameFlags::EXCHANGE);
-    };
     let mut mounted = 0;
     let log = scene.path("log");
     for round in 0..rounds(30) {
@@ -266,7 +248,7 @@ fn e18_nothing_else_is_read_ahead_while_parents_of_the_mount_point_are_exchanged
         let mut options = vec!["mount", "m.tar", "user/mnt", "--no-index", "--prefetch"];
         options.extend(["--log-file", log.to_str().unwrap()]);
         options.extend(["--no-sandbox"].iter().take(round % 2));
-        meanwhile([exchange], || {
+        meanwhile([|| exchange(&user, &link)], || {
             let done = scene.run(&options);
             if done.code == Some(0) {
                 mounted += 1;
@@ -275,9 +257,7 @@ fn e18_nothing_else_is_read_ahead_while_parents_of_the_mount_point_are_exchanged
                 assert_eq!(done.code, Some(5), "{}", done.stderr);
             }
         });
-        let mut seen = [0; 4096];
-        let seen = rustix::io::read(&opened, &mut seen);
-        assert_eq!(seen.err(), Some(rustix::io::Errno::AGAIN), "round {round}");
+        assert!(!opened.any(), "round {round}");
         for model in models_below(&scene.path("")) {
             Mounted(model.into()).unmount();
         }
