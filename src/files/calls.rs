@@ -4,8 +4,8 @@
 //! Names are single components in a directory that is held, but where a function says otherwise.
 
 use std::ffi::{CString, OsString};
-use std::fs::File;
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
@@ -87,6 +87,14 @@ pub(crate) fn file_type(fd: impl AsFd) -> Result<FileType> {
     Ok(FileType::from_raw_mode(stat.stx_mode.into()))
 }
 
+/// What an open file is, as the standard library says it.
+pub(crate) fn metadata(file: &File) -> Result<Metadata> {
+    call(Op::Stat, || {
+        let found = file.metadata();
+        found.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    })
+}
+
 /// What is at a name, a link being itself.
 pub(crate) fn statat(dir: impl AsFd, name: impl Arg + Copy) -> Result<Stat> {
     call(Op::Stat, || {
@@ -152,6 +160,15 @@ pub(crate) fn read_at(file: &File, buf: &mut [u8], offset: u64) -> Result<usize>
     call(Op::Read, || {
         read(buf).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     })
+}
+
+/// Reads into several buffers in turn, from an offset, as far as one call goes. 0 is the end of the file.
+pub(crate) fn read_vectored_at(
+    file: &File,
+    bufs: &mut [IoSliceMut<'_>],
+    offset: u64,
+) -> Result<usize> {
+    call(Op::Read, || rustix::io::preadv(file, &mut *bufs, offset))
 }
 
 /// Fills `buf`, by as many reads as it takes.
