@@ -195,7 +195,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt as _, symlink};
 
     use super::*;
-    use crate::files::meanwhile::{exchange, meanwhile, rounds, while_exchanging};
+    use crate::files::meanwhile::{exchange, meanwhile, race, rounds, while_exchanging};
 
     fn write(path: &Path, text: &str) -> Result<()> {
         NamedFile::create(path)?.write(text.as_bytes())
@@ -313,21 +313,23 @@ mod tests {
         symlink(at("victim"), at("link")).unwrap();
         symlink(at("there"), at("here-link")).unwrap();
         let pairs = [(at("here/log"), at("link")), (at("here"), at("here-link"))];
-        let mut written = 0;
-        while_exchanging(&pairs, || {
-            for _ in 0..rounds(300) {
-                match append(&at("here/log")) {
+        let came = while_exchanging(&pairs, || {
+            race(300, &["written", "refused"], |_| {
+                let came = match append(&at("here/log")) {
                     Ok(mut log) => {
                         log.write_all(b"x").unwrap();
-                        written += 1;
+                        "written"
                     }
-                    Err(error) => assert_eq!(error.kind(), crate::ErrorKind::Refused, "{error}"),
-                }
+                    Err(error) => {
+                        assert_eq!(error.kind(), crate::ErrorKind::Refused, "{error}");
+                        "refused"
+                    }
+                };
                 let victim = fs::read_to_string(at("victim")).unwrap();
                 assert_eq!(victim, "of somebody else");
-            }
+                came
+            })
         });
-        assert!(written > 0, "the race leaves room for writing");
         // Wherever they are now; links among them lead to none.
         let logs = ["here/log", "here-link/log", "there/log", "link"].map(at);
         let of_file = |path: &PathBuf| match path.symlink_metadata() {
@@ -335,7 +337,7 @@ mod tests {
             _ => None,
         };
         let lengths: BTreeMap<u64, u64> = logs.iter().filter_map(of_file).collect();
-        assert_eq!(lengths.values().sum::<u64>(), written);
+        assert_eq!(lengths.values().sum::<u64>(), came["written"] as u64);
     }
 
     #[test]

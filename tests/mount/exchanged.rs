@@ -10,7 +10,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::Value;
 
 use crate::harness::{Mounted, Run, Scene, is_root, needs_root, until};
-use crate::meanwhile::{exchange, meanwhile, rounds, while_exchanging};
+use crate::meanwhile::{exchange, race, while_exchanging_slowly, while_meddling};
 use crate::starting::models_below;
 
 /// The user whom root becomes.
@@ -81,30 +81,24 @@ fn m7_nothing_is_mounted_elsewhere_by_a_user_while_parents_are_exchanged() {
     let crossing = Crossing::new();
     let canary = crossing.scene.path("system/mnt/important");
     fs::write(&canary, "important").unwrap();
-    let (mut mounted, mut refused) = (0, 0);
-    for _ in 0..rounds(10) {
+    race(10, &["mounted", "refused"], |_| {
         let args = ["mount", "m.tar", "P/mnt", "--no-index"];
         let pair = std::slice::from_ref(&crossing.pair);
-        let run = while_exchanging(pair, || crossing.run_as_user(&args));
+        let run = while_exchanging_slowly(pair, || crossing.run_as_user(&args));
         // What is mounted over cannot be read; `system/mnt` is not empty, and refused where it is found first.
         assert_eq!(fs::read_to_string(&canary).unwrap(), "important");
         let done = run.code == Some(0);
         assert_eq!(crossing.models().len(), usize::from(done), "{run:?}");
-        match done {
-            true => mounted += 1,
-            false => {
-                run.fails(5, &[]);
-                refused += 1;
-            }
-        }
         for model in crossing.models() {
             Mounted(model.into()).unmount();
         }
         crossing.restore();
-    }
-    assert!(mounted > 0, "the race leaves room for mounting");
-    // In the long form.
-    assert!(rounds(10) == 10 || refused > 0, "{refused} were refused");
+        if !done {
+            run.fails(5, &[]);
+            return "refused";
+        }
+        "mounted"
+    });
 }
 
 /// The names that take turns lead to two models: one of them is unmounted, or none, as is said.
@@ -115,8 +109,7 @@ fn unmounts_what_it_found(as_user: bool) {
         crossing.run(as_user, &args).ok();
     };
     let real = |name: &str| crossing.scene.path(name);
-    let mut unmounted = 0;
-    for round in 0..rounds(8) {
+    race(8, &["unmounted"], |round| {
         for at in ["P/mnt", "system/mnt"] {
             if !crossing
                 .models()
@@ -128,16 +121,16 @@ fn unmounts_what_it_found(as_user: bool) {
         let mut args = vec!["umount", "P/mnt"];
         args.extend(["--lazy"].iter().take(round % 2));
         let pair = std::slice::from_ref(&crossing.pair);
-        let run = while_exchanging(pair, || crossing.run(as_user, &args));
+        let run = while_exchanging_slowly(pair, || crossing.run(as_user, &args));
         let done = run.code == Some(0);
         assert_eq!(crossing.models().len(), 2 - usize::from(done), "{run:?}");
-        match done {
-            true => unmounted += 1,
-            false => drop(run.fails(5, &[])),
-        }
         crossing.restore();
-    }
-    assert!(unmounted > 0, "the race leaves room for unmounting");
+        if !done {
+            run.fails(5, &[]);
+            return "refused";
+        }
+        "unmounted"
+    });
 }
 
 #[test]
@@ -163,8 +156,7 @@ fn m7_what_is_no_model_is_never_unmounted_while_parents_are_exchanged() {
     rustix::mount::mount("none", &other, "tmpfs", MountFlags::empty(), None).unwrap();
     let canary = other.join("important");
     fs::write(&canary, "important").unwrap();
-    let (mut unmounted, mut refused) = (0, 0);
-    for round in 0..rounds(8) {
+    race(8, &["unmounted", "refused"], |round| {
         if crossing.models().is_empty() {
             let args = ["mount", "m.tar", "P/mnt", "--no-index"];
             crossing.scene.run(&args).ok();
@@ -172,24 +164,18 @@ fn m7_what_is_no_model_is_never_unmounted_while_parents_are_exchanged() {
         let mut args = vec!["umount", "P/mnt"];
         args.extend(["--lazy"].iter().take(round % 2));
         let pair = std::slice::from_ref(&crossing.pair);
-        let run = while_exchanging(pair, || crossing.scene.run(&args));
+        let run = while_exchanging_slowly(pair, || crossing.scene.run(&args));
         assert_eq!(fs::read_to_string(&canary).unwrap(), "important");
         let done = run.code == Some(0);
         assert_eq!(crossing.models().len(), usize::from(!done), "{run:?}");
-        match done {
-            true => unmounted += 1,
-            false => {
-                run.fails(5, &[]);
-                refused += 1;
-            }
-        }
         crossing.restore();
-    }
+        if !done {
+            run.fails(5, &[]);
+            return "refused";
+        }
+        "unmounted"
+    });
     rustix::mount::unmount(&other, UnmountFlags::DETACH).unwrap();
-    assert!(
-        unmounted.min(refused) > 0,
-        "{unmounted} times, {refused} not"
-    );
 }
 
 /// A status is that of one mount, all of it, or there is none.
@@ -209,21 +195,24 @@ fn m7_a_status_is_that_of_one_mount_while_parents_are_exchanged() {
         told(scene.run(&["status", at, "--json"]))
     });
     assert_ne!(expected[0], expected[1]);
-    let mut seen = [0; 2];
-    meanwhile([|| exchange(&crossing.pair.0, &crossing.pair.1)], || {
-        for _ in 0..rounds(30) {
+    let meddle = || exchange(&crossing.pair.0, &crossing.pair.1);
+    // Several times within one look at both.
+    while_meddling(14, meddle, || {
+        race(30, &["one", "the other"], |_| {
             let run = scene.run(&["status", "P/mnt", "--json"]);
             // Renamed between a look at its path and one at the mount table: not found.
             if run.code != Some(0) {
                 run.refused(5, "no model is mounted there");
-                continue;
+                return "none";
             }
             let told = told(run);
             let which = expected.iter().position(|of_one| *of_one == told);
-            seen[which.unwrap_or_else(|| panic!("of two mounts: {told:?}"))] += 1;
-        }
+            match which.unwrap_or_else(|| panic!("of two mounts: {told:?}")) {
+                0 => "one",
+                _ => "the other",
+            }
+        })
     });
-    assert!(seen.iter().all(|seen| *seen > 0), "{seen:?}");
     crossing.restore();
     for (_, at) in mounts {
         let mount = Mounted(scene.path(at));
