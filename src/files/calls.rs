@@ -6,6 +6,7 @@
 use std::ffi::{CString, OsString};
 use std::fs::{File, Metadata};
 use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
@@ -18,9 +19,14 @@ use rustix::io::{Errno, Result};
 use rustix::path::Arg;
 
 use super::faults::{self, Op};
+use super::sync_range::{Step, sync_file_range};
 
 /// What is copied at a time where the kernel does not.
 const PIECE_BYTES: usize = 1 << 20;
+
+/// Types of file systems (`linux/magic.h`).
+const EXT4: u64 = 0xef53;
+const XFS: u64 = 0x5846_5342;
 
 /// Makes a call until it is not interrupted.
 fn call<T>(op: Op, mut make: impl FnMut() -> Result<T>) -> Result<T> {
@@ -259,6 +265,29 @@ pub(crate) fn set_len(file: &File, length: u64) -> Result<()> {
 /// fsync(2), of a file or a directory.
 pub(crate) fn sync(fd: impl AsFd) -> Result<()> {
     call(Op::Sync, || rustix::fs::fsync(fd.as_fd()))
+}
+
+/// Has the kernel begin to write back what was written to a part of a file, where it can do that alone.
+pub(crate) fn start_write_back(file: &File, range: &Range<u64>) -> Result<()> {
+    match has_pages_of_its_own(file) {
+        true => call(Op::WriteBack, || sync_file_range(file, range, Step::Start)),
+        false => Ok(()),
+    }
+}
+
+/// Waits until what was written to a part of a file is written back. A crash may lose it all the same.
+pub(crate) fn finish_write_back(file: &File, range: &Range<u64>) -> Result<()> {
+    call(Op::WriteBack, || match has_pages_of_its_own(file) {
+        true => sync_file_range(file, range, Step::Finish),
+        false => rustix::fs::fdatasync(file),
+    })
+}
+
+/// True in file systems of which it is known that sync_file_range(2) does all. In one that is laid over
+/// others (overlayfs, as in containers) it does nothing, as the pages are those of a file below.
+fn has_pages_of_its_own(file: &File) -> bool {
+    let kind = rustix::fs::fstatfs(file).map(|stat| stat.f_type as u64 & 0xffff_ffff);
+    kind.is_ok_and(|kind| [EXT4, XFS].contains(&kind))
 }
 
 /// Makes the names in a directory durable, where the file system can.

@@ -34,9 +34,10 @@ use super::facts::Plan;
 use super::index_dir::{IndexDir, Problem, index_name};
 use super::packing::Packing;
 use super::spans::{Blocks, Entry, Span, Spans, Tuning, distance};
-use super::store::{Piece, Store};
+use super::store::{Kept, Piece, Store};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::files::calls;
+use crate::files::write_back::{WriteBack, WrittenBack};
 use crate::limits;
 
 const MAGIC: &[u8; 8] = b"mociidx\x03";
@@ -140,7 +141,7 @@ pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<(Blocks, Sp
         },
         Spans {
             spans,
-            store: Some(Arc::new(Store::of(file, body))),
+            store: Some(Arc::new(Store::of(Kept::Loaded(Arc::new(file)), body))),
         },
     )))
 }
@@ -175,6 +176,7 @@ pub(super) fn save(
     identity: &Identity,
     blocks: &Blocks,
     spans: &mut Spans,
+    write_back: &Arc<WriteBack>,
 ) -> Result<(), Problem> {
     let tables = HEADER + blocks.digests.len() * BLOCK_ROW + spans.spans.len() * SPAN_ROW;
     let mut offset = tables as u64;
@@ -192,8 +194,10 @@ pub(super) fn save(
 
     let dir = IndexDir::open(dir, true)?.ok_or("there is no directory")?;
     let unfinished = dir.create().map_err(text)?;
+    let file = unfinished.file.try_clone().map_err(text)?;
+    let file = WrittenBack::new(file, write_back);
     let mut out = Hashed {
-        file: &unfinished.file,
+        file: &file,
         at: 0,
         buffer: Vec::with_capacity(BUFFER),
         hasher: Hasher::new(Algorithm::Sha256),
@@ -215,15 +219,17 @@ pub(super) fn save(
     }
     out.finish()?;
     let name = index_name(&identity.digest);
-    let file = unfinished.give_name(&name).map_err(text)?;
-    (spans.spans, spans.store) = (moved, Some(Arc::new(Store::of(file, body))));
+    unfinished.give_name(&name).map_err(text)?;
+    // Kept open also so that its last bytes are written back.
+    let store = Store::of(Kept::Disk(file), body);
+    (spans.spans, spans.store) = (moved, Some(Arc::new(store)));
     dir.prune(&name);
     Ok(())
 }
 
 /// Writes and hashes.
 struct Hashed<'a> {
-    file: &'a File,
+    file: &'a Arc<WrittenBack>,
     at: u64,
     buffer: Vec<u8>,
     hasher: Hasher,
@@ -240,7 +246,9 @@ impl Hashed<'_> {
     }
 
     fn flush(&mut self) -> Result<(), Problem> {
-        calls::write_all_at(self.file, &self.buffer, self.at).map_err(text)?;
+        self.file
+            .write_all_at(&self.buffer, self.at)
+            .map_err(text)?;
         self.at = self.at.saturating_add(self.buffer.len() as u64);
         self.buffer.clear();
         Ok(())

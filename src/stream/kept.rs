@@ -48,7 +48,8 @@ impl Blob {
         if self.bytes.len() < self.tuning.persist || !spans.outlive_the_store() {
             return;
         }
-        if let Err(problem) = index::save(dir, &self.identity(), blocks, spans) {
+        let write_back = self.context.limiter.write_back();
+        if let Err(problem) = index::save(dir, &self.identity(), blocks, spans, write_back) {
             self.complain("kept", &problem);
         }
     }
