@@ -269,18 +269,31 @@ pub(crate) fn sync(fd: impl AsFd) -> Result<()> {
 
 /// Has the kernel begin to write back what was written to a part of a file, where it can do that alone.
 pub(crate) fn start_write_back(file: &File, range: &Range<u64>) -> Result<()> {
-    match has_pages_of_its_own(file) {
-        true => call(Op::WriteBack, || sync_file_range(file, range, Step::Start)),
-        false => Ok(()),
+    match write_back(file, range, Step::Start) {
+        Some(result) => result,
+        None => Ok(()),
     }
 }
 
 /// Waits until what was written to a part of a file is written back. A crash may lose it all the same.
 pub(crate) fn finish_write_back(file: &File, range: &Range<u64>) -> Result<()> {
-    call(Op::WriteBack, || match has_pages_of_its_own(file) {
-        true => sync_file_range(file, range, Step::Finish),
-        false => rustix::fs::fdatasync(file),
-    })
+    match write_back(file, range, Step::Finish) {
+        Some(result) => result,
+        None => call(Op::WriteBack, || rustix::fs::fdatasync(file)),
+    }
+}
+
+/// A step of a part alone; `None` where that cannot be done.
+fn write_back(file: &File, range: &Range<u64>, step: Step) -> Option<Result<()>> {
+    if !has_pages_of_its_own(file) {
+        return None;
+    }
+    match call(Op::WriteBack, || sync_file_range(file, range, step)) {
+        // A filter of system calls.
+        Err(Errno::PERM) => None,
+        Err(errno) if is_unsupported(errno) => None,
+        result => Some(result),
+    }
 }
 
 /// True in file systems of which it is known that sync_file_range(2) does all. In one that is laid over

@@ -412,14 +412,25 @@ mod tests {
 
     #[test]
     fn r17_a_place_that_writes_nothing_back_is_left_for_the_next() {
-        let store = Store::create(None, true, &limiter()).unwrap();
-        let broken = Plan::new(Fault::Fails(Errno::IO), Reach::Kind, 8, &[]);
-        let mut kept = Vec::new();
-        for number in 0..12u8 {
-            let bytes = vec![number; 1 << 20];
-            let piece = broken.run(|| store.append(&bytes)).unwrap();
-            kept.extend(piece.map(|piece| (piece, bytes)));
-        }
+        let fill = |plan: &Arc<Plan>| {
+            let store = Store::create(None, true, &limiter()).unwrap();
+            let pieces = (0..12u8).filter_map(|number| {
+                let bytes = vec![number; 1 << 20];
+                let piece = plan.run(|| store.append(&bytes)).unwrap()?;
+                Some((piece, bytes))
+            });
+            (pieces.collect::<Vec<_>>(), store)
+        };
+        let counting = Plan::new(Fault::Fails(Errno::IO), Reach::Once, usize::MAX, &[]);
+        fill(&counting);
+        let mut made = counting.made().into_iter();
+        let Some(first) = made.position(|op| op == Op::WriteBack) else {
+            return; // memory, here
+        };
+        let broken = Plan::new(Fault::Fails(Errno::IO), Reach::Once, first, &[]);
+        let (kept, store) = fill(&broken);
+        assert_eq!(broken.hit(), Some(Op::WriteBack));
+        assert_eq!(store.parts().files.len(), 2);
         for (piece, bytes) in &kept {
             assert_eq!(store.read(piece).unwrap().as_ref(), Some(bytes));
         }
