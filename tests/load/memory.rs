@@ -78,6 +78,10 @@ impl Group {
         command
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     pub(crate) fn killed(&self) -> u64 {
         let read = |name| fs::read_to_string(self.0.join(name));
         let events = read("memory.events").or_else(|_| read("memory.oom_control"));
