@@ -15,7 +15,7 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::harness::{Mounted, Run, Scene, Server, kill, lives, mounts_at, needs_root, until};
-use crate::meanwhile::{exchange, meanwhile, rounds};
+use crate::meanwhile::{exchange, meanwhile, race, rounds};
 use crate::support::opened::Opened;
 
 /// The mount points of models below a directory, as the mount table has them.
@@ -52,8 +52,7 @@ fn m7_nothing_is_mounted_elsewhere_while_mount_point_or_parents_are_exchanged() 
     }
     symlink("../system/mnt", scene.path("P/link")).unwrap();
     symlink("system", scene.path("R")).unwrap();
-    let mut mounted = 0;
-    for round in 0..rounds(40) {
+    race(40, &["mounted"], |round| {
         // The mount point becomes a link, or a directory above it does.
         let done = match round % 2 {
             0 => mount_while_swapped(&scene, "P/mnt", ["P/mnt", "P/link"]),
@@ -70,15 +69,15 @@ fn m7_nothing_is_mounted_elsewhere_while_mount_point_or_parents_are_exchanged() 
             assert_eq!(fs::read_to_string(scene.path(file)).unwrap(), "important");
         }
         for model in &models {
-            mounted += 1;
             Mounted(model.into()).unmount();
         }
-        if done.code != Some(0) {
-            assert_eq!(done.code, Some(5), "{}", done.stderr);
-        }
         assert_eq!(models_below(&scene.path("")), [""; 0]);
-    }
-    assert!(mounted > 0, "the race leaves room for mounting");
+        if done.code == Some(0) {
+            return "mounted";
+        }
+        assert_eq!(done.code, Some(5), "{}", done.stderr);
+        "refused"
+    });
 }
 
 /// The calling thread gets a mount namespace of its own: what is mounted from now on is not in it, and
@@ -157,9 +156,8 @@ fn m7_no_mount_stays_while_its_mount_point_is_exchanged_from_another_namespace()
         }
         rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
     };
-    let mut mounted = 0;
     meanwhile([exchange], || {
-        for round in 0..rounds(40) {
+        race(40, &["mounted"], |round| {
             let mut command = scene.command(&["mount", "m.tar", "mnt", "--no-index"]);
             command.args(["--foreground", "--ready-fd", "9"]);
             command.args(["--no-sandbox"].iter().take(round % 2));
@@ -169,8 +167,8 @@ fn m7_no_mount_stays_while_its_mount_point_is_exchanged_from_another_namespace()
             drop((command, writer));
             let mut report = String::new();
             reader.read_to_string(&mut report).unwrap();
-            if report == "READY=1\n" {
-                mounted += 1;
+            let mounted = report == "READY=1\n";
+            if mounted {
                 assert_eq!(models_below(&scene.path("")).len(), 1);
                 kill(server.id() as i32, libc::SIGTERM);
                 assert_eq!(server.wait().unwrap().code(), Some(0));
@@ -179,9 +177,9 @@ fn m7_no_mount_stays_while_its_mount_point_is_exchanged_from_another_namespace()
                 assert_eq!(server.wait().unwrap().code(), Some(5));
             }
             assert_eq!(models_below(&scene.path("")), [""; 0], "round {round}");
-        }
+            if mounted { "mounted" } else { "refused" }
+        })
     });
-    assert!(mounted > 0, "the race leaves room for mounting");
 }
 
 /// `/dev/fd/9` and `.` are what they are open on, whatever its path leads to.
@@ -241,28 +239,27 @@ fn e18_nothing_else_is_read_ahead_while_parents_of_the_mount_point_are_exchanged
     symlink("system", scene.path("link")).unwrap();
     let opened = Opened::of(scene.files.iter().map(|(name, _)| system.join(name)));
     let [user, link] = ["user", "link"].map(|name| scene.path(name));
-    let mut mounted = 0;
     let log = scene.path("log");
-    for round in 0..rounds(30) {
+    race(30, &["mounted"], |round| {
         let _ = fs::remove_file(&log);
         let mut options = vec!["mount", "m.tar", "user/mnt", "--no-index", "--prefetch"];
         options.extend(["--log-file", log.to_str().unwrap()]);
         options.extend(["--no-sandbox"].iter().take(round % 2));
-        meanwhile([|| exchange(&user, &link)], || {
+        let came = meanwhile([|| exchange(&user, &link)], || {
             let done = scene.run(&options);
             if done.code == Some(0) {
-                mounted += 1;
                 scene.until_prefetched();
-            } else {
-                assert_eq!(done.code, Some(5), "{}", done.stderr);
+                return "mounted";
             }
+            assert_eq!(done.code, Some(5), "{}", done.stderr);
+            "refused"
         });
         assert!(!opened.any(), "round {round}");
         for model in models_below(&scene.path("")) {
             Mounted(model.into()).unmount();
         }
-    }
-    assert!(mounted > 0, "the race leaves room for mounting");
+        came
+    });
 }
 
 #[test]
@@ -532,8 +529,7 @@ fn children_of(starter: u32) -> impl Iterator<Item = i32> {
 #[test]
 fn m10_a_server_that_is_killed_while_it_starts_leaves_no_mount() {
     let scene = Scene::new();
-    let mut too_early = 0;
-    for round in 0..rounds(40) {
+    race(40, &["before it answers"], |round| {
         let mut command = scene.command(&["mount", "m.tar", "mnt", "--no-index"]);
         let mut starter = command.stderr(Stdio::null()).spawn().unwrap();
         let mut pid = None;
@@ -547,18 +543,19 @@ fn m10_a_server_that_is_killed_while_it_starts_leaves_no_mount() {
         }
         let code = starter.wait().unwrap().code();
         let mount = Mounted(scene.path("mnt"));
-        if code == Some(5) {
-            too_early += 1;
+        let came = if code == Some(5) {
             assert_eq!(mounts_at(&mount.0), 0, "round {round}");
+            "before it answers"
         } else {
-            // It was killed after it had answered, which is another story.
+            // Which is another story.
             assert_eq!(code, Some(0));
             until("it is dead", || pid.is_none_or(|pid| !lives(pid)));
-        }
+            "after it had answered"
+        };
         drop(mount);
         assert_eq!(mounts_at(&scene.path("mnt")), 0);
-    }
-    assert!(too_early > 0, "some are killed before they answer");
+        came
+    });
 }
 
 #[test]
