@@ -314,7 +314,7 @@ fn r16_a_mixture_of_layers_in_the_promised_memory() {
     }
     const PATIENCE: Duration = Duration::from_secs(240);
     let scene = Scene::empty(Packaging::Foreign);
-    mixture(&scene, size(10 << 20, 96 << 20));
+    mixture(&scene, size(8 << 20, 96 << 20));
     let some = [(16, 2), (16, 64), (64, 8)].into_iter().zip(Spool::ALL);
     let all = [16, 64, 256].map(|cache| [2, 8, 64].map(|threads| (cache, threads)));
     let all = all.concat().into_iter();
