@@ -87,6 +87,10 @@ pub const MIN_CHUNK_BYTES: u32 = 64 << 10;
 pub const MAX_CHUNK_BYTES: u32 = 16 << 20;
 /// Chunk size when none is asked for, in bytes.
 pub const DEFAULT_CHUNK_BYTES: u32 = 512 << 10;
+/// Bytes that the kernel reads ahead of a reader of a mount when nothing else is asked for: so many may be
+/// under way at once, in requests of which any may be served first. A lone fault of a mapping reads as much
+/// around itself; for streams more is decoded ahead below the mount.
+pub const KERNEL_READAHEAD_BYTES: u32 = 1 << 20;
 /// Largest chunk table, in bytes.
 pub const MAX_CHUNK_TABLE_BYTES: u64 = 256 << 20;
 /// Most data bytes of one chunk-table gzip member (some readers refuse a larger FEXTRA).

@@ -5,11 +5,13 @@
 //! - `main.rs`, the example `fuzz` of the crate (`scripts/fuzz`), with the mutators of `mutate`;
 //! - `tests/fuzz/`, a few thousand inputs with every run of the tests.
 //!
-//! Seeds are made by code, so that they are what the crate writes today; `fuzz --seeds DIR NAME`
-//! writes them to files. An input that was a finding once stands in `tests/fuzz/found/NAME/`.
+//! Seeds are made by code, so that they are what the crate writes today, and kept in files, so that they
+//! stay what they are ([`corpus`]); `fuzz NAME --seeds DIR` writes all of them to a directory. An input that
+//! was a finding once stands in `tests/fuzz/found/NAME/`.
 
 #![allow(clippy::disallowed_methods)]
 
+pub mod corpus;
 pub mod memory;
 pub mod mutate;
 #[path = "../../tests/support/plain.rs"]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 #[allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 mod fuzz;
 
-use fuzz::{TARGETS, Target, memory, run};
+use fuzz::{TARGETS, Target, corpus, memory, run};
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
@@ -69,8 +69,16 @@ fn work(target: &Target, options: &[String]) -> Result<usize, String> {
             _ => return Err(USAGE.into()),
         }
     }
+    let seeds = corpus::seeds(root(), target)?;
     let until = Instant::now() + Duration::from_secs(seconds);
-    let report = run::run(target, seed, iterations, Some(until), Some(&artifacts));
+    let report = run::run(
+        target,
+        &seeds,
+        seed,
+        iterations,
+        Some(until),
+        Some(&artifacts),
+    );
     println!(
         "{}: {} executions, {:.0} a second, {} findings (seed {seed})",
         target.name,
@@ -83,6 +91,11 @@ fn work(target: &Target, options: &[String]) -> Result<usize, String> {
         .iter()
         .for_each(|finding| println!("finding: {finding}"));
     Ok(report.findings.len())
+}
+
+/// The repository.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn one(target: &Target, path: &Path) -> Result<usize, String> {
@@ -99,7 +112,7 @@ fn one(target: &Target, path: &Path) -> Result<usize, String> {
 
 fn write_seeds(target: &Target, dir: &Path) -> Result<usize, String> {
     std::fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    for (number, seed) in (target.seeds)().iter().enumerate() {
+    for (number, seed) in corpus::seeds(root(), target)?.iter().enumerate() {
         let path = dir.join(format!("seed-{number}"));
         std::fs::write(&path, seed).map_err(|e| format!("{}: {e}", path.display()))?;
     }

@@ -1,7 +1,7 @@
 //! Runs a target over its seeds and their mutations, and watches over each input.
 //!
-//! An input follows from the target, the seed of the run and the number of the iteration alone, so
-//! a finding is reproduced by these three, and by the file that it is written to.
+//! An input follows from the target and its seeds, the seed of the run and the number of the iteration
+//! alone, so a finding is reproduced by these, and by the file that it is written to.
 
 use std::any::Any;
 use std::fs;
@@ -49,15 +49,15 @@ pub fn input(target: &Target, seeds: &[Vec<u8>], seed: u64, iteration: u64) -> V
     input
 }
 
-/// Runs iterations until they end or the time is over. Stops at the tenth finding.
+/// Runs iterations over these seeds until they end or the time is over. Stops at the tenth finding.
 pub fn run(
     target: &Target,
+    seeds: &[Vec<u8>],
     seed: u64,
     iterations: Range<u64>,
     until: Option<Instant>,
     artifacts: Option<&Path>,
 ) -> Report {
-    let seeds = (target.seeds)();
     let start = Instant::now();
     let mut report = Report {
         executions: 0,
@@ -68,7 +68,7 @@ pub fn run(
         if report.findings.len() >= 10 || until.is_some_and(|end| Instant::now() >= end) {
             break;
         }
-        let input = input(target, &seeds, seed, iteration);
+        let input = input(target, seeds, seed, iteration);
         let label = format!("{} --seed {seed} --iteration {iteration}", target.name);
         let outcome = Watched::start(&label, &input, artifacts).execute(target, &input);
         report.executions += 1;

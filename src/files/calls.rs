@@ -4,8 +4,9 @@
 //! Names are single components in a directory that is held, but where a function says otherwise.
 
 use std::ffi::{CString, OsString};
-use std::fs::File;
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
@@ -18,9 +19,14 @@ use rustix::io::{Errno, Result};
 use rustix::path::Arg;
 
 use super::faults::{self, Op};
+use super::sync_range::{Step, sync_file_range};
 
 /// What is copied at a time where the kernel does not.
 const PIECE_BYTES: usize = 1 << 20;
+
+/// Types of file systems (`linux/magic.h`).
+const EXT4: u64 = 0xef53;
+const XFS: u64 = 0x5846_5342;
 
 /// Makes a call until it is not interrupted.
 fn call<T>(op: Op, mut make: impl FnMut() -> Result<T>) -> Result<T> {
@@ -85,6 +91,14 @@ pub(crate) fn file_type(fd: impl AsFd) -> Result<FileType> {
         rustix::fs::statx(fd.as_fd(), c"", flags, StatxFlags::TYPE)
     })?;
     Ok(FileType::from_raw_mode(stat.stx_mode.into()))
+}
+
+/// What an open file is, as the standard library says it.
+pub(crate) fn metadata(file: &File) -> Result<Metadata> {
+    call(Op::Stat, || {
+        let found = file.metadata();
+        found.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    })
 }
 
 /// What is at a name, a link being itself.
@@ -152,6 +166,15 @@ pub(crate) fn read_at(file: &File, buf: &mut [u8], offset: u64) -> Result<usize>
     call(Op::Read, || {
         read(buf).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     })
+}
+
+/// Reads into several buffers in turn, from an offset, as far as one call goes. 0 is the end of the file.
+pub(crate) fn read_vectored_at(
+    file: &File,
+    bufs: &mut [IoSliceMut<'_>],
+    offset: u64,
+) -> Result<usize> {
+    call(Op::Read, || rustix::io::preadv(file, &mut *bufs, offset))
 }
 
 /// Fills `buf`, by as many reads as it takes.
@@ -242,6 +265,42 @@ pub(crate) fn set_len(file: &File, length: u64) -> Result<()> {
 /// fsync(2), of a file or a directory.
 pub(crate) fn sync(fd: impl AsFd) -> Result<()> {
     call(Op::Sync, || rustix::fs::fsync(fd.as_fd()))
+}
+
+/// Has the kernel begin to write back what was written to a part of a file, where it can do that alone.
+pub(crate) fn start_write_back(file: &File, range: &Range<u64>) -> Result<()> {
+    match write_back(file, range, Step::Start) {
+        Some(result) => result,
+        None => Ok(()),
+    }
+}
+
+/// Waits until what was written to a part of a file is written back. A crash may lose it all the same.
+pub(crate) fn finish_write_back(file: &File, range: &Range<u64>) -> Result<()> {
+    match write_back(file, range, Step::Finish) {
+        Some(result) => result,
+        None => call(Op::WriteBack, || rustix::fs::fdatasync(file)),
+    }
+}
+
+/// A step of a part alone; `None` where that cannot be done.
+fn write_back(file: &File, range: &Range<u64>, step: Step) -> Option<Result<()>> {
+    if !has_pages_of_its_own(file) {
+        return None;
+    }
+    match call(Op::WriteBack, || sync_file_range(file, range, step)) {
+        // A filter of system calls.
+        Err(Errno::PERM) => None,
+        Err(errno) if is_unsupported(errno) => None,
+        result => Some(result),
+    }
+}
+
+/// True in file systems of which it is known that sync_file_range(2) does all. In one that is laid over
+/// others (overlayfs, as in containers) it does nothing, as the pages are those of a file below.
+fn has_pages_of_its_own(file: &File) -> bool {
+    let kind = rustix::fs::fstatfs(file).map(|stat| stat.f_type as u64 & 0xffff_ffff);
+    kind.is_ok_and(|kind| [EXT4, XFS].contains(&kind))
 }
 
 /// Makes the names in a directory durable, where the file system can.

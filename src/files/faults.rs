@@ -18,6 +18,8 @@ pub(crate) enum Op {
     Copy,
     Truncate,
     Sync,
+    /// Has what was written written back.
+    WriteBack,
     Link,
     Rename,
     /// `RENAME_NOREPLACE`.

@@ -19,8 +19,10 @@ pub(crate) mod place;
 pub(crate) mod remove;
 pub(crate) mod roots;
 pub(crate) mod scratch;
+mod sync_range;
 pub(crate) mod temporary;
 pub(crate) mod trusted;
+pub(crate) mod write_back;
 
 #[cfg(test)]
 pub(crate) use modeloci_test_support::meanwhile;

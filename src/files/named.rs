@@ -188,13 +188,14 @@ fn reopened(given: OwnedFd) -> std::io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::fs;
     use std::io::Read as _;
     use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::{MetadataExt as _, symlink};
 
     use super::*;
-    use crate::files::meanwhile::meanwhile;
+    use crate::files::meanwhile::{exchange, meanwhile, race, rounds, while_exchanging};
 
     fn write(path: &Path, text: &str) -> Result<()> {
         NamedFile::create(path)?.write(text.as_bytes())
@@ -278,31 +279,65 @@ mod tests {
     /// to a file in its place.
     #[test]
     fn k23_no_link_is_followed_that_takes_the_place_of_a_pipe() {
-        let runs = match std::env::var_os("MODELOCI_TEST_LONG") {
-            Some(_) => 1_000,
-            None => 100,
-        };
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let secret = "of somebody else";
         fs::write(at("victim"), secret).unwrap();
-        for n in 0..runs {
+        for n in 0..rounds(100) {
             let (name, link) = (at(&format!("{n}")), at(&format!("{n}-link")));
             make_fifo(&name);
             symlink(at("victim"), &link).unwrap();
             let held = rustix::fs::open(&name, OFlags::RDWR, Mode::empty()).unwrap();
-            let exchange = || {
-                use rustix::fs::{CWD, RenameFlags, renameat_with};
-                let _ = renameat_with(CWD, &name, CWD, &link, RenameFlags::EXCHANGE);
-            };
-            meanwhile([exchange], || match write(&name, "sha256:0") {
-                Ok(()) => {}
-                // What is no file took the name while the new one did.
-                Err(error) => assert_eq!(error.kind(), crate::ErrorKind::Refused, "{error}"),
+            meanwhile([|| exchange(&name, &link)], || {
+                match write(&name, "sha256:0") {
+                    Ok(()) => {}
+                    // What is no file took the name while the new one did.
+                    Err(error) => assert_eq!(error.kind(), crate::ErrorKind::Refused, "{error}"),
+                }
             });
             assert_eq!(fs::read_to_string(at("victim")).unwrap(), secret);
             drop(held);
         }
+    }
+
+    /// The name of a log takes turns with a link to somebody else's file, and the directory above it with a
+    /// link to another one: a line goes to the log of one of them, and nowhere else.
+    #[test]
+    fn r13_no_link_is_followed_that_takes_the_place_of_a_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for place in ["here", "there"] {
+            fs::create_dir(at(place)).unwrap();
+        }
+        fs::write(at("victim"), "of somebody else").unwrap();
+        symlink(at("victim"), at("link")).unwrap();
+        symlink(at("there"), at("here-link")).unwrap();
+        let pairs = [(at("here/log"), at("link")), (at("here"), at("here-link"))];
+        let came = while_exchanging(&pairs, || {
+            race(300, &["written", "refused"], |_| {
+                let came = match append(&at("here/log")) {
+                    Ok(mut log) => {
+                        log.write_all(b"x").unwrap();
+                        "written"
+                    }
+                    Err(error) => {
+                        assert_eq!(error.kind(), crate::ErrorKind::Refused, "{error}");
+                        "refused"
+                    }
+                };
+                let victim = fs::read_to_string(at("victim")).unwrap();
+                assert_eq!(victim, "of somebody else");
+                came
+            })
+        });
+        // Wherever they are now; links among them lead to none.
+        let logs = ["here/log", "here-link/log", "there/log", "link"].map(at);
+        let of_file = |path: &PathBuf| match path.symlink_metadata() {
+            Ok(found) if found.is_file() => Some((found.ino(), found.len())),
+            _ => None,
+        };
+        let lengths: BTreeMap<u64, u64> = logs.iter().filter_map(of_file).collect();
+        assert_eq!(lengths.values().sum::<u64>(), came["written"] as u64);
     }
 
     #[test]

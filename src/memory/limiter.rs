@@ -38,6 +38,7 @@ use bytes::Bytes;
 use super::promise::{self, MIB, Promise};
 use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
+use crate::files::write_back::WriteBack;
 
 /// Keeps memory that it can do without.
 pub trait Reclaim: Send + Sync {
@@ -70,6 +71,8 @@ pub struct Limiter {
     state: Mutex<State>,
     /// Bytes put aside in files that are memory.
     spooled: AtomicU64,
+    /// Bytes put aside in others, until they are there.
+    write_back: Arc<WriteBack>,
     /// How many wait, for those who must not wait for the lock.
     queued: AtomicUsize,
     /// The first of each queue waits for this: something was given back.
@@ -137,6 +140,7 @@ impl Limiter {
                 changes: 0,
             }),
             spooled: AtomicU64::new(0),
+            write_back: Arc::default(),
             queued: AtomicUsize::new(0),
             freed: Condvar::new(),
             moved: Condvar::new(),
@@ -307,6 +311,11 @@ impl Limiter {
             limiter: Arc::clone(self),
             bytes,
         })
+    }
+
+    /// For whoever writes to a disk.
+    pub(crate) fn write_back(&self) -> &Arc<WriteBack> {
+        &self.write_back
     }
 
     /// Says no to what can never fit.

@@ -3,6 +3,7 @@
 //!
 //! All budgets stand here; tests add them up.
 
+use crate::files::write_back;
 use crate::limits;
 
 /// A mebibyte.
@@ -163,7 +164,7 @@ impl Promise {
             whose: Whose::Mount,
             cache,
             headroom: HEADROOM,
-            base: PROCESS + threads * THREAD + FRONTIERS + SPOOL,
+            base: PROCESS + threads * THREAD + FRONTIERS + SPOOL + write_back::MOST,
             model,
         }
     }

@@ -50,9 +50,6 @@ pub struct MountOptions {
 pub(super) const MAX_REQUEST_BYTES: u32 = limits::DEFAULT_CHUNK_BYTES;
 /// Event loops when none are asked for: requests wait for decodes, so more than cores.
 const DEFAULT_THREADS: usize = 8;
-/// Readahead of the kernel when none is asked for. A lone fault of a mapping reads as much around itself;
-/// for streams more is decoded ahead below the mount.
-const DEFAULT_READAHEAD: u32 = 1 << 20;
 /// How long what a read waits for may stand still when nothing else is asked for.
 const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -83,7 +80,7 @@ impl MountOptions {
             nonempty: false,
             labels: Labels::default(),
             threads: DEFAULT_THREADS,
-            max_readahead: DEFAULT_READAHEAD,
+            max_readahead: limits::KERNEL_READAHEAD_BYTES,
             stall_timeout: DEFAULT_STALL_TIMEOUT,
         }
     }

@@ -262,8 +262,7 @@ fn input(file: &Path, title: EntryPath) -> Result<Tree> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(refused());
     }
-    let root_path = Place::dir_of(&place.path).to_path_buf();
-    Ok(Tree::of_file(place, &stat, title, &root_path))
+    Ok(Tree::of_file(place, &stat, title, file))
 }
 
 /// The archive that is changed.

@@ -283,7 +283,7 @@ fn missing_shards(
     if size > limits::MAX_SHARD_INDEX_BYTES {
         log::warn!(
             "{} has {size} bytes: it is not checked which shards it names",
-            tree.root_path.join(index.path.as_str()).display()
+            tree.shown(index).display()
         );
         return Ok(());
     }

@@ -131,7 +131,7 @@ pub(super) fn write(
     } = about;
     share::share(&mut tree)?;
     tree.others.sort_by(|a, b| a.path.cmp(&b.path));
-    let (files, file_bytes) = tree.shown();
+    let (files, file_bytes) = tree.totals();
     let mut layers = pipeline::write_layers(&tree, settings, &mut archive, progress)?;
     layers.extend(small::write_layers(&tree.others, settings, &mut archive)?);
     let manifest = documents::manifest(&config, layers, annotations, settings.mtime);

@@ -22,6 +22,8 @@ pub(super) struct Tree {
     pub roots: Roots,
     /// The model's path, for messages.
     pub root_path: PathBuf,
+    /// What a single file was named as, which may have another path in the model.
+    pub named: Option<PathBuf>,
     /// Sorted by the bytes of their paths.
     pub files: Vec<InputFile>,
     /// What has a layer, and is no file; sorted likewise.
@@ -33,11 +35,13 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// A tree of the one file at `place`, which has the path `title` in the model.
-    pub(super) fn of_file(place: Place, stat: &Stat, title: EntryPath, root_path: &Path) -> Tree {
+    /// A tree of the one file at `place`, which has the path `title` in the model. Messages call it
+    /// what it was `named` as.
+    pub(super) fn of_file(place: Place, stat: &Stat, title: EntryPath, named: &Path) -> Tree {
         Tree {
             roots: Roots::new([place.dir]),
-            root_path: root_path.to_path_buf(),
+            root_path: Place::dir_of(named).to_path_buf(),
+            named: Some(named.to_path_buf()),
             files: vec![InputFile {
                 path: title,
                 location: Location::below(place.name),
@@ -57,7 +61,7 @@ impl Tree {
     }
 
     /// Number of files, and of links to them, and the bytes that they have together.
-    pub(super) fn shown(&self) -> (u64, u64) {
+    pub(super) fn totals(&self) -> (u64, u64) {
         let links = self.others.iter().filter_map(|other| match &other.kind {
             OtherKind::Link { size, .. } => Some(*size),
             OtherKind::Directory => None,
@@ -105,15 +109,18 @@ impl Tree {
 
     /// The error for a file that is not what it was.
     pub(super) fn changed(&self, file: &InputFile, problem: &str) -> Error {
-        Error::refused(
-            printable_path(&self.root_path.join(file.path.as_str())),
-            problem,
-        )
+        Error::refused(printable_path(&self.shown(file)), problem)
     }
 
     /// The error for a file that a call failed on.
     pub(super) fn failed(&self, file: &InputFile, action: &'static str, error: io::Error) -> Error {
-        Error::io(action, self.root_path.join(file.path.as_str()))(error)
+        Error::io(action, self.shown(file))(error)
+    }
+
+    /// Where a file is, in messages.
+    pub(super) fn shown(&self, file: &InputFile) -> PathBuf {
+        let named = self.named.clone();
+        named.unwrap_or_else(|| self.root_path.join(file.path.as_str()))
     }
 }
 

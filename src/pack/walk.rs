@@ -121,12 +121,7 @@ pub(super) fn single(
     let name = model.file_name().unwrap_or_default();
     let name = name.to_str().ok_or_else(|| refuse("is not UTF-8"))?;
     let title = EntryPath::new(name).map_err(|error| refuse(&error.to_string()))?;
-    Ok(Tree::of_file(
-        place,
-        stat,
-        title,
-        files::place::Place::dir_of(model),
-    ))
+    Ok(Tree::of_file(place, stat, title, model))
 }
 
 /// How far links may lead.
@@ -251,6 +246,7 @@ pub(super) fn walk(
     Ok(Tree {
         roots: reach.roots,
         root_path: model_dir.to_path_buf(),
+        named: None,
         files,
         others,
         unfinished,

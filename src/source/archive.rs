@@ -20,6 +20,7 @@ use super::blob::{BlobSource, ReadAt, read_document};
 use super::file::{DOCUMENTS, EXPECTED, FileBlob, not_regular, open_any, read_exact_at, time_of};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::files::calls;
 use crate::printable::{printable_bytes, printable_path};
 use crate::tar::{self, Entry, EntryKind};
 
@@ -69,7 +70,8 @@ impl ArchiveSource {
     /// [`open`](ArchiveSource::open) for a file that is open; `path` names it.
     pub(crate) fn from_file(file: File, path: &Path) -> Result<ArchiveSource> {
         let name = printable_path(path);
-        let metadata = file.metadata().map_err(Error::io("read", path))?;
+        let metadata =
+            calls::metadata(&file).map_err(|errno| Error::io("read", path)(errno.into()))?;
         if !metadata.is_file() {
             return Err(not_regular(path));
         }

@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 
 /// What is read at a time from a disk: hashed while it is still in the processor's cache.
-const LOCAL_PIECE: usize = 256 << 10;
+pub(crate) const LOCAL_PIECE: usize = 256 << 10;
 
 /// Bytes at an offset: a blob, or a file.
 pub trait ReadAt: Send + Sync {

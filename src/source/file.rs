@@ -90,13 +90,12 @@ pub(super) fn read_exact_vectored_at(
     // Those that have no bytes count as filled.
     IoSliceMut::advance_slices(&mut bufs, 0);
     while !bufs.is_empty() {
-        match rustix::io::preadv(file, bufs, at) {
+        match calls::read_vectored_at(file, bufs, at) {
             Ok(0) => return Err(truncated(subject, at)),
             Ok(n) => {
                 at = at.saturating_add(n as u64);
                 IoSliceMut::advance_slices(&mut bufs, n);
             }
-            Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::io("read", subject)(errno.into())),
         }
     }

@@ -23,7 +23,7 @@ use super::file::{
 };
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::files::beneath;
+use crate::files::{beneath, calls};
 use crate::printable::printable_path;
 
 /// Blob files kept open at once.
@@ -73,7 +73,8 @@ impl LayoutDir {
         let Some((document, _)) = document else {
             return refuse("\"index.json\" or \"manifest.json\"");
         };
-        let metadata = document.metadata().map_err(Error::io("read", path))?;
+        let metadata = calls::metadata(&document);
+        let metadata = metadata.map_err(|errno| Error::io("read", path)(errno.into()))?;
         Ok(LayoutDir {
             shared: Arc::new(shared),
             time: time_of(&metadata),
@@ -132,7 +133,8 @@ impl Shared {
         };
         let file = File::from(fd);
         let subject = self.subject(name);
-        let metadata = file.metadata().map_err(Error::io("read", &subject))?;
+        let metadata = calls::metadata(&file);
+        let metadata = metadata.map_err(|errno| Error::io("read", &subject)(errno.into()))?;
         if !metadata.is_file() {
             return Err(Error::malformed(subject, "not a regular file"));
         }

@@ -14,6 +14,7 @@ mod open;
 pub mod watched;
 
 pub use archive::ArchiveSource;
+pub(crate) use blob::LOCAL_PIECE;
 pub use blob::{BlobSource, ReadAt, Root};
 pub use layout_dir::LayoutDir;
 pub use memory::MemorySource;

@@ -11,6 +11,7 @@ use super::closed;
 use super::file::open_any;
 use super::layout_dir::LayoutDir;
 use crate::error::{Error, Result};
+use crate::files::calls;
 
 /// Opens an archive file or an image-layout directory.
 ///
@@ -51,7 +52,8 @@ impl Unread {
     /// As [`open`].
     pub fn read(self) -> Result<Arc<dyn BlobSource>> {
         let Unread { file, path } = self;
-        let metadata = file.metadata().map_err(Error::io("read", &path))?;
+        let metadata =
+            calls::metadata(&file).map_err(|errno| Error::io("read", &path)(errno.into()))?;
         if metadata.is_dir() {
             Ok(Arc::new(LayoutDir::from_file(file, &path)?))
         } else {

@@ -145,41 +145,138 @@ fn memory_conforms() {
     assert_eq!(source.insert("abc"), Digest::sha256(b"abc"));
 }
 
-#[test]
-fn archive_conforms() {
+/// An archive of all that.
+fn archive_of(content: Content) -> tempfile::NamedTempFile {
     let mut tar = Vec::new();
     let mut add = |path: &str, data: &[u8]| {
         tar.extend(file_header(path, data.len() as u64, 0o644, 0));
         tar.extend(data);
         tar.resize(tar.len() + padding(data.len() as u64), 0);
     };
-    for (digest, data) in content().blobs {
+    for (digest, data) in content.blobs {
         add(&digest.blob_path(), &data);
     }
-    for (name, data) in content().documents {
+    for (name, data) in content.documents {
         add(name, &data);
     }
     tar.extend(END_OF_ARCHIVE);
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), tar).unwrap();
-    let source = open(file.path()).unwrap();
-    conformance(&source);
+    file
 }
 
-#[test]
-fn layout_directory_conforms() {
+/// A layout directory of all that.
+fn layout_of(content: Content) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for (digest, data) in content().blobs {
+    for (digest, data) in content.blobs {
         let path = dir.path().join(digest.blob_path());
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, data).unwrap();
     }
-    for (name, data) in content().documents {
+    for (name, data) in content.documents {
         fs::write(dir.path().join(name), data).unwrap();
     }
+    dir
+}
+
+#[test]
+fn archive_conforms() {
+    conformance(&open(archive_of(content()).path()).unwrap());
+}
+
+#[test]
+fn layout_directory_conforms() {
+    let dir = layout_of(content());
     fs::write(dir.path().join("other.json"), "ignored").unwrap();
     fs::write(dir.path().join("blobs/sha256/not-a-digest"), "ignored").unwrap();
     conformance(&open(dir.path()).unwrap());
+}
+
+/// Everything that a source holds, in the order of `content`; blobs are read when all are open.
+fn read_all(source: &dyn BlobSource, content: &Content) -> Result<Vec<Vec<u8>>> {
+    let mut read = Vec::new();
+    for (name, _) in &content.documents {
+        read.push(source.document(name, 1 << 20)?.unwrap());
+    }
+    let mut blobs = Vec::new();
+    for (digest, data) in &content.blobs {
+        let blob = source.blob(digest, Some(data.len() as u64))?.unwrap();
+        blobs.push((blob, data.len()));
+    }
+    for (blob, len) in blobs {
+        let (mut whole, mut halves) = (vec![0; len], [vec![0; len / 2], vec![0; len - len / 2]]);
+        blob.read_exact_at(&mut whole, 0)?;
+        read_into(&*blob, &mut halves, 0)?;
+        assert!(halves.concat() == whole);
+        read.push(whole);
+    }
+    Ok(read)
+}
+
+/// What is asked of the system fails: the first call, the second, and so on until all is read; once, every
+/// one of its kind from then on, or all. What is read is exact, or an error blames the storage; and a
+/// source that is open is well again when its storage is.
+#[test]
+fn r3_every_call_of_a_source_fails() {
+    use crate::files::faults::{Fault, Op, Plan, Reach};
+    use rustix::io::Errno;
+    // More than a layout directory keeps open.
+    let content = || {
+        let mut content = content();
+        let more = (0..10_u8).map(|n| vec![n; 100 + usize::from(n)]);
+        let more = more.map(|data| (Digest::sha256(&data), data));
+        content.blobs.extend(more);
+        content
+    };
+    let (archive, layout) = (archive_of(content()), layout_of(content()));
+    let content = content();
+    let documents = content.documents.iter().map(|(_, data)| data.clone());
+    let blobs = content.blobs.iter().map(|(_, data)| data.clone());
+    let expected: Vec<Vec<u8>> = documents.chain(blobs).collect();
+    let mut hit = std::collections::BTreeSet::new();
+    for path in [archive.path(), layout.path()] {
+        for lacks in [&[][..], &[Op::OpenBelow]] {
+            for (fault, reach) in [
+                (Fault::Fails(Errno::IO), Reach::Once),
+                (Fault::Fails(Errno::IO), Reach::Kind),
+                (Fault::Fails(Errno::IO), Reach::All),
+                (Fault::Fails(Errno::STALE), Reach::Once),
+                (Fault::Fails(Errno::STALE), Reach::All),
+                (Fault::Fails(Errno::INTR), Reach::Once),
+                (Fault::Short, Reach::All),
+            ] {
+                for at in 0.. {
+                    let plan = Plan::new(fault, reach, at, lacks);
+                    let mut opened = None;
+                    let result = plan.run(|| {
+                        let source = opened.insert(open(path)?);
+                        read_all(&**source, &content)
+                    });
+                    match result {
+                        Ok(read) => assert!(read == expected, "{plan:?}"),
+                        Err(error) => {
+                            let harmless =
+                                matches!(fault, Fault::Fails(Errno::INTR) | Fault::Short);
+                            assert!(!harmless, "{plan:?}: {error}");
+                            assert_eq!(error.kind(), ErrorKind::Environment, "{plan:?}: {error}");
+                        }
+                    }
+                    if let Some(source) = opened {
+                        assert!(
+                            read_all(&*source, &content).unwrap() == expected,
+                            "{plan:?}"
+                        );
+                    }
+                    match plan.hit() {
+                        Some(op) => hit.insert(op),
+                        None => break,
+                    };
+                }
+            }
+        }
+    }
+    let all = [Op::Open, Op::OpenBelow, Op::Stat, Op::Read];
+    assert_eq!(hit, all.into());
 }
 
 #[test]

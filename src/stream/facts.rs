@@ -25,14 +25,19 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::source::ReadAt;
 
-/// Bytes that are read at once.
-pub(super) const BUFFER: usize = 1 << 20;
+/// Bytes that a pass reads at once from storage that wants no more.
+const BUFFER: usize = 1 << 20;
 
 // What the first bytes say is found in one buffer.
 const _: () = assert!(BUFFER as u64 >= limits::MAX_HEAD_BYTES);
 
 /// What a compressed blob may well expand to, for each of its bytes.
 const USUAL_RATIO: u64 = 4;
+
+/// Bytes that a pass reads at once of a blob.
+pub(super) fn at_once(blob: &dyn ReadAt) -> usize {
+    BUFFER.max(blob.piece())
+}
 
 /// How a blob is packed, and where in its stream is what readers ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,10 +106,10 @@ pub(crate) fn prove(
     let mut pool: VecDeque<Arc<Vec<u8>>> = VecDeque::new();
     let mut confirm = Some(confirm);
     let mut confirmed = Ok(());
-    let mut offset = 0;
+    let (mut offset, at_once) = (0, at_once(blob));
     loop {
         let left = blob.len().saturating_sub(offset);
-        let len = left.min(BUFFER as u64) as usize;
+        let len = left.min(at_once as u64) as usize;
         let mut buffer = match pool.pop_front() {
             Some(buffer) if Arc::strong_count(&buffer) == 1 => buffer,
             Some(busy) => {

@@ -35,9 +35,10 @@ use super::facts::Plan;
 use super::index_dir::{IndexDir, Problem, index_name};
 use super::packing::Packing;
 use super::spans::{Blocks, Entry, Span, Spans, Tuning, distance};
-use super::store::{Piece, Store};
+use super::store::{Kept, Piece, Store};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::files::calls;
+use crate::files::write_back::{WriteBack, WrittenBack};
 use crate::limits;
 
 const MAGIC: &[u8; 8] = b"mociidx\x03";
@@ -60,7 +61,7 @@ pub(super) struct Identity {
 }
 
 /// What an index says.
-pub(super) struct Kept {
+pub(super) struct Loaded {
     /// Where the content ends in the stream.
     pub(super) end: u64,
     /// What was found in it.
@@ -119,7 +120,7 @@ impl Identity {
 ///
 /// # Errors
 /// Why the one that there is cannot be used.
-pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<Kept>, Problem> {
+pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<Loaded>, Problem> {
     let Some(dir) = IndexDir::open(dir, false)? else {
         return Ok(None);
     };
@@ -168,7 +169,7 @@ pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<Kept>, Prob
         .collect::<Option<Vec<_>>>()
         .filter(|spans| is_sound(spans, identity))
         .ok_or("its spans make no sense")?;
-    Ok(Some(Kept {
+    Ok(Some(Loaded {
         end: identity.plan.end,
         found: found.to_vec(),
         blocks: Blocks {
@@ -177,7 +178,7 @@ pub(super) fn load(dir: &Path, identity: &Identity) -> Result<Option<Kept>, Prob
         },
         spans: Spans {
             spans,
-            store: Some(Arc::new(Store::of(file, body))),
+            store: Some(Arc::new(Store::of(Kept::Loaded(Arc::new(file)), body))),
         },
     }))
 }
@@ -213,6 +214,7 @@ pub(super) fn save(
     found: &[u8],
     blocks: &Blocks,
     spans: &mut Spans,
+    write_back: &Arc<WriteBack>,
 ) -> Result<(), Problem> {
     let rows = blocks.digests.len() * BLOCK_ROW + spans.spans.len() * SPAN_ROW;
     let tables = HEADER + rows + found.len();
@@ -232,8 +234,10 @@ pub(super) fn save(
 
     let dir = IndexDir::open(dir, true)?.ok_or("there is no directory")?;
     let unfinished = dir.create().map_err(text)?;
+    let file = unfinished.file.try_clone().map_err(text)?;
+    let file = WrittenBack::new(file, write_back);
     let mut out = Hashed {
-        file: &unfinished.file,
+        file: &file,
         at: 0,
         buffer: Vec::with_capacity(BUFFER),
         hasher: Hasher::new(Algorithm::Sha256),
@@ -256,15 +260,17 @@ pub(super) fn save(
     }
     out.finish()?;
     let name = index_name(&identity.digest);
-    let file = unfinished.give_name(&name).map_err(text)?;
-    (spans.spans, spans.store) = (moved, Some(Arc::new(Store::of(file, body))));
+    unfinished.give_name(&name).map_err(text)?;
+    // Kept open also so that its last bytes are written back.
+    let store = Store::of(Kept::Disk(file), body);
+    (spans.spans, spans.store) = (moved, Some(Arc::new(store)));
     dir.prune(&name);
     Ok(())
 }
 
 /// Writes and hashes.
 struct Hashed<'a> {
-    file: &'a File,
+    file: &'a Arc<WrittenBack>,
     at: u64,
     buffer: Vec<u8>,
     hasher: Hasher,
@@ -281,7 +287,9 @@ impl Hashed<'_> {
     }
 
     fn flush(&mut self) -> Result<(), Problem> {
-        calls::write_all_at(self.file, &self.buffer, self.at).map_err(text)?;
+        self.file
+            .write_all_at(&self.buffer, self.at)
+            .map_err(text)?;
         self.at = self.at.saturating_add(self.buffer.len() as u64);
         self.buffer.clear();
         Ok(())

@@ -322,15 +322,13 @@ impl Unfinished<'_> {
     }
 
     /// Gives the file its name, replacing what has it.
-    pub(super) fn give_name(mut self, name: &CStr) -> rustix::io::Result<File> {
+    pub(super) fn give_name(mut self, name: &CStr) -> rustix::io::Result<()> {
         if let Some(temporary) = &self.name {
             let dir = self.dir;
             calls::rename_between(dir, &**temporary, dir, name, RenameFlags::empty())?;
             self.name = None;
         }
-        self.file
-            .try_clone()
-            .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+        Ok(())
     }
 }
 

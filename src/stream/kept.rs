@@ -52,7 +52,8 @@ impl Blob {
         if self.bytes.len() < self.tuning.persist || !spans.outlive_the_store() {
             return;
         }
-        if let Err(problem) = index::save(dir, &self.identity(*plan), found, blocks, spans) {
+        let (plan, limiter) = (self.identity(*plan), &self.context.limiter);
+        if let Err(problem) = index::save(dir, &plan, found, blocks, spans, limiter.write_back()) {
             self.complain("kept", &problem);
         }
     }

@@ -16,7 +16,7 @@ use std::{panic, thread};
 
 use super::advance::Advance;
 use super::blob::Blob;
-use super::facts::{self, BUFFER, Fact, Plan, Proven};
+use super::facts::{self, Fact, Plan, Proven};
 use super::packing::{self, Packing, lift};
 use super::reader::Digests;
 use super::spans::{BlockHasher, Blocks, Recorder, Spans};
@@ -142,14 +142,20 @@ impl Pass<'_> {
 
     /// Bytes that a pass takes, besides a zstd decoder.
     pub(super) fn memory(&self) -> u64 {
-        let buffers = self.0.bytes.len().min((AHEAD as u64 + 3) * BUFFER as u64);
+        let buffer = self.buffer();
+        let buffers = self.0.bytes.len().min((AHEAD as u64 + 3) * buffer);
         let plan = self.0.guess.unproven();
         let whole = plan.content().min(self.0.tuning.whole);
         let pending = match plan.packing {
-            Packing::Zstd => self.0.tuning.pending(plan.content()) as u64 + BUFFER as u64,
+            Packing::Zstd => self.0.tuning.pending(plan.content()) as u64 + buffer,
             Packing::Plain | Packing::Gzip => 0,
         };
         buffers + whole + pending
+    }
+
+    /// Bytes of what is read at once.
+    fn buffer(&self) -> u64 {
+        facts::at_once(&*self.0.bytes) as u64
     }
 
     /// The same with one.
@@ -257,7 +263,7 @@ impl Pass<'_> {
     pub(super) fn begin_hashing(&self) -> Result<Hashing<'_>> {
         let turn = self.turns().take();
         let limiter = &self.0.context.limiter;
-        let unit = limiter.take(2 * BUFFER as u64, self.term(), &self.0.subject)?;
+        let unit = limiter.take(2 * self.buffer(), self.term(), &self.0.subject)?;
         Ok(Hashing {
             _turn: turn,
             _unit: unit,
@@ -412,7 +418,8 @@ struct Again {
 impl Again {
     fn next(&mut self) -> Result<Option<Arc<Vec<u8>>>> {
         let left = self.bytes.len().saturating_sub(self.at);
-        let length = usize::try_from(left.min(BUFFER as u64)).unwrap_or(BUFFER);
+        let at_once = facts::at_once(&*self.bytes);
+        let length = usize::try_from(left).map_or(at_once, |left| left.min(at_once));
         if length == 0 {
             return Ok(None);
         }

@@ -2,7 +2,8 @@
 //! the middle. What comes back is checked against a digest that stayed in memory.
 //!
 //! A file that is memory (of a tmpfs, or of no file system) takes only as much as the limiter grants:
-//! what does not fit is decoded again from an earlier place.
+//! what does not fit is decoded again from an earlier place. What is written to a disk is memory too until
+//! it is written back, which is done as it goes.
 
 use std::fs::File;
 use std::io;
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use super::index_dir::IndexDir;
 use crate::files::calls;
 use crate::files::scratch::Scratch;
+use crate::files::write_back::WrittenBack;
 use crate::memory::limiter::{Limiter, Spooled};
 
 /// Unlinked temporary files (or a loaded index), written once, read at any offset. Where one cannot
@@ -37,8 +39,16 @@ struct Parts {
 #[derive(Clone)]
 struct Part {
     start: u64,
-    file: Arc<File>,
-    memory: Option<Arc<Memory>>,
+    kept: Kept,
+}
+
+/// A file, and what bounds the memory that it takes.
+#[derive(Clone)]
+pub(super) enum Kept {
+    Disk(Arc<WrittenBack>),
+    Memory(Arc<Memory>),
+    /// Nothing is written to it.
+    Loaded(Arc<File>),
 }
 
 /// Where there may be a disk.
@@ -49,8 +59,9 @@ enum Place {
     Scratch(Scratch),
 }
 
-/// What counts a file that is memory.
-struct Memory {
+/// A file that is memory, and is counted.
+pub(super) struct Memory {
+    file: File,
     limiter: Arc<Limiter>,
     granted: Mutex<Vec<Spooled>>,
 }
@@ -95,6 +106,27 @@ impl Memory {
     }
 }
 
+impl Kept {
+    fn file(&self) -> &File {
+        match self {
+            Kept::Disk(file) => file.file(),
+            Kept::Memory(memory) => &memory.file,
+            Kept::Loaded(file) => file,
+        }
+    }
+
+    /// False when there is no room for it.
+    fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<bool> {
+        match self {
+            Kept::Disk(file) => file.write_all_at(bytes, at)?,
+            Kept::Memory(memory) if !memory.grant(bytes.len() as u64) => return Ok(false),
+            Kept::Memory(memory) => calls::write_all_at(&memory.file, bytes, at)?,
+            Kept::Loaded(_) => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
 impl Place {
     fn create(&self) -> io::Result<File> {
         match self {
@@ -108,11 +140,12 @@ impl Parts {
     /// Adds a part that starts at `start`: on the next disk, else in memory, once.
     fn add(&mut self, start: u64) -> io::Result<()> {
         let (mut in_memory, mut failure) = (None, None);
-        while let Some(place) = self.places.pop() {
+        while let (Some(place), Some(limiter)) = (self.places.pop(), &self.limiter) {
             match place.create() {
                 Ok(file) if is_memory(&file) => in_memory = in_memory.or(Some(file)),
                 Ok(file) => {
-                    self.push(start, file, None);
+                    let file = WrittenBack::new(file, limiter.write_back());
+                    self.push(start, Kept::Disk(file));
                     return Ok(());
                 }
                 Err(error) => failure = Some(error),
@@ -122,20 +155,18 @@ impl Parts {
             return Err(io::ErrorKind::StorageFull.into());
         };
         let file = in_memory.map_or_else(|| memory().map_err(|e| failure.unwrap_or(e)), Ok)?;
+        let granted = Mutex::default();
         let memory = Memory {
+            file,
             limiter,
-            granted: Mutex::default(),
+            granted,
         };
-        self.push(start, file, Some(memory));
+        self.push(start, Kept::Memory(Arc::new(memory)));
         Ok(())
     }
 
-    fn push(&mut self, start: u64, file: File, memory: Option<Memory>) {
-        self.files.push(Part {
-            start,
-            file: Arc::new(file),
-            memory: memory.map(Arc::new),
-        });
+    fn push(&mut self, start: u64, kept: Kept) {
+        self.files.push(Part { start, kept });
     }
 }
 
@@ -168,14 +199,14 @@ impl Store {
         })
     }
 
-    /// The pieces of a file that others wrote; nothing may be added.
-    pub(super) fn of(file: File, len: u64) -> Store {
+    /// The pieces of a file that is complete; nothing may be added.
+    pub(super) fn of(file: Kept, len: u64) -> Store {
         let mut parts = Parts {
             files: Vec::new(),
             places: Vec::new(),
             limiter: None,
         };
-        parts.push(0, file, None);
+        parts.push(0, file);
         Store {
             parts: RwLock::new(parts),
             len: AtomicU64::new(len),
@@ -198,7 +229,8 @@ impl Store {
     /// True when it is no place for content.
     pub(super) fn is_memory(&self) -> bool {
         let parts = self.parts();
-        parts.files.last().is_some_and(|part| part.memory.is_some())
+        let last = parts.files.last();
+        last.is_some_and(|part| matches!(part.kept, Kept::Memory(_)))
     }
 
     /// Adds a piece; `None` when there is neither a disk nor memory for it.
@@ -209,19 +241,16 @@ impl Store {
             let Some((number, part)) = self.part(offset) else {
                 return Ok(None);
             };
-            if let Some(memory) = &part.memory
-                && !memory.grant(u64::from(length))
-            {
-                return Ok(None);
-            }
-            match calls::write_all_at(&part.file, bytes, offset.saturating_sub(part.start)) {
-                Ok(()) => {
+            let at = offset.saturating_sub(part.start);
+            match part.kept.write_all_at(bytes, at) {
+                Ok(true) => {
                     return Ok(Some(Piece {
                         offset,
                         length,
                         digest: *blake3::hash(bytes).as_bytes(),
                     }));
                 }
+                Ok(false) => return Ok(None),
                 Err(error) if !self.leave(number, &error) => return Ok(None),
                 Err(_) => {}
             }
@@ -262,7 +291,7 @@ impl Store {
             return Ok(None);
         };
         let at = piece.offset.saturating_sub(part.start);
-        calls::read_exact_at(&part.file, &mut bytes, at)?;
+        calls::read_exact_at(part.kept.file(), &mut bytes, at)?;
         let intact = blake3::hash(&bytes).as_bytes() == &piece.digest;
         Ok(intact.then_some(bytes))
     }
@@ -277,6 +306,7 @@ mod tests {
 
     use super::*;
     use crate::files::faults::{Fault, Op, Plan, Reach};
+    use crate::files::write_back;
     use crate::memory::promise::{self, Promise};
 
     fn limiter() -> Arc<Limiter> {
@@ -295,7 +325,8 @@ mod tests {
             assert_eq!(store.read(&pieces[0]).unwrap().unwrap(), b"first");
             assert_eq!(store.read(&pieces[1]).unwrap().unwrap(), b"");
             assert_eq!(store.read(&pieces[2]).unwrap().unwrap(), b"third");
-            store.part(0).unwrap().1.file.write_all_at(b"F", 0).unwrap();
+            let (_, part) = store.part(0).unwrap();
+            part.kept.file().write_all_at(b"F", 0).unwrap();
             assert_eq!(store.read(&pieces[0]).unwrap(), None);
             let beyond = Piece {
                 offset: u64::MAX,
@@ -353,6 +384,53 @@ mod tests {
             kept.push((store.append(b"more").unwrap().unwrap(), b"more".to_vec()));
         }
         assert!(store.is_memory());
+        for (piece, bytes) in &kept {
+            assert_eq!(store.read(piece).unwrap().as_ref(), Some(bytes));
+        }
+    }
+
+    #[test]
+    fn r16_what_is_spooled_is_written_back_as_it_goes() {
+        const PIECES: u64 = 24;
+        const LENGTH: u64 = write_back::MOST / 4;
+        let limiter = limiter();
+        let stores = [0, 1].map(|_| Store::create(None, true, &limiter).unwrap());
+        let counting = Plan::new(Fault::Fails(Errno::IO), Reach::Once, usize::MAX, &[]);
+        for number in 0..PIECES {
+            let store = &stores[number as usize % 2];
+            let bytes = vec![number as u8; LENGTH as usize];
+            let piece = counting.run(|| store.append(&bytes)).unwrap();
+            assert!(piece.is_some() || store.is_memory());
+        }
+        // Each half waits for the one before; of both files, but of a file system that is memory.
+        let made = counting.made();
+        let waits = made.iter().filter(|op| **op == Op::WriteBack).count() as u64;
+        let halves = PIECES * LENGTH * 2 / write_back::MOST;
+        let least = if stores[0].is_memory() { 0 } else { 2 };
+        assert!(waits >= least * (halves - 1), "{waits}");
+    }
+
+    #[test]
+    fn r17_a_place_that_writes_nothing_back_is_left_for_the_next() {
+        let fill = |plan: &Arc<Plan>| {
+            let store = Store::create(None, true, &limiter()).unwrap();
+            let pieces = (0..12u8).filter_map(|number| {
+                let bytes = vec![number; 1 << 20];
+                let piece = plan.run(|| store.append(&bytes)).unwrap()?;
+                Some((piece, bytes))
+            });
+            (pieces.collect::<Vec<_>>(), store)
+        };
+        let counting = Plan::new(Fault::Fails(Errno::IO), Reach::Once, usize::MAX, &[]);
+        fill(&counting);
+        let mut made = counting.made().into_iter();
+        let Some(first) = made.position(|op| op == Op::WriteBack) else {
+            return; // memory, here
+        };
+        let broken = Plan::new(Fault::Fails(Errno::IO), Reach::Once, first, &[]);
+        let (kept, store) = fill(&broken);
+        assert_eq!(broken.hit(), Some(Op::WriteBack));
+        assert_eq!(store.parts().files.len(), 2);
         for (piece, bytes) in &kept {
             assert_eq!(store.read(piece).unwrap().as_ref(), Some(bytes));
         }

@@ -5,6 +5,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
+use modeloci_test_support::meanwhile::rounds;
+
 use super::harness::{Sandbox, names, noise};
 
 #[test]
@@ -311,7 +313,7 @@ fn u1_directories_swapped_for_links_meanwhile_lead_nowhere() {
     sandbox.pack();
     let outside = sandbox.path("outside");
     fs::create_dir(&outside).unwrap();
-    for round in 0..10 {
+    for round in 0..rounds(10) {
         let mut child = sandbox
             .command(&["unpack", "m.tar", "out"])
             .stdout(Stdio::null())

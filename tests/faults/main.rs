@@ -216,10 +216,16 @@ fn run(archive: &Arc<dyn BlobSource>, files: &Files, fault: Fault) -> u64 {
     operations
 }
 
-/// Every operation of `archive` fails once.
+/// Every operation of `archive` fails.
 fn every_operation(dir: &Path, files: &Files) {
-    let archive = source::open(&dir.join("m.tar")).unwrap();
-    for (errno, lasting) in [(libc::EIO, false), (libc::EIO, true), (libc::ESTALE, false)] {
+    let faults = [(libc::EIO, false), (libc::EIO, true), (libc::ESTALE, false)];
+    every_operation_of(&dir.join("m.tar"), files, &faults);
+}
+
+/// Every operation of what is at the path fails, in each of these ways: once, or from then on.
+fn every_operation_of(path: &Path, files: &Files, faults: &[(i32, bool)]) {
+    let source = source::open(path).unwrap();
+    for &(errno, lasting) in faults {
         let mut first = 0;
         loop {
             let fault = Fault {
@@ -228,7 +234,7 @@ fn every_operation(dir: &Path, files: &Files) {
                 lasting,
             };
             // One who reads ahead may have come less far than the time before.
-            if run(&archive, files, fault) + 2 <= first {
+            if run(&source, files, fault) + 2 <= first {
                 break;
             }
             first += 1;
@@ -254,6 +260,21 @@ fn foreign_archive(files: Files, layer: impl Fn(Vec<u8>) -> Vec<u8>) {
 fn large() -> Files {
     let content = [support::noise(9, 2_000_000), b"weights ".repeat(700_000)].concat();
     vec![("large.bin", content)]
+}
+
+/// Each blob is a file of its own there, which is opened when it is needed.
+#[test]
+fn r3_every_operation_fails_of_layout_directories() {
+    let faults = [(libc::EIO, false), (libc::ESTALE, true)];
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    packed(dirs[0].path(), &files(), Form::Packed(Compression::Auto));
+    foreign(dirs[1].path(), &files(), gzip);
+    for dir in dirs {
+        let layout = dir.path().join("layout");
+        let archive = fs::File::open(dir.path().join("m.tar")).unwrap();
+        tar::Archive::new(archive).unpack(&layout).unwrap();
+        every_operation_of(&layout, &files(), &faults);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 
 use crate::forge::{Layout, noise};
-use crate::meanwhile::meanwhile;
+use crate::meanwhile::{meanwhile, rounds};
 use crate::mounted::Mounted;
 use crate::sandbox::{Sandbox, available, names, needs_root};
 
@@ -183,10 +183,6 @@ fn r17_swapped_for_a_link_while_it_is_used() {
     }
     let before = names(&outside);
     let idx = sandbox.path("idx");
-    let rounds = match std::env::var_os("MODELOCI_TEST_LONG") {
-        Some(_) => 200,
-        None => 12,
-    };
     let (aside, below) = (sandbox.path("aside"), idx.join("seek-tables"));
     let swap = || {
         for (name, target) in [(&idx, "outside"), (&below, "../outside")] {
@@ -199,7 +195,7 @@ fn r17_swapped_for_a_link_while_it_is_used() {
         }
     };
     meanwhile([swap], || {
-        for _ in 0..rounds {
+        for _ in 0..rounds(12) {
             reads(&sandbox, &bytes);
             let kept = names(&outside);
             assert!(kept == before, "touched outside: {kept:?}");

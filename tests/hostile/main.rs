@@ -10,6 +10,7 @@ use modeloci_test_support::{compressed, forge, machine, meanwhile, run, workspac
 
 mod attributes;
 mod digests;
+mod exchanged;
 mod filesystems;
 mod indexes;
 mod json;

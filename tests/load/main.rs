@@ -19,6 +19,7 @@ mod harness;
 mod large;
 mod many;
 mod memory;
+mod mixture;
 mod storage;
 
 /// One of two sizes: of every run, or of the long one.

@@ -13,6 +13,7 @@
 
 use modeloci_test_support::{self as support, documented, meanwhile};
 
+mod exchanged;
 mod faults;
 mod given;
 mod harness;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
@@ -23,6 +23,7 @@ use crate::harness::{
 };
 use crate::starting::with_descriptor;
 use crate::support;
+use crate::support::opened::Opened;
 
 /// A line of a process's status file.
 fn field(status: &str, name: &str) -> String {
@@ -434,6 +435,67 @@ fn e18_the_process_that_prefetches_can_only_read_the_mount() {
         let children = children_of(keeper);
         children == [mount.server()]
     });
+    mount.unmount();
+}
+
+/// Whatever it is ordered, and whatever it tries by itself: nothing is opened or changed but files of the
+/// mount. Here the test is the server that gives the orders.
+#[cfg(debug_assertions)]
+#[test]
+fn e18_the_process_that_prefetches_opens_nothing_else() {
+    let scene = Scene::new();
+    let prey = scene.path("prey");
+    fs::create_dir(&prey).unwrap();
+    for file in ["secret", "victim"] {
+        fs::write(prey.join(file), "secret").unwrap();
+    }
+    let directory = File::open(scene.path("mnt")).unwrap();
+    let mount = scene.mount(&["--no-index"]);
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let at = mount.0.to_str().unwrap();
+    let line = table
+        .lines()
+        .find(|line| line.split(' ').nth(4) == Some(at));
+    let fields: Vec<&str> = line.unwrap().split(' ').collect();
+    let mut command = scene.command(&["prefetcher", "9", fields[0], fields[2], "--confined"]);
+    with_descriptor(&mut command, &directory, 9);
+    command.env("MODELOCI_TEST_ESCAPE", &prey);
+    command.env_remove("MODELOCI_TEST_STRICT");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let opened = Opened::of(["secret", "victim"].map(|file| prey.join(file)));
+    let mut process = command.spawn().unwrap();
+    let secret = prey.join("secret");
+    let orders = [
+        ("config.json", 1),
+        ("../prey/secret", 0),
+        (secret.to_str().unwrap(), 0),
+        ("/etc/passwd", 0),
+        ("nested/../../prey/secret", 0),
+        ("nested", 0),
+        ("..", 0),
+        ("", 0),
+        ("nested/tokenizer.json", 1),
+    ];
+    let mut stdin = process.stdin.take().unwrap();
+    for (path, _) in orders {
+        stdin
+            .write_all(format!("0 4096 {path}\0").as_bytes())
+            .unwrap();
+    }
+    drop(stdin);
+    let output = process.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let (told, answers) = output.stdout.split_at(output.stdout.len() - orders.len());
+    assert_eq!(answers, orders.map(|(_, answer)| answer));
+    let told = String::from_utf8(told.to_vec()).unwrap();
+    let (attempts, end) = told.trim_end().rsplit_once('\n').unwrap();
+    assert_eq!(end, "escape: all was tried: done");
+    assert!(attempts.lines().count() > 10, "{told}");
+    for attempt in attempts.lines() {
+        assert!(attempt.contains(": refused ("), "{attempt}");
+    }
+    assert!(!opened.any(), "it was opened");
+    assert_eq!(support::workspace::names(&prey), ["secret", "victim"]);
     mount.unmount();
 }
 

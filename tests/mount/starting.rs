@@ -11,23 +11,15 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::inotify::{CreateFlags, WatchFlags};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::harness::{Mounted, Run, Scene, Server, kill, lives, mounts_at, needs_root, until};
-use crate::meanwhile::meanwhile;
-
-/// How often a race is run: a thousand times in long tests.
-fn rounds(few: usize) -> usize {
-    match std::env::var_os("MODELOCI_TEST_LONG") {
-        Some(_) => 1000,
-        None => few,
-    }
-}
+use crate::meanwhile::{exchange, meanwhile, race, rounds};
+use crate::support::opened::Opened;
 
 /// The mount points of models below a directory, as the mount table has them.
-fn models_below(dir: &Path) -> Vec<String> {
+pub(crate) fn models_below(dir: &Path) -> Vec<String> {
     let dir = dir.to_str().unwrap();
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let models = table
@@ -41,11 +33,7 @@ fn models_below(dir: &Path) -> Vec<String> {
 /// Mounts while two names are exchanged with each other again and again.
 fn mount_while_swapped(scene: &Scene, mountpoint: &str, swapped: [&str; 2]) -> Run {
     let [a, b] = swapped.map(|name| scene.path(name));
-    // Refused while something is mounted on it.
-    let swap = || {
-        let _ = rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE);
-    };
-    meanwhile([swap], || {
+    meanwhile([|| exchange(&a, &b)], || {
         scene.run(&["mount", "m.tar", mountpoint, "--no-index"])
     })
 }
@@ -64,8 +52,7 @@ fn m7_nothing_is_mounted_elsewhere_while_mount_point_or_parents_are_exchanged() 
     }
     symlink("../system/mnt", scene.path("P/link")).unwrap();
     symlink("system", scene.path("R")).unwrap();
-    let mut mounted = 0;
-    for round in 0..rounds(40) {
+    race(40, &["mounted"], |round| {
         // The mount point becomes a link, or a directory above it does.
         let done = match round % 2 {
             0 => mount_while_swapped(&scene, "P/mnt", ["P/mnt", "P/link"]),
@@ -82,15 +69,15 @@ fn m7_nothing_is_mounted_elsewhere_while_mount_point_or_parents_are_exchanged() 
             assert_eq!(fs::read_to_string(scene.path(file)).unwrap(), "important");
         }
         for model in &models {
-            mounted += 1;
             Mounted(model.into()).unmount();
         }
-        if done.code != Some(0) {
-            assert_eq!(done.code, Some(5), "{}", done.stderr);
-        }
         assert_eq!(models_below(&scene.path("")), [""; 0]);
-    }
-    assert!(mounted > 0, "the race leaves room for mounting");
+        if done.code == Some(0) {
+            return "mounted";
+        }
+        assert_eq!(done.code, Some(5), "{}", done.stderr);
+        "refused"
+    });
 }
 
 /// The calling thread gets a mount namespace of its own: what is mounted from now on is not in it, and
@@ -169,9 +156,8 @@ fn m7_no_mount_stays_while_its_mount_point_is_exchanged_from_another_namespace()
         }
         rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
     };
-    let mut mounted = 0;
     meanwhile([exchange], || {
-        for round in 0..rounds(40) {
+        race(40, &["mounted"], |round| {
             let mut command = scene.command(&["mount", "m.tar", "mnt", "--no-index"]);
             command.args(["--foreground", "--ready-fd", "9"]);
             command.args(["--no-sandbox"].iter().take(round % 2));
@@ -181,8 +167,8 @@ fn m7_no_mount_stays_while_its_mount_point_is_exchanged_from_another_namespace()
             drop((command, writer));
             let mut report = String::new();
             reader.read_to_string(&mut report).unwrap();
-            if report == "READY=1\n" {
-                mounted += 1;
+            let mounted = report == "READY=1\n";
+            if mounted {
                 assert_eq!(models_below(&scene.path("")).len(), 1);
                 kill(server.id() as i32, libc::SIGTERM);
                 assert_eq!(server.wait().unwrap().code(), Some(0));
@@ -191,9 +177,9 @@ fn m7_no_mount_stays_while_its_mount_point_is_exchanged_from_another_namespace()
                 assert_eq!(server.wait().unwrap().code(), Some(5));
             }
             assert_eq!(models_below(&scene.path("")), [""; 0], "round {round}");
-        }
+            if mounted { "mounted" } else { "refused" }
+        })
     });
-    assert!(mounted > 0, "the race leaves room for mounting");
 }
 
 /// `/dev/fd/9` and `.` are what they are open on, whatever its path leads to.
@@ -209,8 +195,8 @@ fn m11_what_is_given_as_a_descriptor_is_mounted_on_while_its_path_is_exchanged()
     symlink(scene.path("system"), scene.path("user/link")).unwrap();
     let given = File::open(scene.path("user/a/mnt")).unwrap();
     let [a, link] = ["user/a", "user/link"].map(|name| scene.path(name));
-    let exchange = || {
-        let _ = rustix::fs::renameat_with(CWD, &a, CWD, &link, RenameFlags::EXCHANGE);
+    let meddle = || {
+        exchange(&a, &link);
         // It is one thing and then another within one start.
         for n in 0..3000 {
             std::hint::black_box(n);
@@ -228,7 +214,7 @@ fn m11_what_is_given_as_a_descriptor_is_mounted_on_while_its_path_is_exchanged()
                 command.arg(".").current_dir(given);
             }
         }
-        meanwhile([exchange], || Run::of(&mut command)).ok();
+        meanwhile([meddle], || Run::of(&mut command)).ok();
         let on_it = format!("/proc/self/fd/{}", given.as_raw_fd());
         let on_it = fs::read_link(on_it).unwrap();
         assert_eq!(models_below(&scene.path("")), [on_it.to_str().unwrap()]);
@@ -251,38 +237,29 @@ fn e18_nothing_else_is_read_ahead_while_parents_of_the_mount_point_are_exchanged
         fs::write(file, bytes).unwrap();
     }
     symlink("system", scene.path("link")).unwrap();
-    let opened = rustix::fs::inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
-    for (name, _) in &scene.files {
-        rustix::fs::inotify::add_watch(&opened, system.join(name), WatchFlags::OPEN).unwrap();
-    }
+    let opened = Opened::of(scene.files.iter().map(|(name, _)| system.join(name)));
     let [user, link] = ["user", "link"].map(|name| scene.path(name));
-    let exchange = || {
-        let _ = rustix::fs::renameat_with(CWD, &user, CWD, &link, RenameFlags::EXCHANGE);
-    };
-    let mut mounted = 0;
     let log = scene.path("log");
-    for round in 0..rounds(30) {
+    race(30, &["mounted"], |round| {
         let _ = fs::remove_file(&log);
         let mut options = vec!["mount", "m.tar", "user/mnt", "--no-index", "--prefetch"];
         options.extend(["--log-file", log.to_str().unwrap()]);
         options.extend(["--no-sandbox"].iter().take(round % 2));
-        meanwhile([exchange], || {
+        let came = meanwhile([|| exchange(&user, &link)], || {
             let done = scene.run(&options);
             if done.code == Some(0) {
-                mounted += 1;
                 scene.until_prefetched();
-            } else {
-                assert_eq!(done.code, Some(5), "{}", done.stderr);
+                return "mounted";
             }
+            assert_eq!(done.code, Some(5), "{}", done.stderr);
+            "refused"
         });
-        let mut seen = [0; 4096];
-        let seen = rustix::io::read(&opened, &mut seen);
-        assert_eq!(seen.err(), Some(rustix::io::Errno::AGAIN), "round {round}");
+        assert!(!opened.any(), "round {round}");
         for model in models_below(&scene.path("")) {
             Mounted(model.into()).unmount();
         }
-    }
-    assert!(mounted > 0, "the race leaves room for mounting");
+        came
+    });
 }
 
 #[test]
@@ -552,8 +529,7 @@ fn children_of(starter: u32) -> impl Iterator<Item = i32> {
 #[test]
 fn m10_a_server_that_is_killed_while_it_starts_leaves_no_mount() {
     let scene = Scene::new();
-    let mut too_early = 0;
-    for round in 0..rounds(40) {
+    race(40, &["before it answers"], |round| {
         let mut command = scene.command(&["mount", "m.tar", "mnt", "--no-index"]);
         let mut starter = command.stderr(Stdio::null()).spawn().unwrap();
         let mut pid = None;
@@ -567,18 +543,19 @@ fn m10_a_server_that_is_killed_while_it_starts_leaves_no_mount() {
         }
         let code = starter.wait().unwrap().code();
         let mount = Mounted(scene.path("mnt"));
-        if code == Some(5) {
-            too_early += 1;
+        let came = if code == Some(5) {
             assert_eq!(mounts_at(&mount.0), 0, "round {round}");
+            "before it answers"
         } else {
-            // It was killed after it had answered, which is another story.
+            // Which is another story.
             assert_eq!(code, Some(0));
             until("it is dead", || pid.is_none_or(|pid| !lives(pid)));
-        }
+            "after it had answered"
+        };
         drop(mount);
         assert_eq!(mounts_at(&scene.path("mnt")), 0);
-    }
-    assert!(too_early > 0, "some are killed before they answer");
+        came
+    });
 }
 
 #[test]

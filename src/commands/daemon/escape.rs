@@ -2,17 +2,19 @@
 //! never into a release.
 //!
 //! With `MODELOCI_TEST_ESCAPE` set to a directory, a process that serves tries each once it serves,
-//! and logs `escape: NAME: done` or `escape: NAME: refused (…)`.
+//! and logs `escape: NAME: done` or `escape: NAME: refused (…)`. One that prefetches tries what concerns
+//! files before it follows orders; it has no log, and says so on its standard output.
 
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
@@ -35,10 +37,28 @@ pub(crate) fn try_all() {
     });
 }
 
+/// Tries what the process that prefetches could want of files.
+pub(crate) fn try_files() {
+    let Some(dir) = std::env::var_os("MODELOCI_TEST_ESCAPE").map(PathBuf::from) else {
+        return;
+    };
+    HAS_NO_LOG.store(true, Ordering::Relaxed);
+    open_files(&dir);
+    change_files(&dir);
+    tell("all was tried", || Ok(()));
+}
+
+/// Set in a process that says on its standard output what others log.
+static HAS_NO_LOG: AtomicBool = AtomicBool::new(false);
+
 fn tell(what: &str, attempt: impl FnOnce() -> io::Result<()>) {
-    match attempt() {
-        Ok(()) => log::info!("escape: {what}: done"),
-        Err(error) => log::info!("escape: {what}: refused ({error})"),
+    let told = match attempt() {
+        Ok(()) => format!("escape: {what}: done"),
+        Err(error) => format!("escape: {what}: refused ({error})"),
+    };
+    match HAS_NO_LOG.load(Ordering::Relaxed) {
+        false => log::info!("{told}"),
+        true => drop(writeln!(io::stdout(), "{told}")),
     }
 }
 

@@ -54,6 +54,7 @@ const ALLOWED: &[Number] = &[
     libc::SYS_fallocate,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
+    libc::SYS_sync_file_range,
     libc::SYS_flock,
     libc::SYS_memfd_create,
     // The pair of sockets that it has; it can open no other.

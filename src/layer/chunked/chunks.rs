@@ -15,8 +15,11 @@ use crate::memory::context::{Context, Stats};
 use crate::memory::flight::Flight;
 use crate::memory::limiter::{Term, Unit};
 use crate::memory::units::{can_wait_in, is_part_of_a_stream};
-use crate::source::ReadAt;
+use crate::source::{LOCAL_PIECE, ReadAt};
 use crate::work::cores;
+
+// What comes from this machine's storage is read in place, piece by piece: see `Chunks::decode`.
+const _: () = assert!(LOCAL_PIECE <= stored::PIECE);
 
 /// What decoding a chunk needs.
 pub(super) struct Chunks {

@@ -47,10 +47,6 @@ impl Pinned {
     }
 }
 
-/// Bytes that the kernel asks for at a time in requests of which any may be served first: what it reads
-/// ahead by default.
-const UNDER_WAY: u64 = 1 << 20;
-
 /// A file read through its chunk table; through the whole layer when the table is gone.
 pub(crate) struct ChunkedFile {
     chunks: Arc<Chunks>,
@@ -373,9 +369,12 @@ impl ChunkedFile {
         let depth = (context.readahead_bytes.min(context.cache.capacity() / 4) / chunk_size)
             .min(3 * (pool.threads() as u64 + 1))
             .min(table.chunks().saturating_sub(end.div_ceil(chunk_size)));
-        let ahead = self
-            .readahead
-            .note(start..end, UNDER_WAY, chunk_size, depth);
+        let ahead = self.readahead.note(
+            start..end,
+            limits::KERNEL_READAHEAD_BYTES.into(),
+            chunk_size,
+            depth,
+        );
         for chunk in ahead {
             let (chunks, table) = (Arc::clone(&self.chunks), Arc::clone(table));
             let readahead = Arc::clone(&self.readahead);

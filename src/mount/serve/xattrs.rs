@@ -101,3 +101,45 @@ impl Xattrs {
         Ok(Cow::Owned(all))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::model::OpenOptions;
+    use crate::oci::OciConfig;
+    use crate::pack::{Output, PackOptions, pack};
+
+    /// Metadata may be megabytes: who asks for a name, or lists the names, waits for none of them to be
+    /// written down, and neither does whoever asks for the metadata themselves.
+    #[test]
+    fn metadata_is_written_down_once_however_often_it_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (files, archive) = (dir.path().join("model"), dir.path().join("m.tar"));
+        std::fs::create_dir(&files).unwrap();
+        let metadata = serde_json::json!({ "notes": "x".repeat(60_000) });
+        let metadata = metadata.as_object().cloned().unwrap();
+        let config = OciConfig::new("name", "1", "f", "a", metadata).unwrap();
+        let (output, options) = (Output::File(archive.clone()), PackOptions::default());
+        pack(&files, &config, &output, &options, &|_, _| {}).unwrap();
+        let model = Model::open(archive, &OpenOptions::default()).unwrap();
+        let xattrs = Xattrs::of(&model);
+        let places = || {
+            let all = xattrs.all(&model, Inode::ROOT).unwrap();
+            assert!(matches!(all, Cow::Borrowed(_)), "made for this one request");
+            let place = |(_, value): &Xattr| value.as_ref().map(|value| value.as_ptr());
+            all.iter().map(place).collect::<Vec<_>>()
+        };
+        let before = places();
+        assert_eq!(before.len(), 6);
+        for _ in 0..100 {
+            let value = xattrs.value(&model, Inode::ROOT, "user.modeloci.metadata");
+            assert_eq!(value.unwrap().len(), 60_000 + r#"{"notes":""}"#.len());
+            let name = xattrs.value(&model, Inode::ROOT, "user.modeloci.name");
+            assert_eq!(name.unwrap(), b"name");
+            xattrs.names(&model, Inode::ROOT).unwrap();
+            assert_eq!(places(), before);
+        }
+    }
+}

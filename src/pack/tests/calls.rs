@@ -30,12 +30,14 @@ const LACKING: [&[Op]; 6] = [
     &[Op::Exchange, Op::Lock],
 ];
 
-const FAULTS: [(Fault, &[Reach]); 5] = [
+const FAULTS: [(Fault, &[Reach]); 6] = [
     (
         Fault::Fails(Errno::IO),
         &[Reach::Once, Reach::Kind, Reach::All],
     ),
     (Fault::Fails(Errno::STALE), &[Reach::Once, Reach::Kind]),
+    // What many file systems say of flags that they do not know.
+    (Fault::Fails(Errno::INVAL), &[Reach::Kind]),
     (
         Fault::Fails(Errno::NOSPC),
         &[Reach::Once, Reach::Kind, Reach::All],

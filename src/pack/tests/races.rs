@@ -7,54 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use modeloci_test_support::random::Random;
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::CWD;
 
 use super::*;
 use crate::files::faults::{Fault, Op, Plan, Reach};
-use crate::files::meanwhile::meanwhile;
-
-/// How many runs, of which `few` suffice every day.
-fn runs(few: u64) -> u64 {
-    match std::env::var_os("MODELOCI_TEST_LONG") {
-        Some(_) => 1_000,
-        None => few,
-    }
-}
-
-/// Exchanges pairs of names without a rest, while `work` is done.
-fn while_exchanging<T>(pairs: &[(PathBuf, PathBuf)], work: impl FnOnce() -> T) -> T {
-    let exchange = || {
-        for (a, b) in pairs {
-            exchange(a, b);
-        }
-    };
-    // Shorter than a step of packing, or longer than all of it, and all between: some runs succeed,
-    // and each step meets each state.
-    while_meddling(17, exchange, work)
-}
-
-fn exchange(a: &Path, b: &Path) {
-    rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
-}
-
-/// Meddles while `work` is done, with pauses of 1 µs, or twice as long, and so on, `pauses` lengths in all.
-fn while_meddling<T>(
-    pauses: usize,
-    mut meddle: impl FnMut() + Send,
-    work: impl FnOnce() -> T,
-) -> T {
-    let mut random = Random(1);
-    let meddle_and_pause = || {
-        meddle();
-        let pause = Duration::from_micros(1 << random.below(pauses));
-        let began = Instant::now();
-        while began.elapsed() < pause {
-            std::hint::spin_loop();
-        }
-    };
-    meanwhile([meddle_and_pause], work)
-}
+use crate::files::meanwhile::{exchange, rounds, while_exchanging, while_meddling};
 
 /// On a kernel as this one is, and on one that lacks openat2(2).
 const KERNELS: [&[Op]; 2] = [&[], &[Op::OpenBelow]];
@@ -108,7 +65,7 @@ fn packs_no_secret(dir: &tempfile::TempDir, pairs: &[(PathBuf, PathBuf)]) {
         let (mut packed, mut refused) = (0, 0);
         let began = Instant::now();
         while_exchanging(pairs, || {
-            while packed + refused < runs(40) || packed.min(refused) < 5 {
+            while packed + refused < rounds(40) || packed.min(refused) < 5 {
                 assert!(
                     began.elapsed() < Duration::from_secs(120),
                     "{packed} times packed, {refused} times refused"
@@ -157,7 +114,7 @@ fn k13_a_repository_is_exchanged_with_a_link() {
     while_meddling(8, meddle, || {
         let (mut packed, mut refused) = (0, 0);
         let began = Instant::now();
-        while packed + refused < runs(200) || packed.min(refused) < 5 {
+        while packed + refused < rounds(200) || packed.min(refused) < 5 {
             assert!(
                 began.elapsed() < Duration::from_secs(120),
                 "{packed} times packed, {refused} times refused"
@@ -232,7 +189,7 @@ fn k13_the_model_directory_itself_is_exchanged() {
         ..options()
     };
     while_exchanging(&[(model_of(&dir), other)], || {
-        for _ in 0..runs(40) {
+        for _ in 0..rounds(40) {
             pack_in(dir.path(), &options).unwrap();
             let written = Written::read(&dir.path().join("out.tar"));
             let digest =
@@ -255,7 +212,7 @@ fn k13_the_directory_of_the_output_is_exchanged() {
     for lacks in [&[], NAMED] {
         let packed = while_exchanging(&[(out.clone(), link.clone())], || {
             let mut packed = Vec::new();
-            for n in 0..runs(40) {
+            for n in 0..rounds(40) {
                 let name = format!("{n}.tar");
                 let output = Output::File(out.join(&name));
                 let pack = || pack(&model_of(&dir), &config(), &output, &options(), &|_, _| {});
@@ -339,7 +296,7 @@ fn k15_layers_added_at_once() {
         let old = fs::read(&archive).unwrap();
         let files = to_add(dir.path(), count);
         let before = listing(dir.path());
-        for _ in 0..runs(20) {
+        for _ in 0..rounds(20) {
             fs::write(&archive, &old).unwrap();
             let results = add_at_once(&archive, &files, &[]);
             // Each waits for the one before it.
@@ -358,7 +315,7 @@ fn k15_layers_added_at_once_without_locks() {
     let old = fs::read(&archive).unwrap();
     let files = to_add(dir.path(), 2);
     let before = listing(dir.path());
-    for _ in 0..runs(20) {
+    for _ in 0..rounds(20) {
         fs::write(&archive, &old).unwrap();
         let results = add_at_once(&archive, &files, &[Op::Lock]);
         assert!(none_is_lost(&archive, &files, &results) > 0);
@@ -382,7 +339,7 @@ fn k15_a_layer_is_added_while_the_archive_is_packed_anew() {
         ..options()
     };
     for lacks in [&[][..], &[Op::Lock], &[Op::OpenUnnamed]] {
-        for _ in 0..runs(20) {
+        for _ in 0..rounds(20) {
             fs::write(&archive, &old).unwrap();
             let added = thread::scope(|scope| {
                 scope.spawn(|| lacking(lacks).run(|| pack_in(dir.path(), &force)).unwrap());

@@ -413,6 +413,8 @@ fn r17_every_call_about_an_index_fails() {
         (Fault::Fails(Errno::IO), Reach::Once),
         (Fault::Fails(Errno::NOSPC), Reach::Kind),
         (Fault::Fails(Errno::IO), Reach::All),
+        (Fault::Fails(Errno::STALE), Reach::Once),
+        (Fault::Fails(Errno::STALE), Reach::All),
         (Fault::Fails(Errno::INTR), Reach::Once),
         (Fault::Short, Reach::All),
     ];

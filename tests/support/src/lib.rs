@@ -21,6 +21,7 @@ pub mod forge;
 pub mod machine;
 pub mod meanwhile;
 pub mod mount;
+pub mod opened;
 pub mod random;
 pub mod run;
 pub mod workspace;
