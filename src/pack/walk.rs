@@ -219,19 +219,7 @@ pub(super) fn walk(
         mut warnings,
         ..
     } = walker;
-    if !refused.is_empty() {
-        return Err(Error::refused(
-            printable_path(model_dir),
-            format!(
-                "{} cannot be packed: {}",
-                match refused.len() {
-                    1 => "a name".into(),
-                    n => format!("{n} names"),
-                },
-                refused.join(", ")
-            ),
-        ));
-    }
+    check_refused(&refused, model_dir)?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
     warnings.sort();
     if files.is_empty() && selection.has_includes() {
@@ -252,6 +240,19 @@ pub(super) fn walk(
         unfinished,
         warnings,
     })
+}
+
+/// Names all that cannot be packed, in one error.
+fn check_refused(refused: &[String], model_dir: &Path) -> Result<()> {
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let names = match refused.len() {
+        1 => "a name".into(),
+        n => format!("{n} names"),
+    };
+    let rule = format!("{names} cannot be packed: {}", refused.join(", "));
+    Err(Error::refused(printable_path(model_dir), rule))
 }
 
 /// A directory or file on the way.
