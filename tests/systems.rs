@@ -12,7 +12,7 @@ use modeloci_test_support::compressed::gzip;
 use modeloci_test_support::forge::{Header, Layout, Tar, descriptor};
 use modeloci_test_support::random::noise;
 use modeloci_test_support::run::Run;
-use modeloci_test_support::workspace::{Workspace, files_below};
+use modeloci_test_support::workspace::{Workspace, available, files_below, has, shell};
 use serde_json::{Value, json};
 
 const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -446,4 +446,38 @@ fn l19_a_layer_of_several_files_has_an_end() {
     let archive = workspace.write("a.tar", artifact.layout.to_bytes());
     let args = ["ls".as_ref(), archive.as_os_str()];
     Run::of(&mut workspace.modeloci(&args)).fails(3, &["expand to", "the limit is"]);
+}
+
+/// umoci writes neither the padding behind a layer's last file nor the end of the tar.
+#[test]
+fn images_that_umoci_makes_are_what_it_unpacks() {
+    if !available("umoci", has("umoci")) {
+        return;
+    }
+    let workspace = Workspace::new();
+    let script = "
+        cd \"$1\"; mkdir -p a/models/sub a/etc b/models/sub c
+        head -c 3000000 /dev/urandom >a/models/w.bin; echo x >a/models/sub/x; echo e >a/etc/e
+        ln -s sub/x a/models/link; ln a/models/w.bin a/models/hard; ln -s /models/sub a/models/dir
+        echo new >b/models/new; echo other >b/models/sub/y; echo last >c/z
+        umoci init --layout l; umoci new --image l:v1
+        umoci insert --rootless --image l:v1 a /
+        umoci insert --rootless --image l:v1 b /
+        umoci insert --rootless --image l:v1 --whiteout /models/hard
+        umoci insert --rootless --image l:v1 --opaque c /models/opaque
+        umoci unpack --rootless --image l:v1 bundle
+        rm bundle/rootfs/models/dir";
+    shell(script, &[workspace.root()]);
+    let expected = workspace.path("bundle/rootfs");
+    let layout = workspace.path("l");
+    for (options, below, models) in [(&[][..], "models", ""), (&["--root"], "", "models/")] {
+        let mounted = workspace.mount_with(&layout, options);
+        let mut wanted = read_all(&expected.join(below));
+        // The link that counts from the image's root, where it would lead elsewhere on this machine.
+        for (name, file) in [("dir/x", "sub/x"), ("dir/y", "sub/y")] {
+            let bytes = fs::read(expected.join("models").join(file)).unwrap();
+            wanted.insert(format!("{models}{name}"), bytes);
+        }
+        assert!(read_all(&mounted.0) == wanted, "{below}");
+    }
 }

@@ -1,8 +1,8 @@
 //! Reads the members of a tar from a stream: for layers.
 //!
 //! The same parser as [`outer`](super::outer), so the same reading and the same refusals; only a
-//! missing end of the archive is forgiven, because some image builders write none and the stream
-//! around the tar has an end of its own. Nothing is allocated for what a header declares.
+//! missing end of the archive is forgiven, the padding of its last member included, because some image
+//! builders write none and the stream around the tar has an end of its own. Nothing is allocated for what a header declares.
 //!
 //! What a few bytes of a compressed layer expand to must not keep a reader busy for ever: headers
 //! that lead to no file, and zeros behind the end, are refused beyond a bound, while they are read.
@@ -200,15 +200,21 @@ impl<R: Read> Members<R> {
         Ok(n)
     }
 
-    /// Skips the rest of the current member.
+    /// Skips the rest of the current member. Behind the last one padding may be missing, as the end of
+    /// the archive may.
     fn skip(&mut self) -> Result<()> {
         let mut left = self.data.saturating_add(self.padding);
         let mut scratch = [0; SKIP];
         while left > 0 {
             let wanted = SKIP.min(usize::try_from(left).unwrap_or(SKIP));
             let n = self.read(scratch.get_mut(..wanted).unwrap_or_default())?;
-            if n == 0 {
+            // All of it, or none.
+            if n == 0 && left != self.padding {
                 return Err(self.cut_short());
+            }
+            if n == 0 {
+                self.end = End::Stream;
+                break;
             }
             left = left.saturating_sub(n as u64);
         }
