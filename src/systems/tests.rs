@@ -26,6 +26,10 @@ fn every_manifest_has_a_system() {
         original_spelling: true,
         ..head(None, media_type::IMAGE_CONFIG)
     };
+    let ollama = Head {
+        layer_type: Some("application/vnd.ollama.image.model"),
+        ..head(None, media_type::DOCKER_CONFIG)
+    };
     for (name, head) in [
         ("aumai", original),
         ("modeloci", head(Some(media_type::MODEL_ARTIFACT), "x")),
@@ -42,6 +46,11 @@ fn every_manifest_has_a_system() {
         ("docker", head(None, DOCKER_V02)),
         ("image", head(None, media_type::IMAGE_CONFIG)),
         ("image", head(None, media_type::DOCKER_CONFIG)),
+        (
+            "kitops",
+            head(None, "application/vnd.kitops.modelkit.config.v1+json"),
+        ),
+        ("ollama", ollama),
         (
             "artifact",
             head(
