@@ -481,3 +481,28 @@ fn images_that_umoci_makes_are_what_it_unpacks() {
         assert!(read_all(&mounted.0) == wanted, "{below}");
     }
 }
+
+#[test]
+fn l21_a_list_of_names_that_memory_has_no_room_for_is_refused() {
+    let mut list = Tar::new();
+    for n in 0..40_000 {
+        let name = format!("{}/{n:099}", "d".repeat(90));
+        list = list.file(name, b"");
+    }
+    let artifact = Artifact::new(IMAGE, &json!({})).layer(TAR, &gzip(&list.end(), 1));
+    let workspace = Workspace::new();
+    let archive = workspace.write("a.tar", artifact.layout.to_bytes());
+    let archive = archive.to_str().unwrap();
+    let mountpoint = workspace.path("small");
+    fs::create_dir(&mountpoint).unwrap();
+    let small = [
+        "mount",
+        "--cache-size=16MiB",
+        archive,
+        mountpoint.to_str().unwrap(),
+    ];
+    Run::of(&mut workspace.modeloci(&small)).fails(5, &["list of files", "--cache-size"]);
+    let mounted = workspace.mount(Path::new(archive));
+    let below = mounted.0.join("d".repeat(90));
+    assert_eq!(below.read_dir().unwrap().count(), 40_000);
+}

@@ -171,7 +171,7 @@ fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<Options> {
 
 /// `$XDG_CACHE_HOME/modeloci`; nowhere for a user without a home. The specification says that a
 /// relative path is to be ignored.
-fn cache_dir() -> Option<PathBuf> {
+pub(super) fn cache_dir() -> Option<PathBuf> {
     let absolute = |name| {
         std::env::var_os(name)
             .map(PathBuf::from)

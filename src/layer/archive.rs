@@ -54,7 +54,8 @@ impl Archive {
             return Err(Error::malformed(subject, rule));
         }
         let packing = packing_of(&*blob)?;
-        let lister = Arc::new(Lister::new(&subject, packing, size));
+        let memory = context.limiter.limit();
+        let lister = Arc::new(Lister::new(&subject, packing, size, memory));
         let taken = Taken {
             digest: stated.digest,
             subject: Arc::clone(&subject),

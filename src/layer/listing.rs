@@ -138,12 +138,20 @@ fn text(bytes: &mut &[u8]) -> Option<Box<[u8]>> {
     Some(text.into())
 }
 
+/// What a byte of a list costs while a model is opened: it stands in the list, in the members that are
+/// parsed of it, in the tree that these are put together to, and in that of the model.
+const LIST_COSTS: u64 = 8;
+/// A list of so many bytes is always taken: tens of thousands of files.
+const LEAST_LIST: usize = 4 << 20;
+
 /// Lists a layer while a pass goes over it.
 pub(super) struct Lister {
     subject: Box<str>,
     packing: Packing,
     /// Bytes of the layer.
     size: u64,
+    /// Most bytes of the list.
+    most: usize,
     learnt: Mutex<Learnt>,
 }
 
@@ -156,12 +164,14 @@ struct Learnt {
 }
 
 impl Lister {
-    /// Of a layer of `size` bytes, packed in this way.
-    pub(super) fn new(subject: &str, packing: Packing, size: u64) -> Lister {
+    /// Of a layer of `size` bytes, packed in this way, where so much memory may be had at a time.
+    pub(super) fn new(subject: &str, packing: Packing, size: u64, memory: u64) -> Lister {
+        let most = usize::try_from(memory / LIST_COSTS).unwrap_or(usize::MAX);
         Lister {
             subject: subject.into(),
             packing,
             size,
+            most: most.clamp(LEAST_LIST, limits::MAX_LISTING_BYTES),
             learnt: Mutex::default(),
         }
     }
@@ -170,6 +180,20 @@ impl Lister {
     pub(super) fn take(&self) -> Option<Listing> {
         let mut learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner);
         learnt.list.take()
+    }
+
+    fn too_long(&self) -> Error {
+        let most = self.most;
+        match most < limits::MAX_LISTING_BYTES {
+            true => Error::environment(
+                &*self.subject,
+                format!(
+                    "its list of files takes more than {most} bytes, for which there is not enough memory; \
+                     a larger --cache-size allows more"
+                ),
+            ),
+            false => self.refuse(format!("its list of files takes more than {most} bytes")),
+        }
     }
 
     fn refuse(&self, rule: String) -> Error {
@@ -208,9 +232,8 @@ impl Expected for Lister {
                 return Err(self.refuse(rule));
             }
             append(&mut list, &entry);
-            if list.len() > limits::MAX_LISTING_BYTES {
-                let limit = limits::MAX_LISTING_BYTES;
-                return Err(self.refuse(format!("its names take more than {limit} bytes")));
+            if list.len() > self.most {
+                return Err(self.too_long());
             }
         }
         members.finish()?;
