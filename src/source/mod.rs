@@ -11,6 +11,7 @@ mod file;
 pub mod layout_dir;
 pub mod memory;
 mod open;
+pub mod registry;
 pub mod watched;
 
 pub use archive::ArchiveSource;

@@ -22,6 +22,7 @@ pub mod machine;
 pub mod meanwhile;
 pub mod mount;
 pub mod random;
+pub mod registry;
 pub mod run;
 pub mod workspace;
 
