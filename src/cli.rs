@@ -13,6 +13,7 @@ mod reading;
 mod values;
 
 pub(crate) use reading::{CatArgs, InspectArgs, LsArgs, UnpackArgs, VerifyArgs, Which};
+pub(crate) use values::parse_timeout;
 use values::{
     either, parse_annotation, parse_chunk_size, parse_compression, parse_id, parse_jobs, parse_size,
 };
@@ -275,10 +276,11 @@ impl PackArgs {
 Examples:
   modeloci mount llama-1.0.0.tar /mnt/llama
   modeloci mount llama-1.0.0.tar /mnt/llama --digest sha256:... --prefetch
+  modeloci mount registry.example/team/llama:1.0.0 /mnt/llama
   mount -t modeloci llama-1.0.0.tar /mnt/llama -o ro,allow_other
 
-Options for -o: allow_other, cache_size=, digest=, gid=, index_dir=, log_file=,
-no_index, prefetch, ref=, uid= as above; noexec; nonempty: hide what is in the
+Options for -o: allow_other, cacert=, cache_size=, digest=, gid=, index_dir=,
+log_file=, no_index, plain_http, prefetch, ref=, registry_timeout=, uid= as above; noexec; nonempty: hide what is in the
 directory; context=, fscontext=, defcontext=, rootcontext= of SELinux, for root;
 threads=8: requests served side by side; max_readahead=1MiB: of the kernel, for
 root; stall_timeout=60: seconds in which nothing that a read waits for gets on,
@@ -288,7 +290,7 @@ Returns as soon as the mount answers and leaves a process behind, which
 `modeloci umount`, SIGTERM, SIGINT or SIGHUP end; SIGUSR1 logs its status.
 MODELOCI_LOG=debug in the environment logs more.")]
 pub(crate) struct MountArgs {
-    /// The archive, or an image-layout directory
+    /// The archive, an image-layout directory, or a reference (HOST/REPOSITORY:TAG)
     #[arg(value_name = "ARCHIVE")]
     pub(crate) archive: PathBuf,
     /// An empty directory, or /dev/fd/N: a FUSE connection that is mounted already

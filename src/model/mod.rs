@@ -23,7 +23,7 @@ use crate::memory::promise::{self, Promise};
 use crate::memory::room::{Fitted, Room};
 use crate::memory::shared_work::{Helpers, together};
 use crate::oci::OciConfig;
-use crate::source::BlobSource;
+use crate::source::{self, BlobSource, registry};
 use crate::stream::{Wait, Within};
 use crate::work::cores;
 
@@ -65,6 +65,8 @@ pub struct OpenOptions {
     pub readahead: bool,
     /// How much memory reading may take.
     pub memory: Memory,
+    /// How to reach a model in a registry.
+    pub registry: registry::Options,
     /// Ends opening and reading once it is true, with [`ErrorKind::Environment`].
     pub cancel: Option<&'static AtomicBool>,
 }
@@ -144,6 +146,7 @@ impl Default for OpenOptions {
             index_dir: None,
             readahead: true,
             memory: Memory::Usual,
+            registry: registry::Options::default(),
             cancel: None,
         }
     }
@@ -169,7 +172,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens an archive file or an image-layout directory.
+    /// Opens an archive file, an image-layout directory, or a model in a registry by its reference.
     ///
     /// Costs the manifest, not the data.
     ///
@@ -178,7 +181,8 @@ impl Model {
     /// [`ErrorKind::PinMismatch`] when the manifest is not the
     /// pinned one, [`ErrorKind::Environment`] when it cannot be read.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Model> {
-        Model::from_source(crate::source::open(path.as_ref())?, options)
+        let source = source::open_with(path.as_ref(), &options.registry)?;
+        Model::from_source(source, options)
     }
 
     /// Opens a model from any source of blobs.
@@ -195,7 +199,7 @@ impl Model {
         let layers = std::mem::take(&mut resolved.layers);
         let entries = builder::entries(layers, resolved.system).map_err(within)?;
         let limiter = options.limiter();
-        let taken = opening::memory_of(&entries);
+        let taken = opening::memory_of(&entries).saturating_add(source.memory());
         if options.memory != Memory::Usual {
             // What cannot fit is refused before it is taken.
             limiter

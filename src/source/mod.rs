@@ -18,7 +18,7 @@ pub use archive::ArchiveSource;
 pub use blob::{BlobSource, ReadAt, Root};
 pub use layout_dir::LayoutDir;
 pub use memory::MemorySource;
-pub use open::{Unread, open};
+pub use open::{Unread, open, open_with, reference_of};
 pub use watched::WatchedSource;
 
 #[cfg(test)]
