@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::helper;
-use super::secret::Secret;
+use super::secret::{Credential, Secret};
 use crate::error::{Error, Result};
 use crate::files::small;
 use crate::oci::base64;
@@ -20,20 +20,6 @@ use crate::printable::printable_path;
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// How tools call the registry of Docker, which is elsewhere than its name.
 const DOCKER_KEY: &str = "https://index.docker.io/v1/";
-
-/// What a user is known by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Credential {
-    /// Name and password.
-    Password {
-        /// The name.
-        user: String,
-        /// The password.
-        password: Secret,
-    },
-    /// A token that others are had for.
-    Identity(Secret),
-}
 
 /// What was found, and where: the place is for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]

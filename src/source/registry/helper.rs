@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::credentials::Credential;
-use super::secret::Secret;
+use super::secret::{Credential, Secret};
 use crate::error::{Error, Result};
 use crate::printable::{quoted, shown};
 

@@ -42,11 +42,11 @@ use crate::memory::promise;
 use crate::oci::{Index, media_type};
 use crate::source::blob::{BlobSource, ReadAt, Root};
 
-pub use self::credentials::{Credential, Found, find as find_credential};
+pub use self::credentials::{Found, find as find_credential};
 pub use self::options::Options;
 pub use self::outside::{Outside, ask_instead};
 pub use self::reference::Reference;
-pub use self::secret::Secret;
+pub use self::secret::{Credential, Secret};
 
 /// Largest root document that is kept: opening a model looks at it twice, and so may whoever lists it.
 const MAX_KEPT: usize = 1 << 20;

@@ -23,3 +23,17 @@ impl fmt::Debug for Secret {
         f.write_str("Secret")
     }
 }
+
+/// What a user is known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// Name and password.
+    Password {
+        /// The name.
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+    /// A token that others are had for.
+    Identity(Secret),
+}

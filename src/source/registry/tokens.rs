@@ -12,10 +12,10 @@ use ureq::Body;
 use ureq::http::Response;
 
 use super::challenge::{Bearer, Challenge};
-use super::credentials::{Credential, Found};
+use super::credentials::Found;
 use super::outside::Asked;
 use super::reference::Reference;
-use super::secret::Secret;
+use super::secret::{Credential, Secret};
 use super::transport::{Transport, Trouble, without_query};
 use crate::error::{Error, Result};
 use crate::oci::base64;
