@@ -72,10 +72,12 @@ pub(crate) fn about(archive: &Path, error: Error) -> anyhow::Error {
     }
 }
 
-/// True for a reference that could be a path.
+/// True for a reference that could have been meant as a path, as in `models.old/llama`.
 fn is_instead_of_a_path(archive: &Path) -> bool {
     let reference = source::reference_of(archive).ok().flatten();
-    reference.is_some() && Reference::explicit(archive).is_none()
+    let like_a_path =
+        |reference: Reference| reference.host() != "localhost" && !reference.host().contains(':');
+    Reference::explicit(archive).is_none() && reference.is_some_and(like_a_path)
 }
 
 /// Prints a failure and returns its exit code. A reader that closed its end of stdout wanted no

@@ -151,9 +151,8 @@ fn a_registrys_reference_is_told_from_a_path() {
             &["mount", reference, "out"],
         ] {
             fs::create_dir_all(sandbox.path("out")).unwrap();
-            let run = sandbox.run(line).refused(5, "connection refused");
-            let hint = run.stderr.contains("hint: there is no such file");
-            assert_eq!(hint, !reference.contains("://"), "{}", run.stderr);
+            let run = sandbox.run(line).refused(5, "onnection refused");
+            assert!(!run.stderr.contains("hint"), "{}", run.stderr);
         }
     }
     for path in [

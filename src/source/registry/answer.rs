@@ -114,6 +114,22 @@ fn parse(text: &str) -> Option<((u64, u64), u64)> {
     Some(((number(first)?, number(last)?), number(total)?))
 }
 
+/// Reads the few words of an answer that is none, so that the connection stays of use.
+pub(super) fn drain(response: Response<Body>) {
+    read_to_end(&mut response.into_body().into_reader());
+}
+
+fn read_to_end(reader: &mut BodyReader<'_>) {
+    let mut buf = [0; 4096];
+    let mut left = MAX_DRAIN;
+    while left > 0 {
+        match reader.read(&mut buf) {
+            Ok(0) | Err(_) => return,
+            Ok(n) => left = left.saturating_sub(n as u64),
+        }
+    }
+}
+
 impl Answer {
     pub(super) fn new(bytes: Bytes, connection: Connection) -> Answer {
         Answer {
@@ -123,7 +139,11 @@ impl Answer {
     }
 
     /// Fills as much of `buf` as comes in time. Returns how much that is, and why it is not more.
-    pub(super) fn fill(&mut self, buf: &mut [u8], patience: &Patience) -> (usize, Option<String>) {
+    pub(super) fn fill(
+        &mut self,
+        buf: &mut [u8],
+        patience: &mut Patience,
+    ) -> (usize, Option<String>) {
         if let Err(why) = self.skip(patience) {
             return (0, Some(why));
         }
@@ -141,7 +161,7 @@ impl Answer {
     pub(super) fn read_all(
         &mut self,
         limit: u64,
-        patience: &Patience,
+        patience: &mut Patience,
     ) -> Result<Option<Vec<u8>>, String> {
         const STEP: usize = 64 << 10;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -182,20 +202,12 @@ impl Answer {
 
     /// Reads what is left if that is little, so that the connection stays of use.
     pub(super) fn finish(mut self) {
-        let mut buf = [0; 4096];
-        let mut left = MAX_DRAIN;
-        if self.bytes.left.is_some_and(|rest| rest > left) {
-            return;
-        }
-        while left > 0 {
-            match self.bytes.reader.read(&mut buf) {
-                Ok(0) | Err(_) => return,
-                Ok(n) => left = left.saturating_sub(n as u64),
-            }
+        if self.bytes.left.is_none_or(|rest| rest <= MAX_DRAIN) {
+            read_to_end(&mut self.bytes.reader);
         }
     }
 
-    fn skip(&mut self, patience: &Patience) -> Result<(), String> {
+    fn skip(&mut self, patience: &mut Patience) -> Result<(), String> {
         let mut buf = [0; 8192];
         while self.bytes.skip > 0 {
             let wanted = usize::try_from(self.bytes.skip).unwrap_or(buf.len());
@@ -206,7 +218,7 @@ impl Answer {
     }
 
     /// At least one byte.
-    fn read(&mut self, buf: &mut [u8], patience: &Patience) -> Result<usize, String> {
+    fn read(&mut self, buf: &mut [u8], patience: &mut Patience) -> Result<usize, String> {
         match self.read_some(buf, patience)? {
             0 => Err("the answer was broken off".into()),
             n => Ok(n),
@@ -214,12 +226,13 @@ impl Answer {
     }
 
     /// 0 at the end.
-    fn read_some(&mut self, buf: &mut [u8], patience: &Patience) -> Result<usize, String> {
+    fn read_some(&mut self, buf: &mut [u8], patience: &mut Patience) -> Result<usize, String> {
         if patience.is_over() {
             return Err("the bytes come too slowly".into());
         }
         match self.bytes.reader.read(buf) {
             Ok(n) => {
+                patience.moved();
                 if let Some(left) = &mut self.bytes.left {
                     *left = left.saturating_sub(n as u64);
                 }

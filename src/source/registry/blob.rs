@@ -128,7 +128,7 @@ impl ReadAt for RangeBlob {
                 Plan::Join(part) => part,
             };
             let (wanted, _) = buf.split_at_mut(part.length.min(buf.len()));
-            let done = part.read(flows, wanted, &patience, client.stall());
+            let done = part.read(flows, wanted, &mut patience, client.stall());
             at += done as u64;
             let broken = done < wanted.len();
             buf = buf.get_mut(done..).unwrap_or_default();
@@ -242,7 +242,7 @@ pub(super) fn fetch(client: &Client, name: &str, what: &str, limit: u64) -> Resu
         let mut answer = client.open(&ask, &mut patience)?;
         let stated = answer.bytes.digest.take();
         let media_type = answer.bytes.media_type.take();
-        match answer.read_all(limit, &patience) {
+        match answer.read_all(limit, &mut patience) {
             Ok(Some(bytes)) => {
                 let digest = check(name, stated.as_deref(), &bytes, what)?;
                 answer.finish();

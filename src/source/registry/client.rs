@@ -184,13 +184,15 @@ impl Client {
                     }
                     return Ok(Attempt::Answered(response));
                 }
-                301 | 302 | 303 | 307 | 308 => match leads_to(&url, &response) {
-                    Some(next) => url = next,
-                    None => {
+                301 | 302 | 303 | 307 | 308 => {
+                    let next = leads_to(&url, &response);
+                    answer::drain(response);
+                    let Some(next) = next else {
                         let why = "redirects to nowhere".to_string();
                         return Ok(Attempt::Failed(Trouble::new(why), None));
-                    }
-                },
+                    };
+                    url = next;
+                }
                 status if !is_own => {
                     if remembered.is_some() && (400..500).contains(&status) {
                         self.places().pop(ask.path);
@@ -200,9 +202,9 @@ impl Client {
                     return Ok(Attempt::Failed(Trouble::new(text), retry_after(&response)));
                 }
                 401 => {
-                    let headers = response.headers().get_all("www-authenticate");
-                    let headers = headers.iter().filter_map(|value| value.to_str().ok());
-                    return Ok(Attempt::Unauthorized(challenge::read(headers), shown));
+                    let challenge = challenge_of(&response);
+                    answer::drain(response);
+                    return Ok(Attempt::Unauthorized(challenge, shown));
                 }
                 _ => return self.refused(ask, response),
             }
@@ -247,10 +249,10 @@ impl Client {
                 let text = format!("the registry answers {status}");
                 Ok(Attempt::Failed(Trouble::new(text), retry_after(&response)))
             }
-            416 => Err(Error::environment(
-                ask.what,
-                "is shorter in the registry than the manifest says (416)",
-            )),
+            416 => {
+                let why = "is shorter in the registry than the manifest says (416)";
+                Err(Error::corrupt(ask.what, why))
+            }
             _ => Err(Error::environment(
                 ask.what,
                 format!("the registry answers {status}"),
@@ -262,6 +264,12 @@ impl Client {
         // Nothing panics while it is held.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the registry wants to see.
+fn challenge_of(response: &Response<Body>) -> Option<Challenge> {
+    let headers = response.headers().get_all("www-authenticate");
+    challenge::read(headers.iter().filter_map(|value| value.to_str().ok()))
 }
 
 /// How long to wait, where that is said in seconds. (As a date it says something about two clocks.)

@@ -285,7 +285,7 @@ impl Part {
         &self,
         flows: &Flows,
         buf: &mut [u8],
-        patience: &Patience,
+        patience: &mut Patience,
         stall: Duration,
     ) -> usize {
         let flow = &self.flow;

@@ -147,6 +147,8 @@ impl RegistrySource {
                     || Error::environment(&what, "the registry does not say how large it is");
                 total.ok_or_else(unknown).map(Some)
             }
+            // It has not even a first byte.
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Some(0)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

@@ -10,27 +10,39 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Slower than this many bytes a second is the same as not at all.
 const LEAST_RATE: u64 = 64 << 10;
 
-/// The time that what is asked for may take, all attempts together.
+/// The time that what is asked for may take, all attempts together: a while in which no byte comes, and in
+/// all what the bytes take on the slowest way that is of use.
 #[derive(Debug)]
 pub(super) struct Patience {
+    timeout: Duration,
+    /// Unless a byte comes before.
+    quiet: Instant,
     until: Instant,
     pause: Duration,
 }
 
 impl Patience {
-    /// For something of so many bytes: the time in which a registry must answer, and what the bytes take on
-    /// the slowest way that is of use.
+    /// For something of so many bytes.
     pub(super) fn new(timeout: Duration, bytes: u64) -> Patience {
         let moving = Duration::from_secs(bytes / LEAST_RATE);
+        let now = Instant::now();
         Patience {
-            until: Instant::now() + timeout.saturating_add(moving),
-            pause: FIRST,
+            timeout,
+            quiet: now + timeout,
+            until: now + timeout.saturating_add(moving),
+            pause: FIRST.min(timeout / 20),
         }
+    }
+
+    /// Bytes have come.
+    pub(super) fn moved(&mut self) {
+        self.quiet = Instant::now() + self.timeout;
     }
 
     /// What is left of it.
     pub(super) fn left(&self) -> Duration {
-        self.until.saturating_duration_since(Instant::now())
+        let until = self.until.min(self.quiet);
+        until.saturating_duration_since(Instant::now())
     }
 
     /// True once there is none left.
@@ -74,11 +86,17 @@ mod tests {
         while patience.wait(None) {
             attempts += 1;
         }
-        assert!((1..=4).contains(&attempts), "{attempts}");
+        assert!((1..=8).contains(&attempts), "{attempts}");
         assert!(start.elapsed() < Duration::from_millis(800));
         // Nobody waits an hour because a registry says so.
         assert!(!patience.wait(Some(Duration::from_secs(3600))));
-        let large = Patience::new(Duration::from_secs(1), 64 << 20);
-        assert!(large.left() > Duration::from_secs(1000));
+        // Nor for what does not come at all, because it is large.
+        let second = Duration::from_secs(1);
+        let mut large = Patience::new(second, 64 << 20);
+        assert!(large.left() <= second);
+        thread::sleep(second / 100);
+        let before = large.left();
+        large.moved();
+        assert!(large.left() > before);
     }
 }

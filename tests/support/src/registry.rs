@@ -147,8 +147,14 @@ impl Registry {
 
     pub fn add_blob(&self, bytes: Vec<u8>) -> String {
         let digest = digest(&bytes);
-        self.content().blobs.insert(digest.clone(), Arc::new(bytes));
+        self.add_blob_as(&digest, bytes);
         digest
+    }
+
+    /// Under any digest, right or wrong.
+    pub fn add_blob_as(&self, digest: &str, bytes: Vec<u8>) {
+        let blobs = &mut self.content().blobs;
+        blobs.insert(digest.to_string(), Arc::new(bytes));
     }
 
     /// Adds a manifest or an index, and gives it a tag.
