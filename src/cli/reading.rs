@@ -19,7 +19,7 @@ Examples:
   modeloci inspect llama-1.0.0.tar --digest sha256:...    # only if it is this very model
   modeloci inspect llama-1.0.0.tar --json | jq '.layers[].path'")]
 pub(crate) struct InspectArgs {
-    /// The archive, an image-layout directory, or a reference (HOST/REPOSITORY:TAG)
+    /// An archive, an image layout, or HOST/REPOSITORY:TAG
     #[arg(
         value_name = "ARCHIVE",
         required_unless_present = "archive_option",
@@ -54,7 +54,7 @@ impl InspectArgs {
 #[command(after_help = "\
 Exit codes: 1 when a layer is not what the manifest says, 4 when the manifest is not the pinned one.")]
 pub(crate) struct VerifyArgs {
-    /// The archive, an image-layout directory, or a reference (HOST/REPOSITORY:TAG)
+    /// An archive, an image layout, or HOST/REPOSITORY:TAG
     #[arg(value_name = "ARCHIVE")]
     pub(crate) archive: PathBuf,
     /// A file of the model, or a directory and all below it [default: all of it]
@@ -77,7 +77,7 @@ Examples:
   modeloci ls llama-1.0.0.tar
   modeloci ls -l llama-1.0.0.tar onnx")]
 pub(crate) struct LsArgs {
-    /// The archive, an image-layout directory, or a reference (HOST/REPOSITORY:TAG)
+    /// An archive, an image layout, or HOST/REPOSITORY:TAG
     #[arg(value_name = "ARCHIVE")]
     pub(crate) archive: PathBuf,
     /// A directory or file of the model [default: all of it]
@@ -101,7 +101,7 @@ Example:
 
 Nothing is printed that was not verified; what is damaged ends the output with an error.")]
 pub(crate) struct CatArgs {
-    /// The archive, an image-layout directory, or a reference (HOST/REPOSITORY:TAG)
+    /// An archive, an image layout, or HOST/REPOSITORY:TAG
     #[arg(value_name = "ARCHIVE")]
     pub(crate) archive: PathBuf,
     /// Files of the model
@@ -128,13 +128,13 @@ pub(crate) struct Which {
 #[derive(Debug, Default, Args)]
 pub(crate) struct RegistryArgs {
     /// Ask a registry without TLS
-    #[arg(long, help_heading = "Registries")]
+    #[arg(long)]
     pub(crate) plain_http: bool,
-    /// Authorities to trust besides those of the system
-    #[arg(long, value_name = "FILE", help_heading = "Registries")]
+    /// More authorities for TLS with a registry
+    #[arg(long, value_name = "FILE")]
     pub(crate) cacert: Option<PathBuf>,
-    /// How long a registry may give no answer [default: 30]
-    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout, help_heading = "Registries")]
+    /// Until no answer is an error [default: 30]
+    #[arg(long, value_name = "S", value_parser = parse_timeout)]
     pub(crate) registry_timeout: Option<Duration>,
 }
 
@@ -173,7 +173,7 @@ A GLOB without a slash matches names at any depth, one with a slash whole paths;
 it matches, all is restored.
 The output directory appears complete or not at all.")]
 pub(crate) struct UnpackArgs {
-    /// The archive, an image-layout directory, or a reference (HOST/REPOSITORY:TAG)
+    /// An archive, an image layout, or HOST/REPOSITORY:TAG
     #[arg(
         value_name = "ARCHIVE",
         required_unless_present = "archive_option",
