@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use modeloci_test_support::noise;
 use modeloci_test_support::registry::{Access, Fault, Registry};
+use modeloci_test_support::tls;
 
 use super::*;
 
@@ -304,6 +305,55 @@ fn w2_no_other_host_is_shown_what_the_registry_is() {
         read(&blob, 70, 1000).unwrap() == data[70..1070],
         "a new address"
     );
+}
+
+#[test]
+fn w8_a_registry_that_proves_nothing_is_not_read() {
+    let registry = Registry::start();
+    let data = noise(7, 1 << 20);
+    let digest: Digest = registry.add_blob(data.clone()).parse().unwrap();
+    let port = tls::in_front_of(registry.address());
+    let read_as = |host: &str, authority: &str| {
+        let reference = Reference::parse(&format!("{host}:{port}/team/m:1")).unwrap();
+        let options = Options {
+            cacert: Some(tls::file(authority)),
+            timeout: TIMEOUT,
+            ..Options::default()
+        };
+        let source = RegistrySource::new(reference, &options).unwrap();
+        let blob = source.blob(&digest, Some(1 << 20)).unwrap().unwrap();
+        read(&blob, 1000, 100_000)
+    };
+    assert!(read_as("localhost", "ca.pem").unwrap() == data[1000..101_000]);
+    for (host, authority, why) in [
+        ("localhost", "other.pem", "--cacert"),
+        ("127.0.0.1", "ca.pem", "not valid for name"),
+    ] {
+        registry.seen();
+        let start = Instant::now();
+        let error = read_as(host, authority).map(|read| read.len()).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+        assert!(start.elapsed() < TIMEOUT, "it is not tried again");
+        assert!(registry.seen().is_empty());
+    }
+    // Nor does it lead to one that proves nothing.
+    registry.redirect();
+    let error = read_as("localhost", "ca.pem")
+        .map(|read| read.len())
+        .unwrap_err();
+    assert!(error.to_string().contains("is not https"), "{error}");
+    let seen = registry.seen();
+    assert!(
+        seen.iter().all(|seen| seen.server == "registry"),
+        "{seen:?}"
+    );
+    let key = Options {
+        cacert: Some(tls::file("key.pem")),
+        ..Options::default()
+    };
+    let reference = Reference::parse("localhost/m").unwrap();
+    let error = RegistrySource::new(reference, &key).err().unwrap();
+    assert!(error.to_string().contains("no certificate"), "{error}");
 }
 
 fn manifest(layer: &[u8]) -> Vec<u8> {

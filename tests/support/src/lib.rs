@@ -24,6 +24,7 @@ pub mod mount;
 pub mod random;
 pub mod registry;
 pub mod run;
+pub mod tls;
 pub mod workspace;
 
 pub use random::noise;

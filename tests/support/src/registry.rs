@@ -136,6 +136,10 @@ impl Registry {
         }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Host and port.
     pub fn host(&self) -> String {
         self.address.to_string()
