@@ -238,6 +238,26 @@ fn a_first_byte_takes_as_many_questions_as_there_are_steps_to_it() {
     );
 }
 
+/// They have no chunk table: what hashes them and what decodes them read from their beginning to their end, and
+/// what is read later is decoded once more.
+#[test]
+fn layers_of_other_tools_stream_through() {
+    let mut scene = Scene::new();
+    let noise = noise(3, 8 << 20);
+    let archive = scene.workspace.path("foreign.tar");
+    support::write_archive(&archive, &[("weights.bin", noise.as_slice())]);
+    scene.registry.add_archive(&archive, "foreign");
+    scene.files = vec![("weights.bin", noise)];
+    let before = scene.registry.sent();
+    let (mount, _) = scene.mount("foreign", &[]);
+    mount.has(5 << 20, 1000);
+    scene.has_all(&mount.path);
+    let moved = scene.registry.sent() - before;
+    let questions = scene.registry.seen().len();
+    assert!(moved < 3 * (9 << 20) + (1 << 20), "{moved} bytes");
+    assert!(questions < 40, "{questions} questions");
+}
+
 /// Whoever takes over a server may connect, and do nothing else that a server of an archive may not.
 #[test]
 #[cfg(debug_assertions)]

@@ -193,13 +193,8 @@ impl Client {
                     };
                     url = next;
                 }
-                status if !is_own => {
-                    if remembered.is_some() && (400..500).contains(&status) {
-                        self.places().pop(ask.path);
-                        return Ok(Attempt::Moved);
-                    }
-                    let text = format!("{} answers {status}", without_query(&url));
-                    return Ok(Attempt::Failed(Trouble::new(text), retry_after(&response)));
+                _ if !is_own => {
+                    return Ok(self.refused_elsewhere(ask, &url, remembered.is_some(), &response));
                 }
                 401 => {
                     let challenge = challenge_of(&response);
@@ -229,6 +224,23 @@ impl Client {
             headers.push(("Range", range.as_str()));
         }
         self.transport.get(url, &headers, shown)
+    }
+
+    /// What an answer of somebody else means that is none to the question.
+    fn refused_elsewhere(
+        &self,
+        ask: &Ask<'_>,
+        url: &str,
+        remembered: bool,
+        response: &Response<Body>,
+    ) -> Attempt {
+        let status = response.status();
+        if remembered && status.is_client_error() {
+            self.places().pop(ask.path);
+            return Attempt::Moved;
+        }
+        let text = format!("{} answers {}", without_query(url), status.as_u16());
+        Attempt::Failed(Trouble::new(text), retry_after(response))
     }
 
     /// What an answer of the registry means that is none to the question.
