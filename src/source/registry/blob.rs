@@ -69,6 +69,8 @@ impl RangeBlob {
                 None => answer.finish(),
                 Some(why) => {
                     log::debug!("{what}: {why}; it is tried again");
+                    // Its connection is of no use any more, and others wait for its place.
+                    drop(answer);
                     if !patience.wait(None) {
                         return Err(client.gave_up(&ask, &why));
                     }
@@ -260,6 +262,7 @@ pub(super) fn fetch(client: &Client, name: &str, what: &str, limit: u64) -> Resu
                 ));
             }
             Err(why) => {
+                drop(answer);
                 if !patience.wait(None) {
                     return Err(client.gave_up(&ask, &why));
                 }
