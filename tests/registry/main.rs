@@ -86,8 +86,8 @@ impl Scene {
     /// The program, that knows nobody's credentials but those in `auth.json`.
     fn command(&self, args: &[&str]) -> Command {
         let mut command = self.workspace.modeloci(args);
-        for name in ["XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG"] {
-            command.env_remove(name);
+        for name in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"] {
+            command.env_remove(name).env_remove(name.to_lowercase());
         }
         command
             .env("HOME", self.workspace.root())

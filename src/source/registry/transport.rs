@@ -218,6 +218,10 @@ fn trouble(error: ureq::Error, url: &str) -> Trouble {
             unreached: true,
             ..Trouble::new(format!("the name {host} is not known"))
         },
+        ureq::Error::Timeout(ureq::Timeout::Resolve) => Trouble {
+            unreached: true,
+            ..Trouble::new(format!("the name {host} cannot be looked up in time"))
+        },
         ureq::Error::Timeout(_) => Trouble::new(format!("{authority} does not answer in time")),
         ureq::Error::Rustls(error) => of_tls(&error.to_string(), authority),
         ureq::Error::Io(error) => of_io(&error, host, authority),
