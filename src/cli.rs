@@ -13,6 +13,7 @@ mod reading;
 mod values;
 
 pub(crate) use reading::{CatArgs, InspectArgs, LsArgs, UnpackArgs, VerifyArgs, Which};
+pub(crate) use values::parse_timeout;
 use values::{
     either, parse_annotation, parse_chunk_size, parse_compression, parse_id, parse_jobs, parse_size,
 };
@@ -273,22 +274,21 @@ impl PackArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  modeloci mount llama-1.0.0.tar /mnt/llama
   modeloci mount llama-1.0.0.tar /mnt/llama --digest sha256:... --prefetch
+  modeloci mount registry.example/team/llama:1.0.0 /mnt/llama
   mount -t modeloci llama-1.0.0.tar /mnt/llama -o ro,allow_other
 
-Options for -o: allow_other, cache_size=, digest=, gid=, index_dir=, log_file=,
-no_index, prefetch, ref=, uid= as above; noexec; nonempty: hide what is in the
-directory; context=, fscontext=, defcontext=, rootcontext= of SELinux, for root;
-threads=8: requests served side by side; max_readahead=1MiB: of the kernel, for
-root; stall_timeout=60: seconds in which nothing that a read waits for gets on,
-until the read is an error.
+Options for -o: all above but foreground, no-sandbox and ready-fd, with _ for -;
+noexec; nonempty: hide what is in the directory; context=, fscontext=,
+defcontext=, rootcontext= of SELinux, for root; threads=8: requests served side
+by side; max_readahead=1MiB: of the kernel, for root; stall_timeout=60: seconds
+in which nothing that a read waits for gets on, until the read is an error.
 
 Returns as soon as the mount answers and leaves a process behind, which
 `modeloci umount`, SIGTERM, SIGINT or SIGHUP end; SIGUSR1 logs its status.
 MODELOCI_LOG=debug in the environment logs more.")]
 pub(crate) struct MountArgs {
-    /// The archive, or an image-layout directory
+    /// An archive, an image layout, or HOST/REPOSITORY:TAG
     #[arg(value_name = "ARCHIVE")]
     pub(crate) archive: PathBuf,
     /// An empty directory, or /dev/fd/N: a FUSE connection that is mounted already
@@ -337,7 +337,7 @@ pub(crate) struct MountArgs {
     /// Give up no rights, to debug
     #[arg(long)]
     pub(crate) no_sandbox: bool,
-    /// With --foreground: write the line READY=1 to this descriptor when the mount answers
+    /// With --foreground: gets READY=1 when it answers
     #[arg(long, value_name = "N")]
     pub(crate) ready_fd: Option<i32>,
     /// How the background process is started: an inherited descriptor of the mount point.

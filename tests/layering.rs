@@ -10,13 +10,16 @@ use std::path::{Path, PathBuf};
 const UNITED_LEVELS: [u32; 2] = [1, 9];
 
 /// Crates and items that only one part of the code knows: (what, where).
-const CONFINED: [(&str, &[&str]); 6] = [
+const CONFINED: [(&str, &[&str]); 9] = [
     ("fuser", &["mount"]),
     ("libc::E", &["mount"]),
     ("clap", &["main", "cli", "commands"]),
     ("anyhow", &["main", "cli", "commands"]),
     ("indicatif", &["main", "cli", "commands"]),
     ("env_logger", &["main", "cli", "commands"]),
+    ("ureq", &["source"]),
+    ("rustls", &["source"]),
+    ("rustls_native_certs", &["source"]),
 ];
 
 const MAX_LINES: usize = 800;

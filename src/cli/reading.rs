@@ -1,12 +1,14 @@
 //! The options of commands that read an archive.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use modeloci::Digest;
 use modeloci::model::{OpenOptions, Subtree};
+use modeloci::source::registry;
 
-use super::values::{either, parse_digest, parse_jobs};
+use super::values::{either, parse_digest, parse_jobs, parse_timeout};
 
 /// `inspect`
 #[derive(Debug, Args)]
@@ -17,7 +19,7 @@ Examples:
   modeloci inspect llama-1.0.0.tar --digest sha256:...    # only if it is this very model
   modeloci inspect llama-1.0.0.tar --json | jq '.layers[].path'")]
 pub(crate) struct InspectArgs {
-    /// The archive, or an image-layout directory
+    /// An archive, an image layout, or HOST/REPOSITORY:TAG
     #[arg(
         value_name = "ARCHIVE",
         required_unless_present = "archive_option",
@@ -52,7 +54,7 @@ impl InspectArgs {
 #[command(after_help = "\
 Exit codes: 1 when a layer is not what the manifest says, 4 when the manifest is not the pinned one.")]
 pub(crate) struct VerifyArgs {
-    /// The archive, or an image-layout directory
+    /// An archive, an image layout, or HOST/REPOSITORY:TAG
     #[arg(value_name = "ARCHIVE")]
     pub(crate) archive: PathBuf,
     /// A file of the model, or a directory and all below it [default: all of it]
@@ -75,7 +77,7 @@ Examples:
   modeloci ls llama-1.0.0.tar
   modeloci ls -l llama-1.0.0.tar onnx")]
 pub(crate) struct LsArgs {
-    /// The archive, or an image-layout directory
+    /// An archive, an image layout, or HOST/REPOSITORY:TAG
     #[arg(value_name = "ARCHIVE")]
     pub(crate) archive: PathBuf,
     /// A directory or file of the model [default: all of it]
@@ -99,7 +101,7 @@ Example:
 
 Nothing is printed that was not verified; what is damaged ends the output with an error.")]
 pub(crate) struct CatArgs {
-    /// The archive, or an image-layout directory
+    /// An archive, an image layout, or HOST/REPOSITORY:TAG
     #[arg(value_name = "ARCHIVE")]
     pub(crate) archive: PathBuf,
     /// Files of the model
@@ -124,6 +126,34 @@ pub(crate) struct Which {
     /// Show all of an image, and not only its /models
     #[arg(long)]
     pub(crate) root: bool,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+/// How to reach a registry.
+#[derive(Debug, Default, Args)]
+pub(crate) struct RegistryArgs {
+    /// Ask a registry without TLS
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+    /// More authorities for TLS with a registry
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
+    /// Until no answer is an error [default: 30]
+    #[arg(long, value_name = "S", value_parser = parse_timeout)]
+    pub(crate) registry_timeout: Option<Duration>,
+}
+
+impl RegistryArgs {
+    /// The same for the library.
+    pub(crate) fn options(&self) -> registry::Options {
+        let usual = registry::Options::default();
+        registry::Options {
+            plain_http: self.plain_http,
+            cacert: self.cacert.clone(),
+            timeout: self.registry_timeout.unwrap_or(usual.timeout),
+        }
+    }
 }
 
 impl Which {
@@ -142,6 +172,7 @@ impl Which {
             pin: self.digest,
             reference: self.reference.clone(),
             subtree: self.subtree(),
+            registry: self.registry.options(),
             ..OpenOptions::default()
         }
     }
@@ -158,7 +189,7 @@ A GLOB without a slash matches names at any depth, one with a slash whole paths;
 it matches, all is restored.
 The output directory appears complete or not at all.")]
 pub(crate) struct UnpackArgs {
-    /// The archive, or an image-layout directory
+    /// An archive, an image layout, or HOST/REPOSITORY:TAG
     #[arg(
         value_name = "ARCHIVE",
         required_unless_present = "archive_option",

@@ -1,6 +1,7 @@
 //! Single values of the command line.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use modeloci::{Compression, Digest, limits};
 
@@ -40,6 +41,13 @@ pub(super) fn parse_jobs(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n @ 1..=1024) => Ok(n),
         _ => Err("not a number from 1 to 1024".into()),
+    }
+}
+
+pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(n @ 1..=86_400) => Ok(Duration::from_secs(n)),
+        _ => Err("is not a number of seconds from 1 to 86400".into()),
     }
 }
 

@@ -10,6 +10,7 @@ use log::LevelFilter;
 use modeloci::files::named;
 use modeloci::mount::parts;
 use modeloci::printable::printable_path;
+use modeloci::source::{self, registry::Reference};
 use modeloci::{Error, ErrorKind};
 
 use super::daemon::keeper::{self, Side};
@@ -78,6 +79,14 @@ fn remark(args: &MountArgs, options: &Options, verbosity: Verbosity) {
         let mountpoint = printable_path(&args.mountpoint);
         output::report_line(&format!("warning: {mountpoint} is mounted read-only"));
     }
+    if Reference::explicit(&options.mount.archive).is_some()
+        && !verbosity.quiet
+        && let Ok(status) = modeloci::mount::status(&args.mountpoint)
+    {
+        // A tag may come to mean another model; this mount does not.
+        let (archive, digest) = (&status.archive, &status.manifest_digest);
+        output::report_line(&format!("{archive} is {digest}"));
+    }
     let of_root = rustix::process::geteuid().is_root() && !options.mount.allow_other;
     let given = parts::descriptor_name(&args.mountpoint).is_some();
     if of_root && !given && !verbosity.quiet {
@@ -123,9 +132,13 @@ fn advise(error: Error, archive: &Path) -> anyhow::Error {
 
 fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<Options> {
     let mut options = Options::new(&args.archive, &args.mountpoint);
+    if let Some(reference) = source::reference_of(&args.archive)? {
+        options.mount.archive = reference.with_scheme().into();
+    }
     options.mount.digest = args.which.digest;
     options.mount.reference = args.which.reference.clone();
     options.mount.subtree = args.which.subtree();
+    options.mount.registry = args.which.registry.options();
     if let Some(bytes) = args.cache_size {
         options.mount.cache_bytes = bytes;
         options.cache_stated = true;

@@ -9,9 +9,10 @@ use modeloci::mount::Labels;
 use modeloci::{Error, Result};
 
 use super::daemon::options::Options;
+use crate::cli::parse_timeout;
 
 /// The options of ours without a value, and those with one.
-const FLAGS: [&str; 11] = [
+const FLAGS: [&str; 12] = [
     "ro",
     "root",
     "nosuid",
@@ -22,10 +23,13 @@ const FLAGS: [&str; 11] = [
     "nonempty",
     "prefetch",
     "no_index",
+    "plain_http",
     "default_permissions",
 ];
-const VALUED: [&str; 11] = [
+const VALUED: [&str; 13] = [
     "prefix",
+    "cacert",
+    "registry_timeout",
     "uid",
     "gid",
     "digest",
@@ -84,6 +88,12 @@ fn apply_one(options: &mut Options, option: &str, sloppy: bool) -> Result<()> {
         ("allow_other", None) => options.mount.allow_other = true,
         ("nonempty", None) => options.mount.nonempty = true,
         ("prefetch", None) => options.prefetch = true,
+        ("plain_http", None) => options.mount.registry.plain_http = true,
+        ("cacert", Some(value)) => options.mount.registry.cacert = Some(path(option, value)?),
+        ("registry_timeout", Some(value)) => {
+            let timeout = parse_timeout(value).map_err(|why| bad_value(option, why))?;
+            options.mount.registry.timeout = timeout;
+        }
         ("no_index", None) => options.mount.index_dir = None,
         ("uid", Some(value)) => options.mount.uid = Some(id(option, value)?),
         ("gid", Some(value)) => options.mount.gid = Some(id(option, value)?),

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use modeloci::memory::room::Fitted;
 use modeloci::printable::{printable, printable_path};
+use modeloci::source::{self, registry::Reference};
 use modeloci::{Error, ErrorKind};
 
 use super::interrupt;
@@ -56,50 +57,27 @@ const MOUNT_USAGE: u8 = 1;
 /// mount(8): "mount failure".
 const MOUNT_FAILURE: u8 = 32;
 
-/// Names the archive in an error that speaks only of its manifest, and says what to do about one that is
-/// in a registry.
+/// Names the archive in an error that speaks only of its manifest, and says why a registry was asked where
+/// a file may have been meant.
 pub(crate) fn about(archive: &Path, error: Error) -> anyhow::Error {
     let kind = error.kind();
     let error = anyhow::Error::new(error);
-    match (kind, reference(archive)) {
-        (ErrorKind::PinMismatch, _) => error.context(printable_path(archive)),
-        (ErrorKind::Environment, Some((reference, name, tag))) if !is_there(archive) => {
-            let copy = format!("oras cp --to-oci-layout {reference} {name}:{tag}");
-            let advice =
-                format!("registries are not read; copy it first: `{copy}`, and name {name}");
-            hint(error, advice)
-        }
+    match kind {
+        ErrorKind::PinMismatch => error.context(printable_path(archive)),
+        ErrorKind::Environment if is_instead_of_a_path(archive) => hint(
+            error,
+            "there is no such file, so it is taken for a model in a registry",
+        ),
         _ => error,
     }
 }
 
-/// The reference, name and tag of a model in a registry, for what is not meant as a path: it has a
-/// scheme, or its first component could be a host's name.
-fn reference(archive: &Path) -> Option<(&str, &str, &str)> {
-    let text = archive.to_str()?;
-    let (scheme, reference) = match text.strip_prefix("oci://") {
-        Some(reference) => (true, reference),
-        None => (false, text),
-    };
-    let (host, repository) = reference.split_once('/')?;
-    let is_host = host == "localhost" || host.contains(['.', ':']);
-    let is_path = ["", ".", ".."].contains(&host) || reference.ends_with(".tar");
-    if repository.is_empty() || !scheme && (is_path || !is_host) {
-        return None;
-    }
-    let last = repository.rsplit('/').next().unwrap_or(repository);
-    let (name, digest) = last.split_once('@').unwrap_or((last, ""));
-    let (name, tag) = name.split_once(':').unwrap_or((name, "latest"));
-    let tag = if digest.is_empty() { tag } else { "latest" };
-    Some((reference, name, tag))
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "only chooses the words of a message"
-)]
-fn is_there(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
+/// True for a reference that could have been meant as a path, as in `models.old/llama`.
+fn is_instead_of_a_path(archive: &Path) -> bool {
+    let reference = source::reference_of(archive).ok().flatten();
+    let like_a_path =
+        |reference: Reference| reference.host() != "localhost" && !reference.host().contains(':');
+    Reference::explicit(archive).is_none() && reference.is_some_and(like_a_path)
 }
 
 /// Prints a failure and returns its exit code. A reader that closed its end of stdout wanted no

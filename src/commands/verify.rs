@@ -71,7 +71,7 @@ pub(crate) fn verified(
     let mut open = which.options();
     open.cancel = Some(cancel);
     let jobs = output::fitted(open.fit_memory(jobs.unwrap_or(0), "verifying")?);
-    let opened = source::open(archive)
+    let opened = source::open_with(archive, &open.registry)
         .map(|source| WatchedSource::new(source, watch))
         .and_then(|source| Model::from_source(Arc::new(source), &open));
     if cancel.load(Ordering::Relaxed) {

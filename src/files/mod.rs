@@ -19,6 +19,7 @@ pub(crate) mod place;
 pub(crate) mod remove;
 pub(crate) mod roots;
 pub(crate) mod scratch;
+pub(crate) mod small;
 mod sync_range;
 pub(crate) mod temporary;
 pub(crate) mod trusted;

@@ -25,6 +25,9 @@ const FRONTIERS: u64 = super::admission::MOST as u64 * 2 * MIB;
 /// Seek points of all layers that are put aside in memory because there is no disk to put them on.
 pub(crate) const SPOOL: u64 = 2 * MIB;
 
+/// What a registry as a source takes: connections, a manifest, certificates, addresses.
+pub(crate) const REGISTRY: u64 = 10 * MIB;
+
 /// The largest unit that every mount must have room for: the largest chunk, its compressed bytes,
 /// and a decoder. (A layer that needs more names the cache size that would do.)
 pub(crate) const LARGEST_CHUNK: u64 = 35 * MIB;

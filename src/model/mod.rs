@@ -23,7 +23,7 @@ use crate::memory::promise::{self, Promise};
 use crate::memory::room::{Fitted, Room};
 use crate::memory::shared_work::{Helpers, together};
 use crate::oci::OciConfig;
-use crate::source::BlobSource;
+use crate::source::{self, BlobSource, registry};
 use crate::stream::{Wait, Within};
 use crate::systems::{About, Contents, System};
 use crate::work::cores;
@@ -71,6 +71,8 @@ pub struct OpenOptions {
     pub readahead: bool,
     /// How much memory reading may take.
     pub memory: Memory,
+    /// How to reach a model in a registry.
+    pub registry: registry::Options,
     /// Ends opening and reading once it is true, with [`ErrorKind::Environment`].
     pub cancel: Option<&'static AtomicBool>,
 }
@@ -151,6 +153,7 @@ impl Default for OpenOptions {
             index_dir: None,
             readahead: true,
             memory: Memory::Usual,
+            registry: registry::Options::default(),
             cancel: None,
         }
     }
@@ -233,7 +236,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens an archive file or an image-layout directory.
+    /// Opens an archive file, an image-layout directory, or a model in a registry by its reference.
     ///
     /// Costs the manifest, not the data.
     ///
@@ -242,7 +245,8 @@ impl Model {
     /// [`ErrorKind::PinMismatch`] when the manifest is not the
     /// pinned one, [`ErrorKind::Environment`] when it cannot be read.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Model> {
-        Model::from_source(crate::source::open(path.as_ref())?, options)
+        let source = source::open_with(path.as_ref(), &options.registry)?;
+        Model::from_source(source, options)
     }
 
     /// Opens a model from any source of blobs.
@@ -261,7 +265,7 @@ impl Model {
         let contents = builder::contents(layers, resolved.system, &config);
         let contents = contents.map_err(within)?;
         let limiter = options.limiter();
-        let taken = opening::memory_of(&contents.files);
+        let taken = opening::memory_of(&contents.files).saturating_add(source.memory());
         if options.memory != Memory::Usual {
             // What cannot fit is refused before it is taken.
             limiter

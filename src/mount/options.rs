@@ -7,11 +7,12 @@ use super::labels::Labels;
 use crate::digest::Digest;
 use crate::limits;
 use crate::model::{Memory, OpenOptions, Subtree};
+use crate::source::registry;
 
 /// How to mount. Everything has a default but the two paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
-    /// The archive, or an image-layout directory.
+    /// The archive, an image-layout directory, or a reference to a model in a registry.
     pub archive: PathBuf,
     /// Where to mount: an empty directory. For a connection that is mounted already, what it is called.
     pub mountpoint: PathBuf,
@@ -43,6 +44,8 @@ pub struct MountOptions {
     pub max_readahead: u32,
     /// How long nothing that a read waits for may get on before the read is an error.
     pub stall_timeout: Duration,
+    /// How to reach a registry.
+    pub registry: registry::Options,
 }
 
 /// Largest request that the kernel makes: one chunk of the default size, so that an answer is a slice
@@ -82,6 +85,7 @@ impl MountOptions {
             threads: DEFAULT_THREADS,
             max_readahead: limits::KERNEL_READAHEAD_BYTES,
             stall_timeout: DEFAULT_STALL_TIMEOUT,
+            registry: registry::Options::default(),
         }
     }
 
@@ -99,6 +103,7 @@ impl MountOptions {
             memory: Memory::Served {
                 threads: self.threads,
             },
+            registry: self.registry.clone(),
             cancel: None,
         }
     }

@@ -24,6 +24,7 @@ pub use super::served::Served;
 pub use super::session::is_event_loop;
 pub use crate::files::scratch::{Scratch, ask_instead as ask_for_scratch};
 pub use crate::files::trusted::own as own_directory;
+pub use crate::source::registry::{Outside, ask_instead as ask_outside};
 pub use crate::stream::index_dir::{
     Made as MadeIndexDir, existing as index_dirs, make as make_index_dir,
 };

@@ -1,8 +1,8 @@
-//! Base64 of inline blobs (RFC 4648, section 4), strictly: one text for one value.
+//! Base64 of inline blobs and of credentials (RFC 4648, section 4), strictly: one text for one value.
 
 /// Decodes padded standard base64. `None` for any other text: white space, the URL-safe alphabet,
 /// missing padding, or bits set behind the last byte (RFC 4648, section 3.5).
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let (groups, rest) = text.as_bytes().as_chunks::<4>();
     if !rest.is_empty() {
         return None;
@@ -30,6 +30,24 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// Encodes as padded standard base64.
+pub(crate) fn encode(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let byte = |n: usize| u32::from(group.get(n).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for n in 0..4 {
+            let digit = (bits >> (18 - 6 * n)) & 63;
+            match n <= group.len() {
+                true => out.extend(DIGITS.get(digit as usize).map(|digit| char::from(*digit))),
+                false => out.push('='),
+            }
+        }
+    }
+    out
+}
+
 fn value(c: u8) -> Option<u32> {
     Some(u32::from(match c {
         b'A'..=b'Z' => c - b'A',
@@ -43,7 +61,7 @@ fn value(c: u8) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::decode;
+    use super::{decode, encode};
 
     #[test]
     fn the_vectors_of_the_rfc() {
@@ -58,11 +76,13 @@ mod tests {
             ("e30=", "{}"),
         ] {
             assert_eq!(decode(text).as_deref(), Some(bytes.as_bytes()), "{text}");
+            assert_eq!(encode(bytes.as_bytes()), text);
         }
         assert_eq!(
             decode("+/+/").as_deref(),
             Some([0xfb, 0xff, 0xbf].as_slice())
         );
+        assert_eq!(encode(&[0xfb, 0xff, 0xbf]), "+/+/");
     }
 
     #[test]

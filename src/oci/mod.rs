@@ -3,7 +3,7 @@
 //! Sources: OCI image specification 1.1 (descriptor, manifest, index, image layout), ModelPack.
 
 pub mod annotations;
-mod base64;
+pub(crate) mod base64;
 pub mod config;
 pub mod descriptor;
 mod fields;

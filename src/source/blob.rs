@@ -96,6 +96,11 @@ pub trait BlobSource: Send + Sync {
     fn time(&self) -> Option<Duration> {
         None
     }
+
+    /// Bytes of memory that it may take, whatever is read of it.
+    fn memory(&self) -> u64 {
+        0
+    }
 }
 
 /// Checks that `buf_len` bytes from `offset` lie within `len`.

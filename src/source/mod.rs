@@ -11,6 +11,7 @@ mod file;
 pub mod layout_dir;
 pub mod memory;
 mod open;
+pub mod registry;
 pub mod watched;
 
 pub use archive::ArchiveSource;
@@ -18,7 +19,7 @@ pub(crate) use blob::LOCAL_PIECE;
 pub use blob::{BlobSource, ReadAt, Root};
 pub use layout_dir::LayoutDir;
 pub use memory::MemorySource;
-pub use open::{Unread, open};
+pub use open::{Unread, open, open_with, reference_of};
 pub use watched::WatchedSource;
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::thread;
 
+use modeloci_test_support::registry::Registry;
 use rustix::fs::Mode;
 
 use std::io::IoSliceMut;
@@ -47,9 +48,14 @@ fn read_into(blob: &dyn ReadAt, bufs: &mut [Vec<u8>], offset: u64) -> Result<()>
     blob.read_exact_vectored_at(&mut slices, offset)
 }
 
-/// The contract of [`BlobSource`] and [`ReadAt`].
+/// The contract of [`BlobSource`] and [`ReadAt`], of a layout.
 fn conformance(source: &Arc<dyn BlobSource>) {
-    let Content { blobs, documents } = content();
+    blobs_conform(source);
+    documents_conform(source);
+}
+
+fn blobs_conform(source: &Arc<dyn BlobSource>) {
+    let blobs = content().blobs;
     assert!(!source.name().is_empty());
 
     for (digest, data) in &blobs {
@@ -96,7 +102,24 @@ fn conformance(source: &Arc<dyn BlobSource>) {
             .is_none()
     );
 
-    for (name, data) in &documents {
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for (digest, data) in &blobs {
+                    let blob = source.blob(digest, None).unwrap().unwrap();
+                    for offset in (0..data.len()).step_by(997) {
+                        let mut buf = vec![0; (data.len() - offset).min(1000)];
+                        blob.read_exact_at(&mut buf, offset as u64).unwrap();
+                        assert_eq!(buf, data[offset..offset + buf.len()]);
+                    }
+                }
+            });
+        }
+    });
+}
+
+fn documents_conform(source: &Arc<dyn BlobSource>) {
+    for (name, data) in &content().documents {
         let size = data.len() as u64;
         assert_eq!(source.document(name, size).unwrap().as_ref(), Some(data));
         let error = source.document(name, size - 1).unwrap_err();
@@ -113,21 +136,6 @@ fn conformance(source: &Arc<dyn BlobSource>) {
     ] {
         assert!(source.document(name, 1 << 20).unwrap().is_none(), "{name}");
     }
-
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                for (digest, data) in &blobs {
-                    let blob = source.blob(digest, None).unwrap().unwrap();
-                    for offset in (0..data.len()).step_by(997) {
-                        let mut buf = vec![0; (data.len() - offset).min(1000)];
-                        blob.read_exact_at(&mut buf, offset as u64).unwrap();
-                        assert_eq!(buf, data[offset..offset + buf.len()]);
-                    }
-                }
-            });
-        }
-    });
 }
 
 #[test]
@@ -277,6 +285,19 @@ fn r3_every_call_of_a_source_fails() {
     }
     let all = [Op::Open, Op::OpenBelow, Op::Stat, Op::Read];
     assert_eq!(hit, all.into());
+}
+
+/// It has no layout, and so no documents.
+#[test]
+fn registry_conforms() {
+    let registry = Registry::start();
+    for (digest, data) in content().blobs {
+        registry.add_blob_as(&digest.to_string(), data);
+    }
+    let reference = format!("{}/team/m:1", registry.host());
+    let source = open(Path::new(&reference)).unwrap();
+    blobs_conform(&source);
+    assert!(source.document("index.json", 1 << 20).unwrap().is_none());
 }
 
 #[test]

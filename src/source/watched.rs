@@ -60,6 +60,10 @@ impl BlobSource for WatchedSource {
     fn time(&self) -> Option<Duration> {
         self.source.time()
     }
+
+    fn memory(&self) -> u64 {
+        self.source.memory()
+    }
 }
 
 struct WatchedBlob {

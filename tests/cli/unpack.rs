@@ -145,28 +145,16 @@ fn u0_a_directory_cannot_go_to_stdout() {
 #[test]
 fn a_registrys_reference_is_told_from_a_path() {
     let sandbox = Sandbox::new();
-    for (reference, copy) in [
-        ("ghcr.io/org/llama:1.0", "ghcr.io/org/llama:1.0 llama:1.0"),
-        (
-            "oci://ghcr.io/org/llama:1.0",
-            "ghcr.io/org/llama:1.0 llama:1.0",
-        ),
-        ("localhost/llama", "localhost/llama llama:latest"),
-        ("localhost:5000/a/b", "localhost:5000/a/b b:latest"),
-        (
-            "docker.io/a/b@sha256:00",
-            "docker.io/a/b@sha256:00 b:latest",
-        ),
-    ] {
-        let hint = format!("`oras cp --to-oci-layout {copy}`");
+    // Nobody listens there.
+    for reference in ["localhost:1/llama", "oci://127.0.0.1:1/org/llama:1.0"] {
         for line in [
             &["inspect", reference][..],
             &["unpack", reference, "out"],
             &["mount", reference, "out"],
         ] {
             fs::create_dir_all(sandbox.path("out")).unwrap();
-            let run = sandbox.run(line).refused(5, "cannot open ");
-            assert!(run.stderr.contains(&hint), "{}", run.stderr);
+            let run = sandbox.run(line).refused(5, "onnection refused");
+            assert!(!run.stderr.contains("hint"), "{}", run.stderr);
         }
     }
     for path in [

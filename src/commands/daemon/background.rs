@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use modeloci::model::Subtree;
 use modeloci::mount::parts;
+use modeloci::source::registry::Reference;
 use modeloci::{Error, Result};
 
 use super::options::{Inherited, Options};
@@ -17,13 +18,18 @@ use super::{process, ready};
 /// Starts a process that serves in its foreground, and waits until it reports.
 pub(crate) fn start(options: &Options) -> Result<()> {
     let mut options = options.clone();
-    options.mount.archive = absolute(&options.mount.archive)?;
+    if Reference::explicit(&options.mount.archive).is_none() {
+        options.mount.archive = absolute(&options.mount.archive)?;
+    }
     let inherited = options.inherited()?;
     let place = place(&inherited, &mut options)?;
-    for path in [&mut options.log_file, &mut options.mount.index_dir]
-        .into_iter()
-        .flatten()
-    {
+    let mount = &mut options.mount;
+    let paths = [
+        &mut options.log_file,
+        &mut mount.index_dir,
+        &mut mount.registry.cacert,
+    ];
+    for path in paths.into_iter().flatten() {
         *path = absolute(path)?;
     }
     let pipe_error = |e: rustix::io::Errno| Error::io("create", "a pipe")(e.into());
@@ -108,6 +114,11 @@ fn to_args(options: &Options, ready_fd: i32, mountpoint_fd: Option<i32>) -> Vec<
     if let Some(dir) = &mount.index_dir {
         option("--index-dir", dir.as_os_str());
     }
+    if let Some(file) = &mount.registry.cacert {
+        option("--cacert", file.as_os_str());
+    }
+    let timeout = mount.registry.timeout.as_secs();
+    option("--registry-timeout", OsStr::new(&timeout.to_string()));
     if let Some(uid) = mount.uid {
         option("--uid", OsStr::new(&uid.to_string()));
     }
@@ -123,6 +134,9 @@ fn to_args(options: &Options, ready_fd: i32, mountpoint_fd: Option<i32>) -> Vec<
         Subtree::Usual => {}
         Subtree::All => args.push("--root".into()),
         Subtree::Below(path) => args.push(format!("--prefix={path}").into()),
+    }
+    if mount.registry.plain_http {
+        args.push("--plain-http".into());
     }
     if options.log_file.is_none() {
         args.push("--system-log".into());

@@ -5,7 +5,7 @@
 //! program serves in two processes:
 //!
 //! - The *keeper* mounts, unmounts, hears signals, reports readiness, starts the process that
-//!   prefetches, and hands out temporary files. It opens no blob and parses nothing of the archive.
+//!   prefetches, hands out temporary files, and runs [errands](super::errands). It opens no blob and parses nothing of the archive.
 //! - The [*server*](super::server) opens the archive, gives up all rights but to that
 //!   ([`sandbox`]), and only then reads the first byte of it.
 //!
@@ -18,11 +18,13 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use modeloci::mount::parts;
+use modeloci::source::registry::Reference;
 use modeloci::{Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
+use super::errands::Errands;
 use super::events::{self, Event, Events, SIGNALS};
 use super::log_queue::LogWriter;
 use super::notify::Notifier;
@@ -66,6 +68,7 @@ struct Pair {
     child: Child,
     log: Option<LogWriter>,
     filler: Option<Process>,
+    errands: Errands,
     /// Came before it was waited for them.
     early: Vec<Event>,
     /// A signal has ended the mount before it was there.
@@ -114,6 +117,7 @@ pub(crate) fn part(options: &Options) -> Result<Side> {
                 child: Child { pid, ended: false },
                 log: None,
                 filler: None,
+                errands: Errands::new(Reference::explicit(&options.mount.archive)),
                 early: Vec::new(),
                 interrupted: false,
             },
@@ -299,6 +303,7 @@ impl Pair {
                 }
             }
             Report::Scratch(place) => self.hand_out(place),
+            Report::Ask(number, question) => self.errands.run(number, question, &self.wire),
             Report::Prefetched => {
                 if let Some(filler) = self.filler.take() {
                     filler.end();
@@ -459,6 +464,7 @@ mod tests {
                 child: Child { pid, ended: false },
                 log: None,
                 filler: None,
+                errands: Errands::new(None),
                 early: Vec::new(),
                 interrupted: false,
             };

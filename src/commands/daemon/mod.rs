@@ -6,6 +6,7 @@
 //! server      the process that serves, and has no rights but to that
 //! serve       one process that does both
 //! prefetcher  the process that has the kernel read ahead
+//! errands     what the keeper finds out for the server
 //! events      what happens to a mount, and what is done then
 //! sandbox     what a process gives up
 //! system_calls  what it may ask the kernel for
@@ -25,6 +26,7 @@
 
 pub(crate) mod allocator;
 pub(crate) mod background;
+mod errands;
 #[cfg(debug_assertions)]
 #[expect(
     clippy::disallowed_methods,

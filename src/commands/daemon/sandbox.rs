@@ -6,6 +6,9 @@
 //! kernel has none of a kind, or lets us use none, the others hold all the same; which ones do is
 //! part of the mount's [`Status`](modeloci::mount::Status).
 //!
+//! Where the model is in a registry, it may connect, too, by TCP and to anybody: where a registry redirects
+//! to is not known before. Names are looked up, and credentials read, by its keeper.
+//!
 //! - `no_new_privs`: no setuid program gives back what was given up.
 //! - No capabilities, not even in the bounding set. Only for an image-layout directory whose files
 //!   root could not read otherwise, `CAP_DAC_READ_SEARCH` stays.
@@ -49,6 +52,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) write: Vec<BorrowedFd<'a>>,
     /// The one capability that is kept: to read what others have closed to root.
     pub(crate) read_all: bool,
+    /// Connections by TCP are made: blobs are in a registry.
+    pub(crate) network: bool,
 }
 
 /// What holds of a process from now on.
@@ -80,7 +85,7 @@ pub(crate) fn enter(needs: &Needs<'_>) -> Entered {
         missing.push(format!("Landlock: {error}"));
         0
     });
-    let system_calls = system_calls::filter();
+    let system_calls = system_calls::filter(needs.network);
     if let Err(error) = &system_calls {
         missing.push(format!("system calls filtered: {error}"));
     }
@@ -150,9 +155,14 @@ fn confine(needs: &Needs<'_>, missing: &mut Vec<String>) -> Result<i32, RulesetE
         | AccessFs::Truncate
         | AccessFs::MakeReg
         | AccessFs::RemoveFile;
+    // Where a registry redirects to, and at which port that is, nobody knows before.
+    let connecting = match needs.network {
+        true => AccessNet::ConnectTcp.into(),
+        false => BitFlags::EMPTY,
+    };
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK))?
-        .handle_access(AccessNet::from_all(LANDLOCK))?
+        .handle_access(AccessNet::from_all(LANDLOCK) & !connecting)?
         .scope(Scope::from_all(LANDLOCK))?
         .create()?;
     let system = SYSTEM.iter().filter_map(|path| {

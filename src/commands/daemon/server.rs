@@ -17,6 +17,7 @@ use modeloci::{Error, Model, Result};
 use rustix::process::{Pid, Signal};
 
 use super::allocator::{self, AT_START};
+use super::errands::AskKeeper;
 use super::events::{self, Event};
 use super::log_queue::LogQueue;
 use super::options::Options;
@@ -107,11 +108,15 @@ impl Server {
         let Ok(Some(Order::Begin(mountpoint))) = self.wire.next_order() else {
             return Ok(());
         };
-        let archive = Unread::open(&options.mount.archive)?;
+        let archive = Unread::open(&options.mount.archive, &options.mount.registry)?;
         self.named.clear();
         // What the starter has left open leads out, and is not for whoever reads an archive.
-        process::keep_only(&[self.wire.as_fd(), archive.as_fd()])
-            .map_err(Error::io("close", "what was inherited"))?;
+        let kept: Vec<_> = archive
+            .descriptor()
+            .into_iter()
+            .chain([self.wire.as_fd()])
+            .collect();
+        process::keep_only(&kept).map_err(Error::io("close", "what was inherited"))?;
         let Entered {
             protections,
             missing,
@@ -167,6 +172,8 @@ impl Server {
     fn listen(&self) -> Result<(Sender<Next>, Receiver<Next>)> {
         let (next, orders) = channel();
         let (files, received) = channel();
+        let (answers, told) = channel();
+        parts::ask_outside(AskKeeper::new(Arc::clone(&self.wire), told));
         let (wire, heard) = (Arc::clone(&self.wire), next.clone());
         thread::Builder::new()
             .name("orders".into())
@@ -174,6 +181,7 @@ impl Server {
                 while let Ok(Some(order)) = wire.next_order() {
                     let sent = match order {
                         Order::Scratch(fd) => files.send(fd).is_ok(),
+                        Order::Told(number, answer) => answers.send((number, answer)).is_ok(),
                         order => heard.send(Next::Order(order)).is_ok(),
                     };
                     if !sent {
@@ -246,9 +254,10 @@ fn confine(archive: &Unread, options: &Options) -> Entered {
     let index_dir = options.mount.index_dir.as_deref();
     let [named, ours] = index_dir.map(parts::index_dirs).unwrap_or_default();
     sandbox::enter(&Needs {
-        read: vec![archive.as_fd()],
+        read: archive.descriptor().into_iter().collect(),
         list: named.iter().map(AsFd::as_fd).collect(),
         write: ours.iter().map(AsFd::as_fd).collect(),
         read_all: archive.is_closed_to_root(),
+        network: matches!(archive, Unread::Registry(_)),
     })
 }

@@ -172,6 +172,26 @@ const FCNTL: [libc::c_int; 6] = [
 /// Of devices: not to type into a terminal.
 const IOCTL: [libc::Ioctl; 3] = [libc::TCGETS, libc::FIOCLEX, libc::FIONBIO];
 
+/// What is done with connections to a registry, whatever the arguments are.
+const CONNECTING: &[Number] = &[
+    libc::SYS_connect,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_shutdown,
+    libc::SYS_getsockopt,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+];
+/// Of what sockets may be: over the network, and streams.
+const FAMILIES: [libc::c_int; 2] = [libc::AF_INET, libc::AF_INET6];
+const SOCKET_TYPE: u64 = 0xf;
+/// What is set of them.
+const SOCKET_OPTIONS: [(libc::c_int, libc::c_int); 3] = [
+    (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+    (libc::SOL_SOCKET, libc::SO_RCVTIMEO),
+    (libc::SOL_SOCKET, libc::SO_SNDTIMEO),
+];
+
 /// One argument of a call, by its place.
 fn argument(
     place: u8,
@@ -180,6 +200,32 @@ fn argument(
     value: u64,
 ) -> Result<SeccompCondition, BackendError> {
     SeccompCondition::new(place, length, is, value)
+}
+
+/// What connecting by TCP takes, and no other kind of socket.
+fn connecting() -> Result<Rules, BackendError> {
+    let mut rules: Rules = CONNECTING
+        .iter()
+        .map(|number| (*number, Vec::new()))
+        .collect();
+    let mut allow = |number, conditions| -> Result<(), BackendError> {
+        let rule = SeccompRule::new(conditions)?;
+        rules.entry(number).or_default().push(rule);
+        Ok(())
+    };
+    let bits = |flags: libc::c_int| u64::from(flags.cast_unsigned());
+    for family in FAMILIES {
+        let family = argument(0, Dword, Eq, bits(family))?;
+        let stream = argument(1, Dword, MaskedEq(SOCKET_TYPE), bits(libc::SOCK_STREAM))?;
+        let usual = argument(2, Dword, Eq, 0)?;
+        allow(libc::SYS_socket, vec![family, stream, usual])?;
+    }
+    for (level, option) in SOCKET_OPTIONS {
+        let level = argument(1, Dword, Eq, bits(level))?;
+        let option = argument(2, Dword, Eq, bits(option))?;
+        allow(libc::SYS_setsockopt, vec![level, option])?;
+    }
+    Ok(rules)
 }
 
 /// What is allowed, and with which arguments.
@@ -240,17 +286,21 @@ fn refusal() -> SeccompAction {
     SeccompAction::Errno(Errno::PERM.raw_os_error().cast_unsigned())
 }
 
-/// Puts the filter in force for this thread and those that it starts.
+/// Puts the filter in force for this thread and those that it starts. With `network`, connections may be
+/// made.
 ///
 /// # Errors
 /// Why it is not in force, in words.
-pub(super) fn filter() -> Result<(), String> {
+pub(super) fn filter(network: bool) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     // A filter cannot look at the flags of clone3: without it glibc calls clone.
     let newer: Rules = [libc::SYS_clone3].map(|number| (number, Vec::new())).into();
     let missing = SeccompAction::Errno(Errno::NOSYS.raw_os_error().cast_unsigned());
     let first = program(newer.clone(), SeccompAction::Allow, missing).map_err(|e| text(&e))?;
     let mut rules = allowed().map_err(|e| text(&e))?;
+    if network {
+        rules.extend(connecting().map_err(|e| text(&e))?);
+    }
     // Of two filters the stricter one counts.
     rules.extend(newer);
     // What the second one is put in force by is refused from then on.
@@ -286,8 +336,12 @@ mod tests {
 
     #[test]
     fn e18_the_filter_can_be_made() {
-        let rules = allowed().unwrap();
+        let mut rules = allowed().unwrap();
         assert!(!rules.contains_key(&libc::SYS_clone3));
+        assert!(!rules.contains_key(&libc::SYS_socket));
+        let connecting = connecting().unwrap();
+        assert!(connecting.keys().all(|number| !rules.contains_key(number)));
+        rules.extend(connecting);
         program(rules, refusal(), SeccompAction::Allow).unwrap();
     }
 }

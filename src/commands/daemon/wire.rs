@@ -10,8 +10,9 @@
 //!   Attached pid (descriptors)  ->
 //!   Counters, Stop              ->
 //!                               <-         Asked, Prefetched, Ended, Failed kind text
-//!                               <-         Log line, Scratch place
+//!                               <-         Log line, Scratch place, Ask number question
 //!   Scratch (descriptor)        ->
+//!   Told number answer          ->
 //! ```
 //!
 //! The keeper expects nothing good of what it reads: the server may be in the hands of whoever wrote
@@ -38,6 +39,8 @@ use super::ready;
 
 /// Longest message, in bytes: more than a path, and a line of a log.
 const MAX_BYTES: usize = 16 << 10;
+/// Longest answer.
+pub(crate) const MAX_ANSWER_BYTES: usize = MAX_BYTES - 8;
 /// Most descriptors of one message.
 const MAX_FDS: usize = 2;
 
@@ -54,8 +57,19 @@ pub(crate) enum Order {
     Counters,
     /// A temporary file, or none.
     Scratch(Option<OwnedFd>),
+    /// The answer to a question of that number.
+    Told(u32, Told),
     /// End now.
     Stop,
+}
+
+/// What the keeper has found out; there may be a secret in it.
+pub(crate) struct Told(pub(crate) Vec<u8>);
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Told")
+    }
 }
 
 /// The process that prefetches, as the server knows it.
@@ -85,6 +99,17 @@ pub(crate) enum Report {
     Log(Vec<u8>),
     /// Wants a temporary file.
     Scratch(Scratch),
+    /// Wants to know something, and gives the question a number.
+    Ask(u32, Question),
+}
+
+/// What the server cannot find out for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// The credential for the model's registry.
+    Credential,
+    /// The addresses of a host and a port.
+    Addresses(String, u16),
 }
 
 /// What the keeper hears when it looks.
@@ -128,6 +153,11 @@ impl Wire {
         );
         let (a, b) = pair.map_err(|e| Error::io("create", "a socket pair")(e.into()))?;
         Ok((Wire(a), Wire(b)))
+    }
+
+    /// The same end once more.
+    pub(crate) fn try_clone(&self) -> io::Result<Wire> {
+        self.0.try_clone().map(Wire)
     }
 
     fn send(
@@ -201,6 +231,13 @@ impl Wire {
             Order::Counters => self.say(b'N', b"", &[]),
             Order::Scratch(None) => self.say(b'T', b"", &[]),
             Order::Scratch(Some(fd)) => self.say(b'T', b"", &[fd.as_fd()]),
+            Order::Told(number, Told(answer)) => {
+                if answer.len() > MAX_ANSWER_BYTES {
+                    return Err(io::ErrorKind::InvalidInput.into());
+                }
+                let text = [&number.to_be_bytes(), answer.as_slice()].concat();
+                self.say(b'R', &text, &[])
+            }
             Order::Stop => self.say(b'S', b"", &[]),
         }
     }
@@ -231,6 +268,7 @@ impl Wire {
                 b'A' => Some(Order::Attached(prefetcher(&text, fds))),
                 b'N' => Some(Order::Counters),
                 b'T' => Some(Order::Scratch(fds.next())),
+                b'R' => told(&text),
                 b'S' => Some(Order::Stop),
                 _ => None,
             };
@@ -252,6 +290,12 @@ impl Wire {
             Report::Log(line) => self.tell(b'L', line),
             Report::Scratch(Scratch::Temporary) => self.tell(b'X', b"tmp"),
             Report::Scratch(Scratch::Lasting) => self.tell(b'X', b"lasting"),
+            Report::Ask(number, Question::Credential) => {
+                self.tell(b'K', number.to_string().as_bytes())
+            }
+            Report::Ask(number, Question::Addresses(host, port)) => {
+                self.tell(b'D', format!("{number} {port} {host}").as_bytes())
+            }
         }
     }
 
@@ -286,8 +330,30 @@ fn report(kind: u8, text: &[u8]) -> Option<Report> {
         (b'L', text) => Report::Log(log_line(text)),
         (b'X', b"tmp") => Report::Scratch(Scratch::Temporary),
         (b'X', b"lasting") => Report::Scratch(Scratch::Lasting),
+        (b'K', text) => Report::Ask(number(text)?, Question::Credential),
+        (b'D', text) => addresses(text)?,
         _ => return None,
     })
+}
+
+fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// A question for the addresses of what can be the name of a host.
+fn addresses(text: &[u8]) -> Option<Report> {
+    let mut words = text.splitn(3, |&b| b == b' ');
+    let (which, port) = (number(words.next()?)?, number(words.next()?)?);
+    let host = std::str::from_utf8(words.next()?).ok()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
+    let is_host = (1..=255).contains(&host.len()) && host.chars().all(plain);
+    is_host.then(|| Report::Ask(which, Question::Addresses(host.to_string(), port)))
+}
+
+fn told(text: &[u8]) -> Option<Order> {
+    let (number, answer) = text.split_first_chunk()?;
+    let number = u32::from_be_bytes(*number);
+    Some(Order::Told(number, Told(answer.to_vec())))
 }
 
 /// One line, whatever it was.
@@ -377,7 +443,11 @@ mod tests {
     fn e18_nobody_waits_for_what_a_server_says_next() {
         let (keeper, server) = Wire::pair().unwrap();
         assert!(matches!(keeper.hear(), Heard::Nothing));
-        let odd: [(u8, &[u8]); 6] = [
+        let odd: [(u8, &[u8]); 10] = [
+            (b'K', b"x"),
+            (b'D', b"1 443"),
+            (b'D', b"1 443 h/x"),
+            (b'D', b"1 99999 h"),
             (b'?', b"noise"),
             (b'Z', b""),
             (b'F', b"odd kind"),
@@ -401,6 +471,30 @@ mod tests {
         rustix::net::sendmsg(&server.0, &parts, &mut none, SendFlags::empty()).unwrap();
         assert!(matches!(keeper.hear(), Heard::Odd));
         assert!(matches!(keeper.hear(), Heard::Nothing));
+    }
+
+    #[test]
+    fn questions_and_answers_arrive() {
+        let (keeper, server) = Wire::pair().unwrap();
+        for question in [
+            Question::Credential,
+            Question::Addresses("registry.example".into(), 443),
+        ] {
+            server.report(&Report::Ask(7, question.clone())).unwrap();
+            let Heard::Said(Report::Ask(7, heard)) = keeper.hear() else {
+                panic!("no question");
+            };
+            assert_eq!(heard, question);
+        }
+        let answer = vec![b'x'; MAX_ANSWER_BYTES];
+        keeper.order(&Order::Told(7, Told(answer.clone()))).unwrap();
+        let Some(Order::Told(7, told)) = server.next_order().unwrap() else {
+            panic!("no answer");
+        };
+        assert_eq!(told.0, answer);
+        assert_eq!(format!("{told:?}"), "Told", "and nothing of it is shown");
+        let long = Told(vec![0; MAX_ANSWER_BYTES + 1]);
+        assert!(keeper.order(&Order::Told(7, long)).is_err());
     }
 
     #[test]

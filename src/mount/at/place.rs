@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::files::beneath;
 use crate::mount::options::MountOptions;
 use crate::printable::{printable_bytes, printable_path};
+use crate::source::registry::Reference;
 
 /// Most dead mounts on top of each other that are cleared.
 const MAX_STALE: usize = 64;
@@ -112,9 +113,10 @@ fn check(place: &Place, options: &MountOptions, apart: &[(&str, &Path)]) -> Resu
     }
     // Reading the archive through the mount that it feeds would wait for itself for ever.
     let archive = ("the archive", options.archive.as_path());
+    let archive = Some(archive).filter(|(_, path)| Reference::explicit(path).is_none());
     let index_dir = options.index_dir.as_deref();
     let index_dir = index_dir.map(|dir| ("the index directory", dir));
-    let apart = apart.iter().copied().chain([archive]).chain(index_dir);
+    let apart = apart.iter().copied().chain(archive).chain(index_dir);
     for (what, file) in apart {
         if existing(file).starts_with(path) {
             return refuse(&format!("contains {what}, which the mount would hide"));

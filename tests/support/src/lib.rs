@@ -23,7 +23,9 @@ pub mod meanwhile;
 pub mod mount;
 pub mod opened;
 pub mod random;
+pub mod registry;
 pub mod run;
+pub mod tls;
 pub mod workspace;
 
 pub use random::noise;
