@@ -448,6 +448,47 @@ fn l19_a_layer_of_several_files_has_an_end() {
     Run::of(&mut workspace.modeloci(&args)).fails(3, &["expand to", "the limit is"]);
 }
 
+/// What is a directory is one whatever packs it, and however it is called.
+#[test]
+fn directories_with_a_file_of_their_name_are_directories() {
+    let two = tar(&[("model/model", b"one"), ("model/tiny", b"two")]);
+    let one = tar(&[("model/", b""), ("model/model", b"one")]);
+    let large = tar(&[
+        ("model/model", &noise(7, 100_000)),
+        ("model/more", &noise(8, 200_000)),
+    ]);
+    let skipped = [
+        &[0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4][..],
+        &zstd(&one),
+    ]
+    .concat();
+    for (blob, expected) in [
+        (two.clone(), &["model/model", "model/tiny"][..]),
+        (gzip(&two, 6), &["model/model", "model/tiny"]),
+        (zstd(&two), &["model/model", "model/tiny"]),
+        (one.clone(), &["model/model"]),
+        (gzip(&one, 6), &["model/model"]),
+        (skipped, &["model/model"]),
+        (gzip(&large, 6), &["model/model", "model/more"]),
+        (
+            zstd::bulk::compress(&large, 3).unwrap(),
+            &["model/model", "model/more"],
+        ),
+    ] {
+        let artifact = Artifact::new("application/vnd.cncf.model.config.v1+json", &json!({}))
+            .annotated(
+                "application/vnd.cncf.model.weight.v1.tar+zstd",
+                &blob,
+                &[(FILEPATH, "model")],
+            );
+        let workspace = Workspace::new();
+        let archive = workspace.write("a.tar", artifact.layout.to_bytes());
+        let mounted = workspace.mount(&archive);
+        let found: Vec<String> = read_all(&mounted.0).into_keys().collect();
+        assert_eq!(found, expected);
+    }
+}
+
 /// umoci writes neither the padding behind a layer's last file nor the end of the tar.
 #[test]
 fn images_that_umoci_makes_are_what_it_unpacks() {

@@ -33,10 +33,13 @@ pub struct OpenedArchive {
     pub archive: Arc<Archive>,
     /// All of them, in the order of the tar.
     pub members: Vec<Listed>,
+    /// Bytes of the list that they were parsed of.
+    pub(crate) list_bytes: usize,
 }
 
 impl Archive {
-    /// Reads and verifies the layer, unless an index says what is in it.
+    /// Reads and verifies the layer, unless an index says what is in it. Lists of so many bytes are `held`
+    /// already.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when it is not what the manifest says,
@@ -45,6 +48,7 @@ impl Archive {
         blob: Arc<dyn ReadAt>,
         stated: &Stated,
         subject: Arc<str>,
+        held: usize,
         context: &Arc<Context>,
     ) -> Result<OpenedArchive> {
         let size = blob.len();
@@ -55,7 +59,7 @@ impl Archive {
         }
         let packing = packing_of(&*blob)?;
         let memory = context.limiter.limit();
-        let lister = Arc::new(Lister::new(&subject, packing, size, memory));
+        let lister = Arc::new(Lister::new(&subject, packing, size, memory, held));
         let taken = Taken {
             digest: stated.digest,
             subject: Arc::clone(&subject),
@@ -65,7 +69,11 @@ impl Archive {
         };
         let stream = Stream::open(blob, taken, Arc::clone(context), Tuning::DEFAULT)?;
         stream.touch()?;
-        let Listing { members, files } = lister
+        let Listing {
+            members,
+            files,
+            bytes,
+        } = lister
             .take()
             .ok_or_else(|| Error::corrupt(subject, "was not listed"))?;
         Ok(OpenedArchive {
@@ -74,6 +82,7 @@ impl Archive {
                 files: files.into(),
             }),
             members,
+            list_bytes: bytes,
         })
     }
 

@@ -51,12 +51,17 @@ pub(super) struct Place {
 pub(super) struct Listing {
     pub(super) members: Vec<Listed>,
     pub(super) files: Vec<Place>,
+    /// Bytes that this was parsed of.
+    pub(super) bytes: usize,
 }
 
 impl Listing {
     /// From the bytes of [`Lister`]; `None` when they are no such list.
     fn parse(mut bytes: &[u8]) -> Option<Listing> {
-        let mut listing = Listing::default();
+        let mut listing = Listing {
+            bytes: bytes.len(),
+            ..Listing::default()
+        };
         while !bytes.is_empty() {
             let kind = take::<1>(&mut bytes)?[0];
             let path = text(&mut bytes)?;
@@ -164,14 +169,23 @@ struct Learnt {
 }
 
 impl Lister {
-    /// Of a layer of `size` bytes, packed in this way, where so much memory may be had at a time.
-    pub(super) fn new(subject: &str, packing: Packing, size: u64, memory: u64) -> Lister {
+    /// Of a layer of `size` bytes, packed in this way, where so much memory may be had at a time, and lists
+    /// of so many bytes are held already.
+    pub(super) fn new(
+        subject: &str,
+        packing: Packing,
+        size: u64,
+        memory: u64,
+        held: usize,
+    ) -> Lister {
         let most = usize::try_from(memory / LIST_COSTS).unwrap_or(usize::MAX);
         Lister {
             subject: subject.into(),
             packing,
             size,
-            most: most.clamp(LEAST_LIST, limits::MAX_LISTING_BYTES),
+            most: most
+                .clamp(LEAST_LIST, limits::MAX_LISTING_BYTES)
+                .saturating_sub(held),
             learnt: Mutex::default(),
         }
     }

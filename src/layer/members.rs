@@ -80,8 +80,11 @@ pub(super) enum Look {
 const SNIFF: usize = 512;
 /// Fewest bytes of a gzip member: header, end of block, checksum and size.
 const GZIP_LEAST: u64 = 20;
-/// More zeros than this stand behind the last file of hardly any tar: two records of 20 blocks.
-const TAR_RECORD: u32 = 20_481;
+/// What follows a file of at most so many bytes is looked at, to tell it from a directory of several.
+const SMALL: u64 = 32 << 10;
+/// More zeros than this stand behind the last file of hardly any tar: two blocks, and what fills a record
+/// of twenty.
+const TAR_RECORD: u32 = 11_265;
 /// Largest expansion of deflate, rounded up: a header that declares more lies.
 const MAX_DEFLATE_RATIO: u64 = 1_040;
 
@@ -138,6 +141,18 @@ fn goes_on(blob: &dyn ReadAt, content: &Content, effort: &Effort) -> Result<bool
             let behind = u32::from_le_bytes(size).wrapping_sub(end as u32);
             // Of several members the last may hold anything: less than the file, too.
             Ok((TAR_RECORD..=u32::MAX / 2).contains(&behind))
+        }
+        Packaging::Zstd => {
+            // As a frame may say of itself (RFC 8878): it holds all that was compressed at once.
+            let mut start = [0; 18];
+            let length = blob.len().min(start.len() as u64) as usize;
+            let start = start.get_mut(..length).unwrap_or_default();
+            effort.spend(length as u64)?;
+            blob.read_exact_at(start, 0)?;
+            let size = zstd::zstd_safe::get_frame_content_size(start)
+                .ok()
+                .flatten();
+            Ok(size.is_some_and(|size| size >= end.saturating_add(u64::from(TAR_RECORD))))
         }
         _ => Ok(false),
     }
@@ -227,10 +242,25 @@ fn look(blob: &dyn ReadAt, spec: &LayerSpec, subject: &str, effort: &Effort) -> 
     match first_member(&mut members, packaging, spec, subject)? {
         Ok(member) => {
             check_size(member.attr.size, packaging, blob.len(), subject)?;
+            let may_be_one = spec.reading == Reading::Either && member.attr.size <= SMALL;
+            if may_be_one && has_more(&mut members) {
+                return Ok(Look::Members);
+            }
             Ok(Look::File(Content { packaging, member }))
         }
         Err(other) => Ok(other),
     }
+}
+
+/// True when something else than directories is seen to follow a small file.
+fn has_more<R: Read>(members: &mut Members<R>) -> bool {
+    while let Ok(Some(entry)) = members.next_member() {
+        if entry.kind != EntryKind::Directory {
+            return true;
+        }
+    }
+    // What is wrong there is met by who reads the file.
+    false
 }
 
 /// The file that a tar begins with, after directories; or what it holds instead.
@@ -244,7 +274,11 @@ fn first_member<R: Read>(
         let entry = members.next_member()?;
         if spec.reading == Reading::Either && !is_the_file(entry.as_ref(), spec) {
             match entry {
-                Some(entry) if entry.kind == EntryKind::Directory => continue,
+                Some(entry)
+                    if entry.kind == EntryKind::Directory && !is_the_path(&entry.path, spec) =>
+                {
+                    continue;
+                }
                 _ => return Ok(Err(Look::Members)),
             }
         }
@@ -386,6 +420,13 @@ fn is_the_file(entry: Option<&crate::tar::Entry>, spec: &LayerSpec) -> bool {
         !matches!(entry.kind, EntryKind::Directory | EntryKind::Special)
             && has_name(entry, spec.path.file_name())
     })
+}
+
+/// True when a member has the path of the manifest's file: as a directory, that is what the path means.
+fn is_the_path(path: &[u8], spec: &LayerSpec) -> bool {
+    let names = path.split(|byte| *byte == b'/');
+    let names = names.filter(|name| !name.is_empty() && *name != b".");
+    names.eq(spec.path.components().map(str::as_bytes))
 }
 
 /// True when this is the base name of a member.

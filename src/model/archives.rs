@@ -1,7 +1,7 @@
 //! Models with layers of any number of files: opens these layers, and makes files of what they hold
 //! together with those that the manifest names.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -12,31 +12,25 @@ use super::notes::Notes;
 use super::opening::{OpenedFile, Opening};
 use super::tree::{by_path, sort_empty};
 use super::{Built, Subtree};
+use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
-use crate::layer::{Attributes, FileReader, MemberFile, Opened, OpenedArchive, Reading};
+use crate::layer::{Archive, Attributes, FileReader, MemberFile, Opened, Reading};
 use crate::printable::shown;
 use crate::systems::{ArchiveLayer, Contents, Entry, Names, Part, Parts, System};
 
 /// A layer of any number of files, opened.
-pub(super) struct OpenArchive {
+struct OpenArchive {
     layer: ArchiveLayer,
-    open: Arc<OpenedArchive>,
+    archive: Arc<Archive>,
 }
 
 /// Memory that an open layer takes, in bytes, beside what is known of its files.
 const LAYER_BYTES: u64 = 1536;
 
-/// Opens the layers of any number of files: those that the manifest says are some, and those that are
-/// found to be in place of one file.
-///
-/// # Errors
-/// As [`Opening::open_archive`].
-pub(super) fn open(
-    contents: &mut Contents,
-    opened: &[OpenedFile],
-    opening: &mut Opening<'_>,
-) -> Result<Vec<OpenArchive>> {
+/// The layers of any number of files: those that the manifest says are some, and those that are found to be
+/// in place of one file.
+pub(super) fn layers(contents: &mut Contents, opened: &[OpenedFile]) -> Vec<ArchiveLayer> {
     let mut layers = std::mem::take(&mut contents.archives);
     for (entry, opened) in contents.files.iter().zip(opened) {
         if let (Opened::Members, Some(part)) = (&opened.opened, entry.parts.only()) {
@@ -50,11 +44,7 @@ pub(super) fn open(
         }
     }
     layers.sort_by_key(|layer| layer.part.number);
-    let open = |layer: ArchiveLayer| {
-        let open = opening.open_archive(&layer)?;
-        Ok(OpenArchive { layer, open })
-    };
-    layers.into_iter().map(open).collect()
+    layers
 }
 
 /// Memory, in bytes, that these take, and so many files of them, whose paths have so many bytes.
@@ -62,8 +52,8 @@ fn memory_of(archives: &[OpenArchive], files: &Shown) -> u64 {
     let mut seen = HashSet::new();
     let distinct = archives
         .iter()
-        .filter(|archive| seen.insert(Arc::as_ptr(&archive.open)));
-    let layers = distinct.map(|archive| LAYER_BYTES + archive.open.archive.memory());
+        .filter(|open| seen.insert(Arc::as_ptr(&open.archive)));
+    let layers = distinct.map(|open| LAYER_BYTES + open.archive.memory());
     let file = size_of::<File>() + size_of::<MemberFile>() + 2 * size_of::<usize>();
     let paths = files.files.iter().map(|(path, _)| path.as_str().len());
     let paths: usize = paths
@@ -90,27 +80,23 @@ enum Source<'a> {
 pub(super) fn compose(
     entries: &[Entry],
     opened: &[OpenedFile],
-    archives: &[OpenArchive],
+    layers: Vec<ArchiveLayer>,
     system: &dyn System,
     subtree: &Subtree,
+    opening: &mut Opening<'_>,
     notes: &mut Notes,
 ) -> Result<Built> {
-    let mut sources = Vec::new();
     let mut remarks = Notes::default();
-    let mut composed = Composed::new(system, &mut remarks);
-    for archive in archives {
-        let first = number(sources.len())?;
-        let members = &archive.open.members;
-        composed.add_layer(&archive.layer, members, first)?;
-        let files = (0..archive.open.archive.files()).map(|file| Source::Member(archive, file));
-        sources.extend(files);
-    }
+    let mut composed = Composed::new(system, opening.memory() / 2, &mut remarks);
+    let (archives, mut count) = open_all(layers, opening, &mut composed)?;
+    let mut named = Vec::new();
     for (entry, opened) in entries.iter().zip(opened) {
         let layer = entry.parts.first().number;
         match &opened.opened {
             Opened::File(..) => {
-                composed.add_file(&entry.path, layer, number(sources.len())?)?;
-                sources.push(Source::Named(entry, opened));
+                composed.add_file(&entry.path, layer, number(count)?)?;
+                named.push(Source::Named(entry, opened));
+                count += 1;
             }
             Opened::Link(target) => composed.add_link(&entry.path, layer, target)?,
             Opened::Directory => composed.add_directory(&entry.path, layer)?,
@@ -120,9 +106,14 @@ pub(super) fn compose(
     let directory = directory(&composed, system, subtree, notes)?;
     let mut found = composed.shown(directory)?;
     remarks.iter().for_each(|remark| notes.push(remark));
-    let memory = memory_of(archives, &found);
+    let memory = memory_of(&archives, &found);
     found.files.sort_by(|(a, _), (b, _)| by_path(a, b));
     sort_empty(&mut found.empty);
+    let members = archives.iter().flat_map(|open| {
+        let files = 0..open.archive.files();
+        files.map(move |file| Source::Member(open, file))
+    });
+    let sources: Vec<Source<'_>> = members.chain(named).collect();
     let file = |(path, number): (EntryPath, FileNumber)| {
         let source = sources.get(number as usize);
         source.and_then(|source| source.file(path))
@@ -132,6 +123,32 @@ pub(super) fn compose(
         empty: found.empty.into(),
         memory,
     })
+}
+
+/// Opens one layer after the other, and adds what is in it: of all the lists of what is in them, one is held
+/// at a time, unless its layer comes again. Returns the number of their files, too.
+fn open_all(
+    layers: Vec<ArchiveLayer>,
+    opening: &mut Opening<'_>,
+    composed: &mut Composed<'_>,
+) -> Result<(Vec<OpenArchive>, usize)> {
+    let mut times: HashMap<Digest, usize> = HashMap::new();
+    for layer in &layers {
+        *times.entry(layer.part.stated.digest).or_default() += 1;
+    }
+    let mut count = 0;
+    let mut archives = Vec::with_capacity(layers.len());
+    for layer in layers {
+        let digest = layer.part.stated.digest;
+        let left = times.entry(digest).or_default();
+        *left = left.saturating_sub(1);
+        let open = opening.open_archive(&layer, *left > 0)?;
+        composed.add_layer(&layer, &open.members, number(count)?)?;
+        count += open.archive.files() as usize;
+        let archive = Arc::clone(&open.archive);
+        archives.push(OpenArchive { layer, archive });
+    }
+    Ok((archives, count))
 }
 
 /// Which directory is shown.
@@ -178,8 +195,8 @@ impl Source<'_> {
                 let digest = entry.parts.only().and_then(|part| part.stated.file_digest);
                 (Arc::clone(reader), *attributes, entry.parts.clone(), digest)
             }
-            Source::Member(OpenArchive { layer, open }, number) => {
-                let (reader, attr) = open.archive.file(*number)?;
+            Source::Member(OpenArchive { layer, archive }, number) => {
+                let (reader, attr) = archive.file(*number)?;
                 let mut part = layer.part.clone();
                 if matches!(&layer.names, Names::File(named) if *named == path) {
                     // What the manifest states is about this one file.

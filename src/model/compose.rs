@@ -10,6 +10,7 @@
 //! of an image that holds a whole system. That many links to directories do not make a tree without end
 //! is the same bound on files and directories that all models have.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::notes::Notes;
@@ -30,6 +31,10 @@ pub(super) struct Composed<'a> {
     overlays: bool,
     /// Links that the manifest names are left out, too, where they lead nowhere.
     forgiving: bool,
+    /// Memory that is left for nodes, in bytes,
+    memory: u64,
+    /// and steps for links.
+    steps: Cell<u64>,
     notes: &'a mut Notes,
 }
 
@@ -57,6 +62,15 @@ struct Link {
     named: bool,
 }
 
+/// Where a node leads, and the link that it is; or the link, and why it leads nowhere.
+type End<'a> = Result<(u32, Option<&'a Link>), (&'a Link, Why)>;
+
+/// Memory that a node takes besides its name, in bytes: in the list of them, and in its directory.
+const NODE_BYTES: u64 = 160;
+/// Names on the way to where links lead, of all links together, and what whiteouts take away. An image of a whole system has a hundred
+/// thousand links of ten names.
+const MOST_STEPS: u64 = 1 << 25;
+
 /// The root's number.
 const ROOT: u32 = 0;
 
@@ -73,8 +87,8 @@ pub(super) struct Shown {
 }
 
 impl<'a> Composed<'a> {
-    /// Nothing yet; remarks go to `notes`.
-    pub(super) fn new(system: &dyn System, notes: &'a mut Notes) -> Composed<'a> {
+    /// Nothing yet; remarks go to `notes`, and no more memory than this is taken, in bytes.
+    pub(super) fn new(system: &dyn System, memory: u64, notes: &'a mut Notes) -> Composed<'a> {
         Composed {
             nodes: vec![Node {
                 what: What::Directory(BTreeMap::new()),
@@ -83,6 +97,8 @@ impl<'a> Composed<'a> {
             }],
             overlays: system.overlays(),
             forgiving: system.leaves_out_dead_links(),
+            memory,
+            steps: Cell::new(MOST_STEPS),
             notes,
         }
     }
@@ -145,19 +161,15 @@ impl<'a> Composed<'a> {
     ) -> Result<()> {
         let number = layer.part.number;
         let place = Placing::of(&layer.names, members);
-        if self.overlays {
-            for member in members {
-                self.white_out(&member.path);
-            }
-        }
         for member in members {
             let name = member_name(&member.path);
             if self.overlays && name.is_some_and(|name| name.starts_with(WHITEOUT)) {
+                self.white_out(&member.path, number)?;
                 continue;
             }
             let added = match place.names(&member.path) {
                 Ok(names) if names.is_empty() => continue,
-                Ok(names) => match self.what(&member.kind, first) {
+                Ok(names) => match self.what(&member.kind, first, &place)? {
                     Ok(what) => self.add(&names, number, what)?,
                     Err(why) => Err(why),
                 },
@@ -173,29 +185,43 @@ impl<'a> Composed<'a> {
         Ok(())
     }
 
-    fn what(&self, kind: &ListedKind, first: FileNumber) -> Result<What, Why> {
-        match kind {
+    /// What a member is; the inner error says why it cannot be served.
+    fn what(
+        &self,
+        kind: &ListedKind,
+        first: FileNumber,
+        place: &Placing<'_>,
+    ) -> Result<Result<What, Why>> {
+        Ok(match kind {
             ListedKind::File(number) => Ok(What::File(first.saturating_add(*number))),
             ListedKind::Directory => Ok(What::Directory(BTreeMap::new())),
-            ListedKind::Symlink(target) => Ok(What::Link(Link {
-                target: utf8(target)?.into(),
-                from_root: false,
-                named: false,
-            })),
-            // The file that stands there now, whatever becomes of that name.
-            ListedKind::HardLink(target) => {
-                let target = utf8(target)?;
-                let leads = self.walk(ROOT, target, false);
-                let problem = |_| format!("is a link to \"{}\", which is not there", shown(target));
-                let node = leads.map_err(problem)?;
-                match self.nodes.get(node as usize).map(|node| &node.what) {
-                    Some(What::File(number)) => Ok(What::File(*number)),
-                    Some(What::Link(link)) => Ok(What::Link(link.clone())),
-                    _ => Err("is a hard link to a directory".into()),
-                }
-            }
+            ListedKind::Symlink(target) => target_of(target).map(|target| {
+                What::Link(Link {
+                    target: target.into(),
+                    from_root: false,
+                    named: false,
+                })
+            }),
+            ListedKind::HardLink(target) => match place.names(target) {
+                Ok(names) => self.linked(&names.join("/"))?,
+                Err(why) => Err(why),
+            },
             ListedKind::Special => Err("is a device or a pipe".into()),
-        }
+        })
+    }
+
+    /// What stands at a path now, under another name: whatever becomes of that.
+    fn linked(&self, path: &str) -> Result<Result<What, Why>> {
+        let Ok(node) = self.walk(ROOT, path, false)? else {
+            let why = format!("is a link to \"{}\", which is not there", shown(path));
+            return Ok(Err(why));
+        };
+        let what = self.nodes.get(node as usize).map(|node| &node.what);
+        Ok(match what {
+            Some(What::File(number)) => Ok(What::File(*number)),
+            Some(What::Link(link)) => Ok(What::Link(link.clone())),
+            _ => Err("is a hard link to a directory".into()),
+        })
     }
 
     /// Puts something at a path. The inner error says why it cannot stand there.
@@ -209,7 +235,7 @@ impl<'a> Composed<'a> {
                 Some((child, What::Directory(_))) => child,
                 Some((_, What::Link(link))) => {
                     let target = link.target.clone();
-                    match self.walk(link.start(at), &target, true) {
+                    match self.walk(link.start(at), &target, true)? {
                         Ok(end) if self.is_directory(end) => end,
                         _ => return Ok(Err("is below a link that leads to no directory".into())),
                     }
@@ -223,7 +249,15 @@ impl<'a> Composed<'a> {
             };
         }
         match (self.child(at, last), &what) {
-            (Some((_, What::Directory(_))), What::Directory(_)) => return Ok(Ok(())),
+            (Some((child, What::Directory(_))), What::Directory(_)) => {
+                if let Some(node) = self.nodes.get_mut(child as usize)
+                    && self.overlays
+                {
+                    // It is of this layer, too: a whiteout in it does not take it away.
+                    node.layer = layer;
+                }
+                return Ok(Ok(()));
+            }
             (Some((child, _)), _) => self.check_replaced(child, layer, names)?,
             (None, _) => {}
         }
@@ -249,6 +283,8 @@ impl<'a> Composed<'a> {
             Ok(number) if self.nodes.len() <= limits::MAX_NODES => number,
             _ => return Err(too_many()),
         };
+        let bytes = NODE_BYTES.saturating_add(name.len() as u64);
+        self.memory = self.memory.checked_sub(bytes).ok_or_else(too_large)?;
         if let Some(What::Directory(children)) = self.what_is(parent) {
             children.insert(name.into(), number);
         }
@@ -278,29 +314,87 @@ impl<'a> Composed<'a> {
         node.is_some_and(|node| matches!(node.what, What::Directory(_)))
     }
 
-    /// Takes away what a whiteout names, which is below: nothing of its own layer is there yet.
-    fn white_out(&mut self, path: &[u8]) {
-        let Some(hidden) = member_name(path).and_then(|name| name.strip_prefix(WHITEOUT)) else {
-            return;
+    /// Takes away what a whiteout names, as far as it is below its layer. It is looked for where the path
+    /// leads by now: members come in their order.
+    fn white_out(&mut self, path: &[u8], layer: usize) -> Result<()> {
+        let Some(name) = member_name(path) else {
+            return Ok(());
         };
-        let Ok(names) = names_of(path) else {
-            return;
+        let above = path.len().saturating_sub(name.len());
+        let above = path.get(..above).map(std::str::from_utf8);
+        let (Some(hidden), Some(Ok(above))) = (name.strip_prefix(WHITEOUT), above) else {
+            return Ok(());
         };
-        let above = names.split_last().map(|(_, above)| above.join("/"));
-        let Ok(directory) = self.walk(ROOT, &above.unwrap_or_default(), true) else {
-            return;
+        let Ok(directory) = self.walk(ROOT, above.trim_matches('/'), true)? else {
+            return Ok(());
         };
-        if let Some(What::Directory(children)) = self.what_is(directory) {
-            match hidden {
-                OPAQUE => children.clear(),
-                hidden => drop(children.remove(hidden)),
+        let hidden = match hidden {
+            OPAQUE => self.children(directory),
+            name => match self.child(directory, name) {
+                Some((child, _)) => vec![(name.into(), child)],
+                None => Vec::new(),
+            },
+        };
+        for (name, child) in hidden {
+            if self.hide(child, layer)
+                && let Some(What::Directory(children)) = self.what_is(directory)
+            {
+                children.remove(&name);
             }
+        }
+        self.check_steps()
+    }
+
+    /// Takes away what is below a layer; false when something of the layer is left.
+    fn hide(&mut self, node: u32, layer: usize) -> bool {
+        let own = self.nodes.get(node as usize).map(|node| node.layer) == Some(layer);
+        let mut left = own;
+        self.step();
+        for (name, child) in self.children(node) {
+            if !self.hide(child, layer) {
+                left = true;
+            } else if let Some(What::Directory(children)) = self.what_is(node) {
+                children.remove(&name);
+            }
+        }
+        !left
+    }
+
+    fn children(&self, node: u32) -> Vec<(Box<str>, u32)> {
+        match self.nodes.get(node as usize).map(|node| &node.what) {
+            Some(What::Directory(children)) if self.steps.get() > 0 => {
+                let pairs = children.iter().map(|(name, child)| (name.clone(), *child));
+                pairs.collect()
+            }
+            _ => Vec::new(),
         }
     }
 
     /// What is at a path that counts from a directory. Links on the way are followed, and one at its end,
-    /// if that is wanted.
-    fn walk(&self, start: u32, path: &str, follow_last: bool) -> Result<u32, Why> {
+    /// if that is wanted. The inner error says why it leads nowhere.
+    ///
+    /// # Errors
+    /// When following all links takes more steps than any model has need of.
+    fn walk(&self, start: u32, path: &str, follow_last: bool) -> Result<Result<u32, Why>> {
+        let end = self.walk_on(start, path, follow_last);
+        self.check_steps().map(|()| end)
+    }
+
+    fn step(&self) {
+        self.steps.set(self.steps.get().saturating_sub(1));
+    }
+
+    fn check_steps(&self) -> Result<()> {
+        match self.steps.get() {
+            0 => {
+                let rule = "its links and whiteouts take too many steps to follow";
+                Err(Error::malformed("model", rule))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn walk_on(&self, start: u32, path: &str, follow_last: bool) -> Result<u32, Why> {
         let mut at = start;
         let mut rest: Vec<&str> = path.rsplit('/').collect();
         if path.starts_with('/') {
@@ -308,6 +402,13 @@ impl<'a> Composed<'a> {
         }
         let mut links = 0;
         while let Some(name) = rest.pop() {
+            self.step();
+            if self.steps.get() == 0 {
+                return Err("too far away".into());
+            }
+            if !self.is_directory(at) {
+                return Err("which leads through a file".into());
+            }
             if ["", "."].contains(&name) {
                 continue;
             }
@@ -340,7 +441,7 @@ impl<'a> Composed<'a> {
 
     /// The directory at a path, if there is one with something in it.
     pub(super) fn directory(&self, path: &str) -> Option<u32> {
-        let node = self.walk(ROOT, path, true).ok()?;
+        let node = self.walk(ROOT, path, true).ok()?.ok()?;
         match &self.nodes.get(node as usize)?.what {
             What::Directory(children) if !children.is_empty() => Some(node),
             _ => None,
@@ -388,6 +489,7 @@ impl<'a> Composed<'a> {
     }
 
     fn show_one(&self, directory: u32, node: u32, walk: &mut Walk) -> Result<()> {
+        walk.count()?;
         let path = match EntryPath::checked_as_clause(&walk.path) {
             Ok(path) => path,
             Err(rule) => {
@@ -395,8 +497,7 @@ impl<'a> Composed<'a> {
                 return Ok(());
             }
         };
-        walk.count()?;
-        let (node, link) = match self.end_of(directory, node) {
+        let (node, link) = match self.end_of(directory, node)? {
             Ok(end) => end,
             Err((link, why)) if link.named => {
                 let rule = format!("is a link to \"{}\", {why}", shown(&link.target));
@@ -431,21 +532,19 @@ impl<'a> Composed<'a> {
     }
 
     /// Where a node leads that may be a link, and the link.
-    fn end_of(&self, directory: u32, node: u32) -> Result<(u32, Option<&Link>), (&Link, Why)> {
-        match self.nodes.get(node as usize).map(|node| &node.what) {
-            Some(What::Link(link)) => {
-                let absolute = link.target.starts_with('/') && !self.overlays && !link.from_root;
-                let end = match absolute {
-                    true => Err("an absolute path".into()),
-                    false => self.walk(link.start(directory), &link.target, true),
-                };
-                match end {
-                    Ok(end) => Ok((end, Some(link))),
-                    Err(why) => Err((link, why)),
-                }
-            }
-            _ => Ok((node, None)),
-        }
+    fn end_of(&self, directory: u32, node: u32) -> Result<End<'_>> {
+        let Some(What::Link(link)) = self.nodes.get(node as usize).map(|node| &node.what) else {
+            return Ok(Ok((node, None)));
+        };
+        let absolute = link.target.starts_with('/') && !self.overlays && !link.from_root;
+        let end = match absolute {
+            true => Err("an absolute path".into()),
+            false => self.walk(link.start(directory), &link.target, true)?,
+        };
+        Ok(match end {
+            Ok(end) => Ok((end, Some(link))),
+            Err(why) => Err((link, why)),
+        })
     }
 }
 
@@ -496,6 +595,13 @@ fn too_many() -> Error {
     )
 }
 
+fn too_large() -> Error {
+    Error::environment(
+        "model",
+        "its files and directories take more memory than there is; a larger --cache-size allows more",
+    )
+}
+
 /// What the names of whiteouts begin with,
 const WHITEOUT: &str = ".wh.";
 /// and what follows where all that is below a directory is hidden.
@@ -520,6 +626,14 @@ fn names_of(path: &[u8]) -> Result<Vec<&str>, Why> {
 fn member_name(path: &[u8]) -> Option<&str> {
     let path = std::str::from_utf8(path).ok()?;
     path.trim_end_matches('/').rsplit('/').next()
+}
+
+/// Where a link leads, as far as there may be such a path.
+fn target_of(bytes: &[u8]) -> Result<&str, Why> {
+    match bytes.len() {
+        0..=limits::MAX_PATH_BYTES => utf8(bytes),
+        length => Err(format!("is a link to a path of {length} bytes")),
+    }
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, Why> {
@@ -555,10 +669,20 @@ impl<'a> Placing<'a> {
             .filter(|member| !matches!(member.kind, ListedKind::Directory));
         let only = others.next().filter(|_| others.next().is_none());
         let is_it = only.is_some_and(|only| member_name(&only.path) == Some(path.file_name()));
-        match (is_it, below && !members.iter().all(lies_there)) {
-            (true, _) => Placing::At(path),
-            (false, true) => Placing::Below(path),
-            (false, false) => Placing::Root,
+        let is_path = |member: &Listed| {
+            let names = names_of(&member.path).unwrap_or_default();
+            names.into_iter().eq(path.components())
+        };
+        let mut directories = members
+            .iter()
+            .filter(|member| matches!(member.kind, ListedKind::Directory));
+        let is_directory = directories.any(is_path);
+        match below {
+            true if members.iter().all(lies_there) => Placing::Root,
+            // The path is that of a directory, and what is in it may be called as it is.
+            _ if is_it && !is_directory => Placing::At(path),
+            true => Placing::Below(path),
+            false => Placing::Root,
         }
     }
 

@@ -202,14 +202,17 @@ impl Built {
     ) -> Result<Built> {
         let opened = contents.files.iter().map(|entry| opening.open(entry));
         let opened = opened.collect::<Result<Vec<_>>>()?;
-        let archives = archives::open(&mut contents, &opened, &mut opening)?;
-        let effort = opening.effort();
-        if let Some(note) = opening.into_note() {
+        let layers = archives::layers(&mut contents, &opened);
+        let files = contents.files;
+        if let Some(note) = opening.take_note() {
             notes.push(note);
         }
-        match archives.is_empty() && *subtree == Subtree::Usual {
-            true => builder::link(contents.files, opened, system, notes, effort),
-            false => archives::compose(&contents.files, &opened, &archives, system, subtree, notes),
+        match layers.is_empty() && *subtree == Subtree::Usual {
+            true => builder::link(files, opened, system, notes, opening.effort()),
+            false => {
+                let opening = &mut opening;
+                archives::compose(&files, &opened, layers, system, subtree, opening, notes)
+            }
         }
     }
 }

@@ -77,8 +77,8 @@ impl<'a> Opening<'a> {
     }
 
     /// What is worth a remark.
-    pub(super) fn into_note(self) -> Option<String> {
-        let (first, others) = self.disagreements?;
+    pub(super) fn take_note(&mut self) -> Option<String> {
+        let (first, others) = self.disagreements.take()?;
         Some(match others {
             0 => first,
             1 => format!("{first}; so is one more layer"),
@@ -102,21 +102,38 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// Opens a layer of any number of files, unless it is open: reads and verifies all of it.
+    /// Memory that may be had at a time, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        self.context.limiter.limit()
+    }
+
+    /// Opens a layer of any number of files, unless it is open: reads and verifies all of it. What is in it
+    /// is held on to where it is wanted again.
     ///
     /// # Errors
     /// As [`Archive::open`].
-    pub(super) fn open_archive(&mut self, layer: &ArchiveLayer) -> Result<Arc<OpenedArchive>> {
+    pub(super) fn open_archive(
+        &mut self,
+        layer: &ArchiveLayer,
+        again: bool,
+    ) -> Result<Arc<OpenedArchive>> {
         let stated = &layer.part.stated;
         if let Some(open) = self.archives.get(&stated.digest) {
-            return Ok(Arc::clone(open));
+            let open = Arc::clone(open);
+            if !again {
+                self.archives.remove(&stated.digest);
+            }
+            return Ok(open);
         }
         let blob = self.source.blob(&stated.digest, Some(stated.size))?;
         let blob =
             blob.ok_or_else(|| Error::malformed(layer.subject(), "is not in the archive"))?;
-        let open = Archive::open(blob, stated, layer.subject().into(), self.context)?;
+        let held = self.archives.values().map(|open| open.list_bytes).sum();
+        let open = Archive::open(blob, stated, layer.subject().into(), held, self.context)?;
         let open = Arc::new(open);
-        self.archives.insert(stated.digest, Arc::clone(&open));
+        if again {
+            self.archives.insert(stated.digest, Arc::clone(&open));
+        }
         Ok(open)
     }
 

@@ -7,6 +7,7 @@ use std::io;
 use super::tree::{InputFile, Other, OtherKind, Tree};
 use crate::error::Result;
 use crate::files::calls;
+use crate::limits;
 
 /// Bytes by whose digest files are told apart before they are compared.
 const HEAD: u64 = 64 << 10;
@@ -31,11 +32,13 @@ pub(super) fn share(tree: &mut Tree) -> Result<()> {
         paths.push(file.path.clone());
     }
     for file in all {
-        match firsts.get(&number).and_then(|first| paths.get(*first)) {
+        let first = firsts.get(&number).and_then(|first| paths.get(*first));
+        let target = first.map(|first| relative(file.path.as_str(), first.as_str()));
+        match target.filter(|target| target.len() <= limits::MAX_PATH_BYTES) {
             None => files.push(file),
-            Some(first) => others.push(Other {
+            Some(target) => others.push(Other {
                 kind: OtherKind::Link {
-                    target: relative(file.path.as_str(), first.as_str()),
+                    target,
                     size: file.identity.size,
                 },
                 path: file.path,

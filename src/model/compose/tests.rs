@@ -61,7 +61,7 @@ fn composed(
     below: Option<&str>,
 ) -> Result<(Vec<String>, Vec<String>)> {
     let mut notes = Notes::default();
-    let mut composed = Composed::new(system(config_type), &mut notes);
+    let mut composed = Composed::new(system(config_type), u64::MAX, &mut notes);
     for (number, (names, texts)) in layers.iter().enumerate() {
         let first = 100 * number as u32;
         composed.add_layer(&layer(number, names.clone()), &members(texts), first)?;
@@ -271,6 +271,85 @@ fn l18_links_that_multiply_are_refused_and_not_followed_without_end() {
     assert!(error.to_string().contains("more than"), "{error}");
 }
 
+/// What a layer puts in the place of a link is not where that has led.
+#[test]
+fn l22_a_whiteout_takes_away_where_its_path_leads_when_it_comes() {
+    let lower: &[&str] = &["v1/", "v1/w", "current -> v1"];
+    for white in ["current/.wh..wh..opq", "current/.wh.w"] {
+        let (all, _) = image(&[lower, &["current/", white, "current/new"]]);
+        assert_eq!(all, ["current/new 101", "v1/w 0"], "{white}");
+        // Before it is replaced, the link leads there.
+        let (all, _) = image(&[lower, &[white, "x"]]);
+        assert_eq!(all, ["current/", "v1/", "x 101"], "{white}");
+    }
+    let long = "n".repeat(252);
+    let (all, _) = image(&[&[&long, "f"], &[&format!(".wh.{long}")]]);
+    assert_eq!(all, ["f 1"]);
+    // A directory that is stated again stays, without what was in it.
+    let (all, _) = image(&[
+        &["d/", "d/a", "e/", "e/a"],
+        &["d/", ".wh.d", "e/new", ".wh.e"],
+    ]);
+    assert_eq!(all, ["d/", "e/new 101"]);
+}
+
+#[test]
+fn l18_links_take_no_more_steps_than_there_are() {
+    let chain: Vec<String> = (0..30)
+        .map(|n| format!("l{n} -> {}l{}", "./".repeat(2_000), n + 1))
+        .chain(["l30".to_string()])
+        .chain((0..5_000).map(|n| format!("x{n} -> l0")))
+        .collect();
+    let texts: Vec<&str> = chain.iter().map(String::as_str).collect();
+    let layers: [(Names, &[&str]); 1] = [(Names::Root, &texts)];
+    let error = composed(media_type::IMAGE_CONFIG, &layers, None).unwrap_err();
+    assert!(error.to_string().contains("too many steps"), "{error}");
+    let longer = format!("far -> {}f", "./".repeat(2_100));
+    let (all, notes) = image(&[&["f", &longer]]);
+    assert_eq!(all, ["f 0"]);
+    assert!(notes[0].contains("a path of 4201 bytes"), "{notes:?}");
+
+    // What is left out for its path counts, too.
+    let mut texts = vec!["many/".to_string()];
+    texts.extend((0..1_100).map(|n| format!("many/{n}")));
+    let deep = "d/".repeat(64);
+    texts.extend((0..1_000).map(|n| format!("{deep}{n} -> /many")));
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let layers: [(Names, &[&str]); 1] = [(Names::Root, &texts)];
+    let result = composed(media_type::IMAGE_CONFIG, &layers, None);
+    assert!(
+        result.is_ok_and(|(all, _)| all.len() == 1_101),
+        "left out, and no deeper"
+    );
+}
+
+#[test]
+fn l17_links_do_not_lead_through_files() {
+    let (all, notes) = image(&[&["f", "g", "x -> f/../g", "y -> f/", "z -> f/.", "ok -> g"]]);
+    assert_eq!(all, ["f 0", "g 1", "ok 1"]);
+    assert!(
+        notes.iter().all(|note| note.contains("through a file")),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn l21_a_tree_takes_no_more_memory_than_there_is() {
+    let mut notes = Notes::default();
+    let mut composed = Composed::new(
+        system(media_type::IMAGE_CONFIG),
+        10 * NODE_BYTES,
+        &mut notes,
+    );
+    let texts: Vec<String> = (0..20).map(|n| format!("f{n}")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let error = composed
+        .add_layer(&layer(0, Names::Root), &members(&texts), 0)
+        .unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::Environment);
+    assert!(error.to_string().contains("--cache-size"), "{error}");
+}
+
 #[test]
 fn a_directory_of_an_image_is_shown_alone() {
     let layers: [(Names, &[&str]); 1] = [(
@@ -313,6 +392,12 @@ fn names_count_from_where_the_manifest_says() {
             &["v.bin 1", "w.bin 0"],
         ),
         (file("code"), &["code/", "code/a.py"], &["code/a.py 0"]),
+        // The path is that of a directory, with a file of its name in it.
+        (file("code"), &["code/", "code/code"], &["code/code 0"]),
+        (below("data"), &["data/", "data/data"], &["data/data 0"]),
+        (below("data"), &["data/sub/data"], &["data/sub/data 0"]),
+        // What is linked is below it, too.
+        (below("data"), &["e", "h => e"], &["data/e 0", "data/h 0"]),
     ] {
         let (all, notes) = composed(media_type::EMPTY, &[(names, texts)], None).unwrap();
         assert_eq!(all, expected, "{texts:?}");

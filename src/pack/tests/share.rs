@@ -82,3 +82,20 @@ fn k27_what_differs_in_more_than_its_name_is_not_shared() {
     });
     assert_eq!(tables.count(), 4);
 }
+
+/// A link that leads too far is no link: nobody could read it.
+#[test]
+fn k27_what_a_link_cannot_reach_is_packed() {
+    let data = noise(3, 8 << 10);
+    let far = format!(
+        "{}{}",
+        format!("{}/", "a".repeat(250)).repeat(15),
+        "a".repeat(250)
+    );
+    let deep = format!("{}twin", "z/".repeat(60));
+    let dir = scratch(&[(&far, &data), (&deep, &data)]);
+    pack_in(dir.path(), &options()).unwrap();
+    let found = read_all(&dir.path().join("out.tar"));
+    assert_eq!(found.len(), 2);
+    assert!(found.values().all(|bytes| *bytes == data));
+}
