@@ -291,7 +291,7 @@ pub(crate) struct MountArgs {
     /// An archive, an image layout, or HOST/REPOSITORY:TAG
     #[arg(value_name = "ARCHIVE")]
     pub(crate) archive: PathBuf,
-    /// An empty directory, or /dev/fd/N: a FUSE connection that is mounted already
+    /// An empty directory, or /dev/fd/N of a FUSE connection
     #[arg(value_name = "MOUNTPOINT")]
     pub(crate) mountpoint: PathBuf,
     #[command(flatten)]
@@ -299,7 +299,7 @@ pub(crate) struct MountArgs {
     /// Memory for decoded chunks [default: up to 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) cache_size: Option<u64>,
-    /// Fill the page cache while nobody reads, with at most half of the memory that is available
+    /// Fill the page cache while nobody reads
     #[arg(long)]
     pub(crate) prefetch: bool,
     /// Stay in the foreground
@@ -328,7 +328,7 @@ pub(crate) struct MountArgs {
     /// How the background process is started: messages go to the system log.
     #[arg(long, hide = true, conflicts_with = "log_file")]
     pub(crate) system_log: bool,
-    /// Where the seek tables of foreign layers are kept [default: $XDG_CACHE_HOME/modeloci]
+    /// For seek tables [default: $XDG_CACHE_HOME/modeloci]
     #[arg(long, value_name = "DIR", conflicts_with = "no_index")]
     pub(crate) index_dir: Option<PathBuf>,
     /// Keep no seek tables between runs

@@ -89,10 +89,7 @@ pub(crate) fn resolved(path: &str) -> String {
 
 /// Opens an archive to read files of it.
 pub(crate) fn open(archive: &Path, which: &Which) -> anyhow::Result<Model> {
-    let mut options = which.options();
-    // A layer of several files is gone over for its names, unless that was done before.
-    options.index_dir = super::mount::cache_dir();
-    Model::open(archive, &options).map_err(|error| output::about(archive, error))
+    Model::open(archive, &which.options()).map_err(|error| output::about(archive, error))
 }
 
 /// What is at a path of the model.

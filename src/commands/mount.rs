@@ -184,7 +184,7 @@ fn options(args: &MountArgs, verbosity: Verbosity) -> anyhow::Result<Options> {
 
 /// `$XDG_CACHE_HOME/modeloci`; nowhere for a user without a home. The specification says that a
 /// relative path is to be ignored.
-pub(super) fn cache_dir() -> Option<PathBuf> {
+fn cache_dir() -> Option<PathBuf> {
     let absolute = |name| {
         std::env::var_os(name)
             .map(PathBuf::from)

@@ -331,7 +331,7 @@ fn small(
         let symbolic = match entry.kind {
             EntryKind::Directory => {
                 let path = entry.path.strip_suffix(b"/").unwrap_or(&entry.path);
-                directory = path == spec.path.as_str().as_bytes();
+                directory = spec.stated.directory && path == spec.path.as_str().as_bytes();
                 continue;
             }
             EntryKind::Symlink => true,

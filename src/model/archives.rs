@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::built::Built;
 use super::compose::{Composed, FileNumber, Shown};
 use super::file::{File, FileInfo};
 use super::node::Inode;
 use super::notes::Notes;
 use super::opening::{OpenedFile, Opening};
+use super::subtree::Subtree;
 use super::tree::{by_path, sort_empty};
-use super::{Built, Subtree};
 use crate::digest::Digest;
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::Built;
+use super::built::Built;
 use super::file::{File, FileInfo};
 use super::links::{Links, Node};
 use super::node::Inode;

@@ -320,12 +320,13 @@ impl<'a> Composed<'a> {
         let Some(name) = member_name(path) else {
             return Ok(());
         };
-        let above = path.len().saturating_sub(name.len());
-        let above = path.get(..above).map(std::str::from_utf8);
-        let (Some(hidden), Some(Ok(above))) = (name.strip_prefix(WHITEOUT), above) else {
+        // What is hidden may have a longer name than a whiteout that has to be a name itself.
+        let above = path.get(..path.len().saturating_sub(name.len()));
+        let above = names_of(above.unwrap_or_default());
+        let (Some(hidden), Ok(above)) = (name.strip_prefix(WHITEOUT), above) else {
             return Ok(());
         };
-        let Ok(directory) = self.walk(ROOT, above.trim_matches('/'), true)? else {
+        let Ok(directory) = self.walk(ROOT, &above.join("/"), true)? else {
             return Ok(());
         };
         let hidden = match hidden {

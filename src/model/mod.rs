@@ -25,11 +25,13 @@ use crate::memory::shared_work::{Helpers, together};
 use crate::oci::OciConfig;
 use crate::source::{self, BlobSource, registry};
 use crate::stream::{Wait, Within};
-use crate::systems::{About, Contents, System};
+use crate::systems::About;
 use crate::work::cores;
 
 mod archives;
+mod assemble;
 mod builder;
+mod built;
 mod compose;
 mod file;
 mod links;
@@ -38,15 +40,17 @@ mod node;
 mod notes;
 mod opening;
 pub mod resolve;
+mod subtree;
 mod tree;
 pub mod verify;
 
+use built::Built;
 use file::File;
 pub use file::{FileFacts, FileInfo};
 pub use node::{Attr, DirEntry, Inode, NodeKind};
-use notes::Notes;
 use opening::Opening;
 use resolve::{Documents, Resolved, Wanted};
+pub use subtree::Subtree;
 use tree::Tree;
 
 /// How long a read of a served model waits for nothing but answers that are on their way out.
@@ -159,64 +163,6 @@ impl Default for OpenOptions {
     }
 }
 
-/// Which part of a model is shown.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Subtree {
-    /// What its system says is the model: of an image its `/models`, where it has one.
-    #[default]
-    Usual,
-    /// All of it.
-    All,
-    /// What is below this directory.
-    Below(String),
-}
-
-impl Subtree {
-    /// What is below a directory, which has a path from the model's root; that may begin with a slash.
-    pub fn below(path: &str) -> Subtree {
-        match path.trim_matches('/') {
-            "" => Subtree::All,
-            path => Subtree::Below(path.into()),
-        }
-    }
-}
-
-/// What the layers of a model were made into.
-struct Built {
-    /// In the order of their paths.
-    files: Vec<File>,
-    /// Directories with nothing in them.
-    empty: Box<[EntryPath]>,
-    /// Memory that was not foreseen, in bytes.
-    memory: u64,
-}
-
-impl Built {
-    /// Opens the layers of a manifest, and makes files of what they hold.
-    fn open(
-        mut contents: Contents,
-        system: &dyn System,
-        subtree: &Subtree,
-        mut opening: Opening<'_>,
-        notes: &mut Notes,
-    ) -> Result<Built> {
-        let opened = contents.files.iter().map(|entry| opening.open(entry));
-        let opened = opened.collect::<Result<Vec<_>>>()?;
-        let layers = archives::layers(&mut contents, &opened);
-        let files = contents.files;
-        if let Some(note) = opening.take_note() {
-            notes.push(note);
-        }
-        match layers.is_empty() && *subtree == Subtree::Usual {
-            true => builder::link(files, opened, system, notes, opening.effort()),
-            false => {
-                let opening = &mut opening;
-                archives::compose(&files, &opened, layers, system, subtree, opening, notes)
-            }
-        }
-    }
-}
-
 /// An open model.
 pub struct Model {
     source: Arc<dyn BlobSource>,
@@ -278,7 +224,7 @@ impl Model {
         let context = Arc::new(options.context(limiter));
         let opening = Opening::new(&*source, &context, resolved.manifest_bytes);
         let (system, told) = (resolved.system, &mut resolved.notes);
-        let built = Built::open(contents, system, &options.subtree, opening, told);
+        let built = assemble::open(contents, system, &options.subtree, opening, told);
         let Built {
             mut files,
             empty,

@@ -113,7 +113,6 @@ pub fn resolve<'a>(source: &dyn BlobSource, wanted: impl Into<Wanted<'a>>) -> Re
         layers.push(Layer {
             number,
             path,
-            name: layer.name.map(Box::from),
             stated: Arc::new(stated),
         });
         Ok(())

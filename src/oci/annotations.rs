@@ -31,6 +31,8 @@ pub const FILE_DIGEST: &str = "io.modeloci.file.digest";
 pub const FILE_SIZE: &str = "io.modeloci.file.size";
 /// Permission bits of the original file, octal (`0755`), present when it is executable.
 pub const FILE_MODE: &str = "io.modeloci.file.mode";
+/// `true` on layers that hold an empty directory in place of a file.
+pub const DIRECTORY: &str = "io.modeloci.directory";
 /// SHA-256 of the chunk table's bytes; for plain layers the digest of the blob that holds it.
 pub const CHUNKS: &str = "io.modeloci.chunks";
 /// Where the table members stand in the blob: `<offset>+<length>`; absent when the table is a blob

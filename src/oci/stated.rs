@@ -32,6 +32,8 @@ pub struct Stated {
     pub chunks: Option<StatedTable>,
     /// Whether the layer is a directory (`io.deis.oras.content.unpack`).
     pub unpack: bool,
+    /// Whether it holds an empty directory in place of a file (`io.modeloci.directory`).
+    pub directory: bool,
     /// What ModelPack states of the file, which goes before what a tar says; few layers have it, and
     /// there may be many layers.
     pub metadata: Option<Box<FileMetadata>>,
@@ -99,6 +101,7 @@ impl Stated {
             file_size: read(annotations::FILE_SIZE).size()?,
             executable: read(annotations::FILE_MODE).executable()?,
             unpack: descriptor.annotation(annotations::ORAS_UNPACK) == Some("true"),
+            directory: descriptor.annotation(annotations::DIRECTORY) == Some("true"),
             metadata: FileMetadata::of(descriptor)?,
             chunks: chunks.map(|digest| StatedTable {
                 digest,
@@ -146,16 +149,17 @@ impl FileMetadata {
     }
 }
 
-/// The annotation that names a layer's file, by the reading rules: ModelPack's key, its older
-/// spelling, then the title.
+/// What names a layer's file, by the reading rules: ModelPack's annotation, its older spelling, then the
+/// title; for Ollama's tensors, which have none, the name of the descriptor.
 pub fn path_of(descriptor: &Descriptor) -> Option<&str> {
-    [
+    let keys = [
         annotations::MODELPACK_FILEPATH,
         annotations::MODELPACK_OLD_FILEPATH,
         annotations::TITLE,
-    ]
-    .into_iter()
-    .find_map(|key| descriptor.annotation(key))
+    ];
+    let annotated = keys.into_iter().find_map(|key| descriptor.annotation(key));
+    let is_ollama = descriptor.media_type.starts_with("application/vnd.ollama.");
+    annotated.or(descriptor.name.as_deref().filter(|_| is_ollama))
 }
 
 /// Has a descriptor name its layer's file, as everybody reads it.
@@ -163,6 +167,12 @@ pub fn name(descriptor: &mut Descriptor, path: &str) {
     for key in [annotations::MODELPACK_FILEPATH, annotations::TITLE] {
         descriptor.annotations.insert(key.into(), path.into());
     }
+}
+
+/// Has a descriptor say that its layer holds an empty directory.
+pub fn mark_directory(descriptor: &mut Descriptor) {
+    let key = annotations::DIRECTORY.into();
+    descriptor.annotations.insert(key, "true".into());
 }
 
 /// What `pack` states of the one file in a layer.

@@ -28,6 +28,9 @@ pub(super) fn write_layers(
         let blob = blob(other, settings).map_err(Error::io("compress", other.path.as_str()))?;
         let mut descriptor = archive.blob(media_type::LAYER_TAR_GZIP, &blob)?;
         stated::name(&mut descriptor, other.path.as_str());
+        if let OtherKind::Directory = other.kind {
+            stated::mark_directory(&mut descriptor);
+        }
         layers.push(descriptor);
     }
     Ok(layers)

@@ -14,8 +14,6 @@ pub struct Layer {
     pub number: usize,
     /// The name of its file, as stated.
     pub path: Option<Box<str>>,
-    /// The name of the descriptor itself, which only Ollama states.
-    pub name: Option<Box<str>>,
     /// Shared with who opens it: of many layers a list of these would be held twice while it grows.
     pub stated: Arc<Stated>,
 }

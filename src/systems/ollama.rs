@@ -51,9 +51,6 @@ impl System for Ollama {
     }
 
     fn contents(&self, mut layers: Vec<Layer>, _: &Config<'_>) -> Result<Contents> {
-        for layer in &mut layers {
-            layer.path = layer.path.take().or_else(|| layer.name.take());
-        }
         numbered::name(&mut layers, name_of);
         self.each(layers)
     }

@@ -155,7 +155,6 @@ fn paths(head: &Head<'_>, layers: &[(&str, Option<&str>)]) -> Result<Vec<String>
         Layer {
             number,
             path: path.map(Box::from),
-            name: None,
             stated: Arc::new(Stated::of(&descriptor, &mut MediaTypes::default()).unwrap()),
         }
     };
@@ -264,7 +263,6 @@ fn l10_a_layer_without_a_name_is_one_file_only_where_its_type_says_so() {
             let layer = |(number, (media_type, path)): (usize, &(&str, Option<&str>))| Layer {
                 number,
                 path: path.map(Box::from),
-                name: None,
                 stated: stated_of(media_type),
             };
             let layers = [named, (media_type, None)];

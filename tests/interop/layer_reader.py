@@ -179,7 +179,7 @@ def main():
     index = json.loads(read("index.json"))
     manifest = json.loads(blob(index["manifests"][0]["digest"]))
     need(json.loads(read("manifest.json")) == manifest, "manifest.json differs")
-    result = {}
+    result, links = {}, {}
     for descriptor in manifest["layers"]:
         data = blob(descriptor["digest"])
         need(len(data) == descriptor["size"], "a descriptor's size differs")
@@ -187,6 +187,14 @@ def main():
         if descriptor["mediaType"] == "application/vnd.oci.empty.v1+json":
             continue
         path = descriptor["annotations"]["org.opencontainers.image.title"]
+        if "io.modeloci.chunks" not in descriptor["annotations"]:
+            with tarfile.open(fileobj=io.BytesIO(gzip.decompress(data)), mode="r:") as layer:
+                member = layer.next()
+                need(member.name == path and layer.next() is None, "the layer has another member")
+                need(member.issym(), "a layer without a table holds no link")
+                target = os.path.join(os.path.dirname(path), member.linkname)
+                links[path] = os.path.normpath(target)
+            continue
         content, kinds = read_layer(descriptor, data, blob)
         result[path] = {"sha256": hashlib.sha256(content).hexdigest(), "kinds": kinds}
         if len(sys.argv) > 2:
@@ -194,6 +202,9 @@ def main():
             os.makedirs(os.path.dirname(target), exist_ok=True)
             with open(target, "wb") as out:
                 out.write(content)
+    for path, target in links.items():
+        need(target in result, f"{path} leads to no file")
+        result[path] = result[target]
     json.dump(result, sys.stdout, indent=1, sort_keys=True)
 
 

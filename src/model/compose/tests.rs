@@ -285,6 +285,12 @@ fn l22_a_whiteout_takes_away_where_its_path_leads_when_it_comes() {
     let long = "n".repeat(252);
     let (all, _) = image(&[&[&long, "f"], &[&format!(".wh.{long}")]]);
     assert_eq!(all, ["f 1"]);
+    // No member has ".." in its path, and no whiteout.
+    let (all, _) = image(&[
+        &["d/", "d/a", "f"],
+        &["d/../.wh.f", "../.wh.f", "d/./.wh.a"],
+    ]);
+    assert_eq!(all, ["d/", "f 1"]);
     // A directory that is stated again stays, without what was in it.
     let (all, _) = image(&[
         &["d/", "d/a", "e/", "e/a"],
