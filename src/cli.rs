@@ -322,13 +322,13 @@ pub(crate) struct MountArgs {
         value_delimiter = ','
     )]
     pub(crate) options: Vec<String>,
-    /// Append messages to a file [default: system log, else /var/log/modeloci.log; with --foreground, stderr]
+    /// Append messages to a file [default: system log; in the foreground, stderr]
     #[arg(long, value_name = "FILE", help_heading = "Messages")]
     pub(crate) log_file: Option<PathBuf>,
     /// How the background process is started: messages go to the system log.
     #[arg(long, hide = true, conflicts_with = "log_file")]
     pub(crate) system_log: bool,
-    /// For seek tables [default: $XDG_CACHE_HOME/modeloci]
+    /// For seek tables [default: ~/.cache/modeloci]
     #[arg(long, value_name = "DIR", conflicts_with = "no_index")]
     pub(crate) index_dir: Option<PathBuf>,
     /// Keep no seek tables between runs

@@ -120,7 +120,7 @@ pub(crate) struct Which {
     /// The model that the archive's index calls so
     #[arg(long = "ref", value_name = "NAME")]
     pub(crate) reference: Option<String>,
-    /// Show this directory of the model, and not what is usual
+    /// Show this directory of the model alone
     #[arg(long, value_name = "DIR", conflicts_with = "root")]
     pub(crate) prefix: Option<String>,
     /// Show all of an image, and not only its /models

@@ -31,14 +31,15 @@ pub(super) fn contents(
     config: &Config<'_>,
 ) -> Result<Contents> {
     let mut contents = system.contents(layers, config)?;
-    let mut statements: HashMap<Digest, Statement> = HashMap::new();
+    let mut statements: HashMap<&Digest, Statement> = HashMap::new();
     let named = contents.files.iter().flat_map(|entry| entry.parts.iter());
     for part in named.chain(contents.archives.iter().map(|layer| &layer.part)) {
-        let statement = statements.entry(part.stated.digest).or_default();
+        let statement = statements.entry(&part.stated.digest).or_default();
         statement
             .add(&part.stated)
             .map_err(|e| e.within(name_of_layer(part.number, None, &part.stated.digest)))?;
     }
+    drop(statements);
     contents.files.sort_by(|a, b| by_path(&a.path, &b.path));
     Ok(contents)
 }

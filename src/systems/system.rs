@@ -52,7 +52,14 @@ pub trait System: Sync {
     /// # Errors
     /// As [`contents`](System::contents).
     fn each(&self, layers: Vec<Layer>) -> Result<Contents> {
-        let mut contents = Contents::default();
+        let holds_one =
+            |layer: &&Layer| self.reading(&layer.stated, layer.path.as_deref()) != Reading::Members;
+        // There may be so many that a list which grows by doubling would be too large.
+        let files = layers.iter().filter(holds_one).count();
+        let mut contents = Contents {
+            files: Vec::with_capacity(files),
+            archives: Vec::new(),
+        };
         for layer in layers {
             match self.reading(&layer.stated, layer.path.as_deref()) {
                 Reading::Members => contents.archives.push(layer.into_archive(Names::Root)),
