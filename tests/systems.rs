@@ -429,6 +429,43 @@ fn l20_a_damaged_layer_of_several_files_shows_none_of_them() {
     }
 }
 
+/// Wherever a layer is damaged that the manifest gives a path: the other files are what they were, whatever
+/// the damage makes it look like.
+#[test]
+fn l20_a_damaged_layer_with_a_path_costs_no_other_file() {
+    let one = tar(&[("w.bin", &noise(5, 3_000))]);
+    for pack in [
+        |bytes: &[u8]| bytes.to_vec(),
+        |bytes: &[u8]| gzip(bytes, 6),
+        zstd,
+    ] {
+        let blob = pack(&one);
+        let honest = Artifact::new("application/vnd.cncf.model.config.v1+json", &json!({}))
+            .annotated(
+                "application/vnd.cncf.model.weight.v1.tar",
+                &blob,
+                &[(FILEPATH, "w.bin")],
+            )
+            .annotated(
+                "application/vnd.cncf.model.doc.v1.raw",
+                b"other",
+                &[(FILEPATH, "other")],
+            );
+        let name = honest.layout.layer_name(0);
+        let ends = (blob.len() - 8..blob.len()).chain(0..20);
+        for at in ends.chain((20..blob.len()).step_by(blob.len() / 20 + 1)) {
+            let mut layout = honest.layout.clone();
+            layout.damage(&name, |bytes| bytes[at] ^= 1);
+            let workspace = Workspace::new();
+            let archive = workspace.write("a.tar", layout.to_bytes());
+            let archive = archive.to_str().unwrap();
+            let run = Run::of(&mut workspace.modeloci(&["cat", archive, "other"])).ok();
+            assert_eq!(run.text(), "other", "{at}");
+            Run::of(&mut workspace.modeloci(&["cat", archive, "w.bin"])).fails(1, &["w.bin"]);
+        }
+    }
+}
+
 #[test]
 fn l19_a_layer_of_several_files_has_an_end() {
     // Zeros compress a thousandfold: 3 GiB in 3 MB.

@@ -19,5 +19,5 @@ pub use archive::{Archive, MemberFile, OpenedArchive};
 pub use chunked::{table, wrap};
 pub use file_digests::FileDigests;
 pub use listing::{Listed, ListedKind};
-pub use open_layer::{LayerKey, OpenLayer, open};
+pub use open_layer::{LayerKey, OpenLayer, damaged as damaged_file, open};
 pub use reader::{Attributes, FileAttr, FileReader, LayerSpec, LinkTarget, Opened, Reading, Whole};

@@ -25,6 +25,23 @@ pub fn open(blob: Arc<dyn ReadAt>, spec: LayerSpec, context: Arc<Context>) -> Re
     OpenLayer::open(blob, &spec, &context)?.entry(&spec)
 }
 
+/// What stands for a layer that was taken for one of several files, and could not be opened because of
+/// `error`: a file that cannot be read, if the layer was damaged. That costs the other files of a model
+/// nothing.
+///
+/// # Errors
+/// `error` itself when the layer is what the manifest names, or when storage failed.
+pub fn damaged(
+    blob: &Arc<dyn ReadAt>,
+    spec: &LayerSpec,
+    error: Error,
+    context: &Context,
+) -> Result<Opened> {
+    let file = damaged::open(blob, spec, error, context)?;
+    let attr = Guess::of(FileAttr::of_damaged(blob.len()));
+    Ok(Opened::File(Arc::new(file), Attributes::Guessed(attr)))
+}
+
 /// What decides how a blob is read: descriptors that agree about it share one [`OpenLayer`].
 ///
 /// That descriptors of one blob do not name different chunk tables is a rule of the manifest.

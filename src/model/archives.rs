@@ -89,9 +89,14 @@ pub(super) fn compose(
 ) -> Result<Built> {
     let mut remarks = Notes::default();
     let mut composed = Composed::new(system, opening.memory() / 2, &mut remarks);
-    let (archives, mut count) = open_all(layers, opening, &mut composed)?;
+    let Archives {
+        archives,
+        mut count,
+        damaged,
+    } = open_all(layers, opening, &mut composed)?;
     let mut named = Vec::new();
     for (entry, opened) in entries.iter().zip(opened) {
+        let opened = damaged.get(&entry.path).unwrap_or(opened);
         let layer = entry.parts.first().number;
         match &opened.opened {
             Opened::File(..) => {
@@ -126,30 +131,51 @@ pub(super) fn compose(
     })
 }
 
+/// The layers of any number of files.
+struct Archives {
+    archives: Vec<OpenArchive>,
+    /// Number of their files.
+    count: usize,
+    /// What stands for damaged ones, where the manifest names a path for it.
+    damaged: HashMap<EntryPath, OpenedFile>,
+}
+
 /// Opens one layer after the other, and adds what is in it: of all the lists of what is in them, one is held
-/// at a time, unless its layer comes again. Returns the number of their files, too.
+/// at a time, unless its layer comes again.
 fn open_all(
     layers: Vec<ArchiveLayer>,
     opening: &mut Opening<'_>,
     composed: &mut Composed<'_>,
-) -> Result<(Vec<OpenArchive>, usize)> {
+) -> Result<Archives> {
     let mut times: HashMap<Digest, usize> = HashMap::new();
     for layer in &layers {
         *times.entry(layer.part.stated.digest).or_default() += 1;
     }
-    let mut count = 0;
+    let (mut count, mut damaged) = (0, HashMap::new());
     let mut archives = Vec::with_capacity(layers.len());
     for layer in layers {
         let digest = layer.part.stated.digest;
         let left = times.entry(digest).or_default();
         *left = left.saturating_sub(1);
-        let open = opening.open_archive(&layer, *left > 0)?;
+        let open = match (opening.open_archive(&layer, *left > 0), &layer.names) {
+            (Ok(open), _) => open,
+            // It may have been taken for several files because of the damage.
+            (Err(error), Names::File(path)) => {
+                damaged.insert(path.clone(), opening.damaged(&layer, path, error)?);
+                continue;
+            }
+            (Err(error), _) => return Err(error),
+        };
         composed.add_layer(&layer, &open.members, number(count)?)?;
         count += open.archive.files() as usize;
         let archive = Arc::clone(&open.archive);
         archives.push(OpenArchive { layer, archive });
     }
-    Ok((archives, count))
+    Ok(Archives {
+        archives,
+        count,
+        damaged,
+    })
 }
 
 /// Which directory is shown.
@@ -173,8 +199,10 @@ fn directory(
             };
             let found = composed.directory(home);
             notes.push(match found {
-                Some(_) => format!("its /{home} is shown; --root shows all of it"),
-                None => format!("has no /{home}: all of it is shown; --prefix chooses a directory"),
+                Some(_) => format!("of the image, /{home} is shown; --root shows all of it"),
+                None => format!(
+                    "the image has no /{home}: all of it is shown; --prefix chooses a directory"
+                ),
             });
             Ok(found)
         }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::file::File;
 use crate::digest::Digest;
+use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
-use crate::layer::{Archive, LayerKey, LayerSpec, OpenLayer, Opened, OpenedArchive};
+use crate::layer::{Archive, LayerKey, LayerSpec, OpenLayer, Opened, OpenedArchive, damaged_file};
 use crate::limits;
 use crate::memory::context::Context;
 use crate::memory::effort::Effort;
@@ -135,6 +136,32 @@ impl<'a> Opening<'a> {
             self.archives.insert(stated.digest, Arc::clone(&open));
         }
         Ok(open)
+    }
+
+    /// What stands at `path` for a layer that could not be opened because of `error`: see [`damaged_file`].
+    ///
+    /// # Errors
+    /// As [`damaged_file`].
+    pub(super) fn damaged(
+        &self,
+        layer: &ArchiveLayer,
+        path: &EntryPath,
+        error: Error,
+    ) -> Result<OpenedFile> {
+        let stated = &layer.part.stated;
+        let Some(blob) = self.source.blob(&stated.digest, Some(stated.size))? else {
+            return Err(error);
+        };
+        let spec = LayerSpec {
+            stated: Arc::clone(stated),
+            path: path.clone(),
+            reading: layer.part.reading,
+            table: None,
+        };
+        Ok(OpenedFile {
+            opened: damaged_file(&blob, &spec, error, self.context)?,
+            unconfirmed: false,
+        })
     }
 
     fn open_part(&mut self, entry: &Entry, part: &Part) -> Result<OpenedFile> {

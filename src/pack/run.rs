@@ -129,7 +129,7 @@ pub(super) fn write(
         annotations,
         found,
     } = about;
-    share::share(&mut tree)?;
+    share::share(&mut tree, settings)?;
     tree.others.sort_by(|a, b| a.path.cmp(&b.path));
     let (files, file_bytes) = tree.totals();
     let mut layers = pipeline::write_layers(&tree, settings, &mut archive, progress)?;

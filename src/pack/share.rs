@@ -4,8 +4,10 @@
 use std::collections::HashMap;
 use std::io;
 
+use super::plan::Settings;
 use super::tree::{InputFile, Other, OtherKind, Tree};
-use crate::error::Result;
+use crate::entry_path::EntryPath;
+use crate::error::{Error, Result};
 use crate::files::calls;
 use crate::limits;
 
@@ -16,22 +18,21 @@ const PIECE: usize = 1 << 20;
 
 /// Smaller files are packed as they are: a link takes as much.
 const LEAST: u64 = 4 << 10;
+/// A file is compared with no more than so many that begin like it: what differs further on, such as the
+/// states of an optimiser, would else be read again for each of the others.
+const MOST_COMPARED: usize = 4;
 
 /// Replaces all but the first file of each content by links to it.
 ///
 /// # Errors
-/// [`ErrorKind::Refused`](crate::ErrorKind::Refused) when a file changes while it is compared, and those
-/// of reading.
-pub(super) fn share(tree: &mut Tree) -> Result<()> {
-    let firsts = firsts(tree)?;
-    let mut number = 0;
-    let mut paths = Vec::new();
+/// [`ErrorKind::Refused`](crate::ErrorKind::Refused) when a file changes while it is compared, or the work
+/// is to stop; those of reading.
+pub(super) fn share(tree: &mut Tree, settings: &Settings) -> Result<()> {
+    let firsts = firsts(tree, settings)?;
     let Tree { files, others, .. } = tree;
     let all = std::mem::take(files);
-    for file in &all {
-        paths.push(file.path.clone());
-    }
-    for file in all {
+    let paths: Vec<EntryPath> = all.iter().map(|file| file.path.clone()).collect();
+    for (number, file) in all.into_iter().enumerate() {
         let first = firsts.get(&number).and_then(|first| paths.get(*first));
         let target = first.map(|first| relative(file.path.as_str(), first.as_str()));
         match target.filter(|target| target.len() <= limits::MAX_PATH_BYTES) {
@@ -44,13 +45,12 @@ pub(super) fn share(tree: &mut Tree) -> Result<()> {
                 path: file.path,
             }),
         }
-        number += 1;
     }
     Ok(())
 }
 
 /// For each file that holds what one before it holds the number of that one.
-fn firsts(tree: &Tree) -> Result<HashMap<usize, usize>> {
+fn firsts(tree: &Tree, settings: &Settings) -> Result<HashMap<usize, usize>> {
     let mut firsts = HashMap::new();
     let mut nodes: HashMap<(u64, u64), usize> = HashMap::new();
     let mut sizes: HashMap<(u64, bool), Vec<usize>> = HashMap::new();
@@ -74,11 +74,12 @@ fn firsts(tree: &Tree) -> Result<HashMap<usize, usize>> {
             let Some(file) = tree.files.get(number) else {
                 continue;
             };
+            settings.check_cancelled(&tree.root_path)?;
             let candidates = heads.entry(head(tree, file)?).or_default();
             let mut same = None;
-            for first in &*candidates {
+            for first in candidates.iter().take(MOST_COMPARED) {
                 if let Some(other) = tree.files.get(*first)
-                    && are_equal(tree, file, other)?
+                    && are_equal(tree, file, other, settings)?
                 {
                     same = Some(*first);
                     break;
@@ -102,12 +103,13 @@ fn head(tree: &Tree, file: &InputFile) -> Result<[u8; 32]> {
 }
 
 /// True when two files of one size hold the same bytes. The first difference ends it.
-fn are_equal(tree: &Tree, one: &InputFile, other: &InputFile) -> Result<bool> {
+fn are_equal(tree: &Tree, one: &InputFile, other: &InputFile, settings: &Settings) -> Result<bool> {
     let (a, b) = (tree.open(one)?, tree.open(other)?);
     let mut rest = one.identity.size;
     let piece = rest.min(PIECE as u64) as usize;
     let (mut left, mut right) = (vec![0; piece], vec![0; piece]);
     while rest > 0 {
+        settings.check_cancelled(&tree.root_path)?;
         let now = rest.min(PIECE as u64) as usize;
         let (left, right) = (
             left.get_mut(..now).unwrap_or_default(),
@@ -126,7 +128,7 @@ fn are_equal(tree: &Tree, one: &InputFile, other: &InputFile) -> Result<bool> {
     Ok(true)
 }
 
-fn shrunk(tree: &Tree, file: &InputFile, error: io::Error) -> crate::error::Error {
+fn shrunk(tree: &Tree, file: &InputFile, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => tree.changed(file, "shrank while it was packed"),
         _ => tree.failed(file, "read", error),
